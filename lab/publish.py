@@ -176,7 +176,7 @@ def agent_card(
 
     task, after = task_name(spec.env), evaluation.metrics
     scores = np.array([e.score for e in evaluation.episodes if e.score is not None])
-    low, high = interval(scores, lambda table: float(table.mean()), spec.compared["level"])
+    low, high = interval(scores, np.mean, spec.compared["level"])
     result = EvalResult(
         task_type="reinforcement-learning",
         dataset_type=_shareable(spec.env.text if spec.env.file else spec.env_id),

@@ -63,7 +63,7 @@ def win_rate(
     wins, losses = (first > 0.5) & (second > 0.5), (first < 0.5) & (second < 0.5)
     ties = ~(wins | losses)
     points = wins + 0.5 * ties
-    low, high = interval(points, lambda rows: float(rows.mean()), level, rng=rng)
+    low, high = interval(points, np.mean, level, rng=rng)
     return WinRate(
         wins=int(wins.sum()),
         ties=int(ties.sum()),

@@ -57,15 +57,8 @@ def steps_to_threshold(
     at, height = rising(steps, values)
     if not math.isfinite(threshold):
         raise ValueError(f"threshold must be finite, got {threshold}; pass a score to reach")
-    reached = np.flatnonzero(height >= threshold)
-    if len(reached) == 0:
-        return math.inf
-    first = int(reached[0])
-    if not interpolate or first == 0:
-        return float(at[first])
-    below, above = height[first - 1], height[first]  # below < threshold <= above
-    share = (threshold - below) / (above - below)
-    return float(at[first - 1] + share * (at[first] - at[first - 1]))
+    levels = np.array([threshold], dtype=np.float64)
+    return float(_first_steps(at, height[None], levels, interpolate=interpolate)[0])
 
 
 def steps_to_shares(steps: ArrayLike, curves: ArrayLike, start: float, goal: float) -> Array:
@@ -143,7 +136,7 @@ def censored_steps(steps: ArrayLike, budget: float, level: float = DEFAULT_LEVEL
             "infinity stands for a run that never arrived"
         )
     restricted = np.minimum(values, budget)
-    low, high = interval(restricted, lambda runs: float(runs.mean()), level)
+    low, high = interval(restricted, np.mean, level)
     return CensoredSteps(
         reached=float((values <= budget).mean()),
         # An interpolated median would lie between a number and infinity.
@@ -208,27 +201,26 @@ def relative_steps(
             f"x and y must be (pairs, time) alike, got {curves_x.shape} and {curves_y.shape}; "
             "keep only the seeds that both have"
         )
-    at = np.asarray(steps, dtype=np.float64)
+    at, _ = rising(steps, iqm(curves_x, 0))
     last = np.arange(len(at)) >= len(at) - final_points(len(at))
     ending = last if end is None else np.asarray(end, dtype=bool)
-    threshold, needed, baseline = _arrivals(at, iqm(curves_x, 0), iqm(curves_y, 0), ending)
+    whole = _arrivals(at, iqm(curves_x[None], 1), iqm(curves_y[None], 1), ending)
+    threshold, needed, baseline = (float(one[0]) for one in whole)
     if baseline <= at[0]:
         return None
     pairs, tail = len(curves_x), (1.0 - level) / 2.0
     count = checked_draws(level, DEFAULT_RESAMPLES)
     rows = np.random.default_rng(0).integers(0, pairs, (count, pairs))
-    ratios = []
     # One draw of seeds for both, (draws, pairs, time) each: what a seed does to both cancels.
-    for mean_x, mean_y in zip(iqm(curves_x[rows], 1), iqm(curves_y[rows], 1), strict=True):
-        _, reached, other = _arrivals(at, mean_x, mean_y, ending)
-        ratios.append(_ratio(reached, other))
+    drawn = _arrivals(at, iqm(curves_x[rows], 1), iqm(curves_y[rows], 1), ending)
+    ratios = _ratios(*drawn[1:])
     # Of ratios some are infinite: interpolated between two of those, an end would be NaN.
     low, high = np.quantile(ratios, [tail, 1.0 - tail], method="inverted_cdf")
     return RelativeSteps(
         threshold=threshold,
         steps=needed,
         baseline_steps=baseline,
-        ratio=_ratio(needed, baseline),
+        ratio=float(_ratios(*whole[1:])[0]),
         low=float(low),
         high=float(high),
     )
@@ -236,17 +228,55 @@ def relative_steps(
 
 def _arrivals(
     steps: Array, x: Array, y: Array, end: NDArray[np.bool_]
-) -> tuple[float, float, float]:
-    """Return y's final level, and the steps at which the curves x and y reach it."""
-    threshold = min(float(y[end].mean()), float(y.max()))  # by rounding, y might not reach it
+) -> tuple[Array, Array, Array]:
+    """Return y's final levels, and the steps at which the curves x and y reach them.
+
+    Args:
+        steps: (time,), rising.
+        x: (draws, time).
+        y: (draws, time).
+        end: (time,), True at y's end.
+
+    Returns:
+        (draws,) each.
+    """
+    final = np.ascontiguousarray(y[:, end]).mean(axis=1)
+    levels = np.minimum(final, y.max(axis=1))  # by rounding, y might not reach its mean
     return (
-        threshold,
-        steps_to_threshold(steps, x, threshold, interpolate=True),
-        steps_to_threshold(steps, y, threshold, interpolate=True),
+        levels,
+        _first_steps(steps, x, levels, interpolate=True),
+        _first_steps(steps, y, levels, interpolate=True),
     )
 
 
-def _ratio(steps: float, baseline: float) -> float:
-    if baseline > 0.0:
-        return float(steps / baseline)
-    return 1.0 if steps == 0.0 else math.inf
+def _first_steps(steps: Array, curves: Array, levels: Array, *, interpolate: bool) -> Array:
+    """Return the step at which each of many curves is first at its level; infinity if never.
+
+    Args:
+        steps: (time,), rising.
+        curves: (curves, time).
+        levels: (curves,).
+        interpolate: As in `steps_to_threshold`.
+
+    Returns:
+        (curves,).
+    """
+    reached = curves >= levels[:, None]
+    first = reached.argmax(axis=1)
+    found = np.where(reached.any(axis=1), steps[first], np.inf)
+    if interpolate:
+        between = np.flatnonzero(first)
+        after, before = first[between], first[between] - 1
+        below, above = curves[between, before], curves[between, after]  # below < level <= above
+        share = (levels[between] - below) / (above - below)
+        found[between] = steps[before] + share * (steps[after] - steps[before])
+    return found
+
+
+def _ratios(steps: Array, baseline: Array) -> Array:
+    """Return steps / baseline; where the baseline is there at once, 1 for both and else infinity.
+
+    Both are (draws,).
+    """
+    at_once = np.where(steps == 0.0, 1.0, np.inf)
+    return np.divide(steps, baseline, out=at_once, where=baseline > 0.0)

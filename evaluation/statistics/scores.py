@@ -92,7 +92,7 @@ def interval(
 
     Args:
         scores: (runs, tasks), or (runs,) for one task.
-        statistic: From a (runs, tasks) array to a float.
+        statistic: From a (runs, tasks) array to a float; `iqm` and ``np.mean`` are fastest.
         level: Confidence level of the interval, in (0, 1).
         rng: Generator, or a seed for one.
         resamples: Number of bootstrap tables.
@@ -106,8 +106,8 @@ def interval(
     """
     table = score_table("scores", scores)
     drawn = _resampled(table, checked_draws(level, resamples), rng)  # (resamples, runs, tasks)
-    if statistic is iqm:  # one sort of all resamples instead of a call for each
-        values = iqm(drawn.reshape(resamples, -1), axis=1)
+    if statistic is iqm or statistic is np.mean:  # of all resamples at once, not a call for each
+        values = statistic(drawn.reshape(resamples, -1), axis=1)
     else:
         values = np.array([statistic(sample) for sample in drawn])
     return _central(values, level)

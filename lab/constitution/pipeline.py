@@ -322,7 +322,7 @@ def _measure_policies(
     for name, evaluation in played.items():
         episodes = evaluation.episodes
         toxicity = scene.toxicity(episodes)
-        low, high = interval(toxicity, lambda rows: float(rows.mean()), rng=0)
+        low, high = interval(toxicity, np.mean, rng=0)
         entry: dict[str, Any] = {
             "toxicity": float(toxicity.mean()),
             "toxicity_low": low,
