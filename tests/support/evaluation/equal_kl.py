@@ -5,7 +5,7 @@
 
 import argparse
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -128,18 +128,20 @@ class Found(NamedTuple):
 
 def found(design: Design, kl: float | None, repeats: int, seed: int = 0) -> Found:
     """Return what comparisons at a KL find; None is the end of the baseline."""
-    differences = [
-        at.difference
-        for x, y in design.draws(repeats, seed)
-        if (at := compare_at_kl(x, y, kl)) is not None
-    ]
-    known = len(differences) / repeats
+    return found_of(design.draws(repeats, seed), kl, design.lead)
+
+
+def found_of(draws: Iterable[Arms], kl: float | None, lead: float) -> Found:
+    """Return the same of arms that are drawn already, by their true lead."""
+    compared = [compare_at_kl(x, y, kl) for x, y in draws]
+    differences = [at.difference for at in compared if at is not None]
+    known = len(differences) / len(compared)
     if known < 0.01:
         return Found(known, math.nan, math.nan, math.nan)
     return Found(
         known,
-        float(np.mean([d.difference for d in differences])) - design.lead,
-        float(np.mean([d.low <= design.lead <= d.high for d in differences])),
+        float(np.mean([d.difference for d in differences])) - lead,
+        float(np.mean([d.low <= lead <= d.high for d in differences])),
         float(np.mean([(d.high - d.low) / 2.0 for d in differences])),
     )
 

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from tests.support.evaluation.equal_kl import HELD, TRUTHS, Design, found
+from tests.support.evaluation.equal_kl import HELD, TRUTHS, Arms, Design, found, found_of
 from tokengym.evaluation.statistics import (
     Curve,
     compare_at_kl,
@@ -138,12 +138,18 @@ REPEATS = 300
 
 
 @cache
+def draws(case: str, frontier: str, every: int, lead: float) -> list[Arms]:
+    """Return arms measured once, which are compared at several levels."""
+    design = Design(paths=TRUTHS[case], frontier=frontier, every=every, lead=lead, measured="once")
+    return [*design.draws(REPEATS)]
+
+
+@cache
 def passing(
     case: str, frontier: str, kl: float | None, *, every: int, lead: float = 0.0
 ) -> tuple[float, float, float]:
     """Return bias, coverage and share known of arms measured once; NaN where a tenth is known."""
-    design = Design(paths=TRUTHS[case], frontier=frontier, every=every, lead=lead, measured="once")
-    known, bias, coverage, _ = found(design, kl, REPEATS)
+    known, bias, coverage, _ = found_of(draws(case, frontier, every, lead), kl, lead)
     return (bias, coverage, known) if known >= 0.1 else (math.nan, math.nan, known)
 
 
