@@ -6,10 +6,11 @@ attributes, slots and bases. Neither comments nor places in a file count. Functi
 installed packages are known by their names.
 """
 
+import dis
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copyreg import dispatch_table
-from functools import cached_property
+from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
 from pickle import whichmodule  # type: ignore[attr-defined]
@@ -30,6 +31,8 @@ from tokengym.base.errors import SettingsError
 T = TypeVar("T")
 
 PLAIN = (type(None), type(...), type(NotImplemented), bool, int, float, complex, str)
+GLOBAL_READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
+"""Instructions that read a global; the latter two in the body of a class."""
 UNREAD = frozenset(
     """
     __module__ __qualname__ __doc__ __dict__ __weakref__ __annotations__ __firstlineno__
@@ -128,14 +131,20 @@ def _parts_of_function(function: FunctionType) -> Iterator[Any]:
             yield cell.cell_contents
         except ValueError:  # it has none yet
             yield "empty"
-    read = sorted(_names(function.__code__) & function.__globals__.keys())
+    read = sorted(_globals_of(function.__code__) & function.__globals__.keys())
     yield {name: function.__globals__[name] for name in read}
 
 
-def _names(code: CodeType) -> set[str]:
-    """Return the names of globals and attributes in code, that of inner functions included."""
-    inner = (_names(one) for one in code.co_consts if isinstance(one, CodeType))
-    return {*code.co_names}.union(*inner)
+@cache
+def _globals_of(code: CodeType) -> frozenset[str]:
+    """Return the names of globals that code reads, those of inner functions included."""
+    read = {
+        instruction.argval
+        for instruction in dis.get_instructions(code)
+        if instruction.opname in GLOBAL_READS
+    }
+    inner = (_globals_of(one) for one in code.co_consts if isinstance(one, CodeType))
+    return frozenset(read).union(*inner)
 
 
 def _numbers(value: Any) -> tuple[Any, ...] | None:

@@ -359,14 +359,12 @@ def _of_span(errors: Mapping[str, float], span: float) -> dict[str, float]:
 
 
 def _arrival(runs: Runs, measure: str, threshold: float, level: float) -> dict[str, float]:
-    """Return the steps to a level: those of the runs, and those of their mean curve."""
-    rows = runs.values[measure]
-    *steps, of_mean = (
+    """Return the runs' steps to a level."""
+    steps = [
         steps_to_threshold(runs.steps, row, threshold, interpolate=True)
-        for row in (*rows, iqm(rows, 0))
-    )
-    censored = censored_steps(steps, float(runs.steps[-1]), level)
-    return asdict(censored) | {"iqm_curve": of_mean}
+        for row in runs.values[measure]
+    ]
+    return asdict(censored_steps(steps, float(runs.steps[-1]), level))
 
 
 def _add_steps_to_threshold(panel: Panel, group: dict[str, Any], level: float) -> None:

@@ -79,10 +79,9 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
     value, below, mark, tone = NOTHING, "", "", ""
     if (reason := _unknown(group, name, measure, kind)) is not None:
         below = reason
-    elif kind == "steps":
-        value, below = _arrival(entry, entry["steps_to_threshold"])
-    elif kind == "shares":
-        value, below = _arrival(entry, entry["steps_to_shares"][f"{FASTER_AT:g}"])
+    elif kind in ("steps", "shares"):
+        value, arrived = arrival(entry, kind)
+        below = sentences.seeds_reach_it(arrived, entry["runs"]) if arrived else ""
     elif kind == "chance" and entry.get("versus_baseline"):
         chance = entry["versus_baseline"]["probability_of_improvement"][measure]["auc"]
         value = f"{chance['probability']:.0%}"
@@ -131,13 +130,19 @@ def _unknown(group: Mapping[str, Any], name: str, measure: str, kind: str) -> st
     return None if needed in figures else ""
 
 
-def _arrival(entry: Mapping[str, Any], steps: Mapping[str, float]) -> tuple[str, str]:
-    """Return the steps to a level, the median over seeds, and how many seeds arrive."""
-    arrived, runs = round(steps["reached"] * entry["runs"]), entry["runs"]
-    if not arrived:
-        return sentences.NOT_REACHED, ""
-    median = NOTHING if np.isinf(steps["median"]) else f"{steps['median']:.0f}"
-    return median, sentences.seeds_reach_it(arrived, runs)
+def arrival(entry: Mapping[str, Any], kind: str) -> tuple[str, int]:
+    """Return the steps to a level, the median over seeds, and how many seeds arrive.
+
+    Args:
+        entry: Figures of a reward.
+        kind: "steps", to the baseline's final level, or "shares", to `FASTER_AT` of the way.
+    """
+    steps = entry["steps_to_threshold"]
+    if kind == "shares":
+        steps = entry["steps_to_shares"][f"{FASTER_AT:g}"]
+    if not (arrived := round(steps["reached"] * entry["runs"])):
+        return sentences.NOT_REACHED, 0
+    return NOTHING if np.isinf(steps["median"]) else f"{steps['median']:.0f}", arrived
 
 
 def untrained(group: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -1,6 +1,5 @@
 """Results as commands print them."""
 
-import math
 import os
 import sys
 import webbrowser
@@ -18,7 +17,7 @@ from tokengym.evaluation.measure.measures import WHEN, measure_of, measures_of
 from tokengym.evaluation.measure.references import BEST_OF
 from tokengym.evaluation.report.learning import HELD_OUT, SHOWN
 from tokengym.evaluation.report.sentences import NOTHING, at_kl, kind_of, unit_of
-from tokengym.evaluation.report.tables import NORMALISED
+from tokengym.evaluation.report.tables import NORMALISED, arrival
 from tokengym.evaluation.statistics import FASTER_AT
 
 if TYPE_CHECKING:
@@ -162,7 +161,7 @@ def _figures(group: Mapping[str, Any], width: int) -> Iterator[Table]:
         is_shown = any(name in entry["figures"] for entry in entries)
         if measure.short and (is_shown or (name == NORMALISED and group["score_range"])):
             columns.append(_column(entries, measure.short, name, "final"))
-    columns.append([Text("reached"), *(Text(_arrival(group, entry)) for entry in entries)])
+    columns.append([Text("reached"), *(_arrival(group, entry) for entry in entries)])
     first = [Text(text) for text in (kind_of(group), *map(printable, names))]
     room, parts, used = width - max(text.cell_len for text in first), [[first]], 0
     for column in columns:
@@ -187,7 +186,7 @@ def _legend(group: Mapping[str, Any]) -> str:
     goal = f"{group['baseline']}'s final level"
     if _knows_way(group):
         goal = f"{percent(FASTER_AT)} of the way to best of {ends['n']}"
-    parts = [f"reached: {unit_of(group)} until {goal} is reached"]
+    parts = [f"reached: {unit_of(group)} until {goal} is reached, median, and by how many seeds"]
     if any("at_kl" in entry["figures"]["score"] for entry in group["rewards"].values()):
         word = measure_of("score", group["by_gold"]).word
         parts.append(f"at equal KL: {word} {at_kl(group['equal_kl'])} of KL")
@@ -204,17 +203,21 @@ def _knows_way(group: Mapping[str, Any]) -> bool:
     return any("steps_to_shares" in entry for entry in group["rewards"].values())
 
 
-def _arrival(group: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
-    """Return when a learner's mean curve reaches the goal: a level that no run decides, if any."""
-    if _knows_way(group):
-        if "steps_to_shares" not in entry:  # its KL, and so its price, is not known
-            return NOTHING
-        steps = entry["steps_to_shares"][f"{FASTER_AT:g}"]["iqm_curve"]
-    elif group["baseline_rises"]:
-        steps = entry["steps_to_threshold"]["iqm_curve"]
-    else:
-        return "n/a"
-    return "never" if math.isinf(steps) else f"at {steps:.0f}"
+def _arrival(group: Mapping[str, Any], entry: Mapping[str, Any]) -> Text:
+    """Return when a learner reaches the goal, as the report has it, and how many seeds do.
+
+    The goal is a level that no run decides, if any is known.
+    """
+    knows_way = _knows_way(group)
+    if knows_way and "steps_to_shares" not in entry:  # its KL, and so its price, is not known
+        return Text(NOTHING)
+    if not knows_way and not group["baseline_rises"]:
+        return Text("n/a")
+    steps, arrived = arrival(entry, "shares" if knows_way else "steps")
+    if not arrived:
+        return Text("never")
+    shown = Text(steps if steps == NOTHING else f"at {steps}")
+    return shown.append(f"\n{arrived} of {entry['runs']}", "dim") if entry["runs"] > 1 else shown
 
 
 def _column(

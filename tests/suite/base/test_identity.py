@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,22 @@ class C:
 def test_a_changed_object_is_another(one: str, other: str):
     assert digest(made(one)) == digest(made(one))
     assert digest(made(one)) != digest(made(other))
+
+
+def test_a_global_of_the_name_of_an_attribute_is_none_that_is_read(tmp_path: Path):
+    """`self.step` reads no global: one that changes, or cannot be told, says nothing of it."""
+    code = "class Mine:\n    def __call__(self, text):\n        return self.step * len(text)\n"
+    digests = set()
+    with (tmp_path / "log").open("w") as log:
+        for step in (1, 2, log):
+            scope: dict[str, Any] = {"__name__": "__main__", "step": step}
+            exec(code, scope)
+            digests.add(digest(scope["Mine"]()))
+        assert len(digests) == 1
+        scope = {"__name__": "__main__", "step": log}
+        exec("def mine(text):\n    return step * len(text)\n", scope)
+        with pytest.raises(SettingsError, match="TextIOWrapper"):
+            digest(scope["mine"])
 
 
 def test_where_it_is_written_and_what_is_said_of_it_do_not_count():

@@ -162,9 +162,9 @@ def test_runs_are_set_on_the_way_to_best_of_16():
     assert list(steps) == ["0.5", "0.75", "0.9"]
     # -.5 + 2 g - .25 g for g = 1 - e^(-step / 15): half the way at g = (1 - paid / 2) / 1.75
     half = -15.0 * math.log(1.0 - (1.0 - paid / 2.0) / 1.75)
-    assert steps["0.5"]["iqm_curve"] == pytest.approx(half, abs=0.5)
+    assert steps["0.5"]["median"] == pytest.approx(half, abs=0.5)
     assert steps["0.5"]["reached"] == 1.0
-    never = {"median": math.inf, "iqm_curve": math.inf, "reached": 0.0, "restricted_mean": 30.0}
+    never = {"median": math.inf, "reached": 0.0, "restricted_mean": 30.0}
     assert steps["0.9"] | never == steps["0.9"]
     assert group["reference"]["best_of_n"][-1]["gold_score"] == pytest.approx(0.6)
     by_score = group_of(curves, references=references())  # there is no price
@@ -424,8 +424,8 @@ def test_a_reward_that_stops_at_less_kl_may_arrive_by_the_net_score_alone():
 def test_steps_to_the_baselines_end_keep_censored_runs():
     entry = group_of(fabricate_curves())["rewards"]
     assert entry["abc"]["steps_to_threshold"]["reached"] == 1.0
-    assert entry["abc"]["steps_to_threshold"]["iqm_curve"] < 20
-    assert entry["sparse"]["steps_to_threshold"]["iqm_curve"] > 20
+    assert entry["abc"]["steps_to_threshold"]["median"] < 20
+    assert entry["sparse"]["steps_to_threshold"]["median"] > 20
 
 
 @pytest.mark.parametrize("baseline", ["sparse", "abc"])
@@ -544,8 +544,36 @@ def test_the_figures_fit_a_terminal(capsys):
 
 
 def test_arrival_is_at_a_level_that_no_run_decides_where_one_is_known():
-    steps = {"steps_to_threshold": {"iqm_curve": math.inf}}
-    on_the_way = steps | {"steps_to_shares": {"0.75": {"iqm_curve": 8.0}}}
-    assert _arrival({"rewards": {"a": on_the_way}, "baseline_rises": True}, on_the_way) == "at 8"
-    for rises, shown in ((True, "never"), (False, "n/a")):  # of the baseline's final level
-        assert _arrival({"rewards": {"a": steps}, "baseline_rises": rises}, steps) == shown
+    steps = {"runs": 4, "steps_to_threshold": {"median": math.inf, "reached": 0.0}}
+    on_the_way = steps | {"steps_to_shares": {"0.75": {"median": 8.0, "reached": 0.75}}}
+
+    def shown(entry: dict[str, Any], *, rises: bool = True) -> str:
+        return _arrival({"rewards": {"a": entry}, "baseline_rises": rises}, entry).plain
+
+    assert shown(on_the_way) == "at 8\n3 of 4"
+    assert shown(steps) == "never"  # of the baseline's final level
+    assert shown(steps, rises=False) == "n/a"
+
+
+def test_the_terminal_and_the_page_count_one_arrival():
+    """Each seed of "b" is at the level at another update; their mean curve never is."""
+    curves = [
+        Curve(
+            credit=name,
+            seed=seed,
+            steps=np.arange(7.0),
+            values={"score": np.array([score(seed, step) for step in range(7)])},
+        )
+        for name, score in (
+            ("a", lambda seed, step: min(0.75, step / 8)),
+            ("b", lambda seed, step: 0.9 if step == seed + 1 else 0.2),
+        )
+        for seed in range(6)
+    ]
+    group = group_of(curves)
+    entry = group["rewards"]["b"]
+    (place,) = (at for at, (_, _, kind) in enumerate(columns(group)) if kind == "steps")
+    cell = cells(group)["b"][place]
+    value, seeds = _arrival(group, entry).plain.split("\n")
+    assert (value, seeds) == (f"at {cell['value']}", "6 of 6")
+    assert cell["below"].startswith(seeds)
