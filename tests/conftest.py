@@ -23,6 +23,8 @@ if not os.environ["CUDA_VISIBLE_DEVICES"]:
 
 pytest_plugins = ["tests.support.words"]
 session = ExitStack()
+module: Path | None = None
+"""File of the last test."""
 OF_RUNS = (
     *("tokengym.evaluation.runs.run", "tokengym.agents.ppo.ppo", "tokengym.agents.fast.gpt2"),
     *("tokengym.agents.offline.dpo", "tokengym.agents.offline.sft", "tokengym.scripts.cli"),
@@ -50,9 +52,23 @@ def untold() -> None:
         rewards.TOLD.clear()
 
 
+def settle() -> None:
+    """Free what is garbage, and have the collector look no more through what is left.
+
+    Else each training looks through all that a process holds, of earlier modules' caches too, for
+    half a second.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Have pictures laid out where the test, or a fixture made for it, looks at them."""
+    """Settle what the module before left; lay pictures out where a test, or its fixture, looks."""
+    global module
+    if module not in (None, item.path):
+        settle()
+    module = item.path
     if "matplotlib.figure" in sys.modules:
         from tests.support.pictures import lay_out_for
 
@@ -63,10 +79,8 @@ def pytest_collection_finish() -> None:
     """Fork the tests' processes from a server that has imported the suite beside the libraries.
 
     The server of a user has the libraries alone: there the suite may be another than the parent's.
-    What is imported by now is no garbage, which every training looks for.
     """
-    gc.collect()
-    gc.freeze()
+    settle()
     if launchers := sys.modules.get("tokengym.evaluation.runs.executors"):
         launchers.LIBRARIES += OF_RUNS  # type: ignore[attr-defined]
         # Where it finds our modules: not in the current folder. `warm` hides it from what it forks.

@@ -41,7 +41,6 @@ def growth(work: Callable[[], None], rounds: int = ROUNDS) -> tuple[int, int]:
             readings.append((tracemalloc.get_traced_memory()[0], tensors))
     finally:
         tracemalloc.stop()
-        gc.unfreeze()
     (before, few), (one, several), (other, many) = readings[1:]
     return min(one, other) - before, min(several, many) - few
 
