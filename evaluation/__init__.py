@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
-    from tokengym.evaluation import statistics
-    from tokengym.evaluation.runs.run import run
+    from tokengym.evaluation import statistics as statistics
+    from tokengym.evaluation.runs.run import run as run
 
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
-    from tokengym.agents.ppo.advantages import (
-        ADVANTAGES,
-        Estimator,
-        find_advantage,
-        register_advantage,
-    )
-    from tokengym.agents.ppo.functions import RoundFunction
-    from tokengym.agents.ppo.inputs import OF_MASK, RoundInputs
-    from tokengym.agents.ppo.settings import PPOSettings
-    from tokengym.agents.rollouts.experience import Experience
+    from tokengym.agents.ppo.advantages import ADVANTAGES as ADVANTAGES
+    from tokengym.agents.ppo.advantages import Estimator as Estimator
+    from tokengym.agents.ppo.advantages import find_advantage as find_advantage
+    from tokengym.agents.ppo.advantages import register_advantage as register_advantage
+    from tokengym.agents.ppo.functions import RoundFunction as RoundFunction
+    from tokengym.agents.ppo.inputs import OF_MASK as OF_MASK
+    from tokengym.agents.ppo.inputs import RoundInputs as RoundInputs
+    from tokengym.agents.ppo.settings import PPOSettings as PPOSettings
+    from tokengym.agents.rollouts.experience import Experience as Experience
 
 __getattr__, __dir__, __all__ = lazily(__name__)

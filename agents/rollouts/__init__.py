@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
-    from tokengym.agents.policy.sampler import SampledTokens
-    from tokengym.agents.rollouts.given import GivenPrompts, at_temperature
-    from tokengym.agents.rollouts.playing import (
-        Agent,
-        RolloutBatch,
-        Sampler,
-        as_sampler,
-    )
-    from tokengym.agents.rollouts.rounds import Environments, Observation
+    from tokengym.agents.policy.sampler import SampledTokens as SampledTokens
+    from tokengym.agents.rollouts.given import GivenPrompts as GivenPrompts
+    from tokengym.agents.rollouts.given import at_temperature as at_temperature
+    from tokengym.agents.rollouts.playing import Agent as Agent
+    from tokengym.agents.rollouts.playing import RolloutBatch as RolloutBatch
+    from tokengym.agents.rollouts.playing import Sampler as Sampler
+    from tokengym.agents.rollouts.playing import as_sampler as as_sampler
+    from tokengym.agents.rollouts.rounds import Environments as Environments
+    from tokengym.agents.rollouts.rounds import Observation as Observation
 
 __getattr__, __dir__, __all__ = lazily(__name__)

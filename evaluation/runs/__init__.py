@@ -19,27 +19,27 @@ from typing import TYPE_CHECKING
 from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
-    from tokengym.agents.loading import load_agent
-    from tokengym.base.text import fixed
-    from tokengym.evaluation.measure.environments import task_name
-    from tokengym.evaluation.runs.comparison import Comparison, differences
-    from tokengym.evaluation.runs.defaults import training_settings
-    from tokengym.evaluation.runs.executors import processes
-    from tokengym.evaluation.runs.folder import (
-        check_files,
-        known_task,
-        stored_comparison,
-        stored_settings,
-        trusted_spec,
-    )
-    from tokengym.evaluation.runs.record import RunRecord, versions
-    from tokengym.evaluation.runs.run import Run
-    from tokengym.evaluation.runs.settings import (
-        EvaluationSettings,
-        ModelSettings,
-        TaskSettings,
-        TrainingSettings,
-    )
-    from tokengym.evaluation.runs.spec import RunSpec, flat, slug
+    from tokengym.agents.loading import load_agent as load_agent
+    from tokengym.base.text import fixed as fixed
+    from tokengym.evaluation.measure.environments import task_name as task_name
+    from tokengym.evaluation.runs.comparison import Comparison as Comparison
+    from tokengym.evaluation.runs.comparison import differences as differences
+    from tokengym.evaluation.runs.defaults import training_settings as training_settings
+    from tokengym.evaluation.runs.executors import processes as processes
+    from tokengym.evaluation.runs.folder import check_files as check_files
+    from tokengym.evaluation.runs.folder import known_task as known_task
+    from tokengym.evaluation.runs.folder import stored_comparison as stored_comparison
+    from tokengym.evaluation.runs.folder import stored_settings as stored_settings
+    from tokengym.evaluation.runs.folder import trusted_spec as trusted_spec
+    from tokengym.evaluation.runs.record import RunRecord as RunRecord
+    from tokengym.evaluation.runs.record import versions as versions
+    from tokengym.evaluation.runs.run import Run as Run
+    from tokengym.evaluation.runs.settings import EvaluationSettings as EvaluationSettings
+    from tokengym.evaluation.runs.settings import ModelSettings as ModelSettings
+    from tokengym.evaluation.runs.settings import TaskSettings as TaskSettings
+    from tokengym.evaluation.runs.settings import TrainingSettings as TrainingSettings
+    from tokengym.evaluation.runs.spec import RunSpec as RunSpec
+    from tokengym.evaluation.runs.spec import flat as flat
+    from tokengym.evaluation.runs.spec import slug as slug
 
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
-    from tokengym.scripts.commands.options import takes_settings, task_settings
-    from tokengym.scripts.commands.show import open_page, say, terminal
+    from tokengym.scripts.commands.options import takes_settings as takes_settings
+    from tokengym.scripts.commands.options import task_settings as task_settings
+    from tokengym.scripts.commands.show import open_page as open_page
+    from tokengym.scripts.commands.show import say as say
+    from tokengym.scripts.commands.show import terminal as terminal
 
 __getattr__, __dir__, __all__ = lazily(__name__)

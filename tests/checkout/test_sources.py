@@ -47,3 +47,19 @@ def test_texts_become_ids_in_one_place() -> None:
 
     found = {name for name, text in files(FLOORS).items() if calls(text) and "/makers/" not in name}
     assert found == {"envs/prompts/tokenization.py"}
+
+
+def test_what_a_package_exports_is_said_to_type_checkers() -> None:
+    """Of a typed package `from here import A` is its own; `A as A` is also the user's."""
+    hidden = [
+        f"{name}: {alias.name}"
+        for name, text in files((*FLOORS, "bridges")).items()
+        if name.endswith("__init__.py") and "lazily(" in text
+        for block in ast.parse(text).body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.asname != alias.name
+    ]
+    assert not hidden
