@@ -572,6 +572,9 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         args = json.loads(self.args.to_json_string())
         settings = {name: args[name] for name in DECISIVE} | self._record()["settings"]
         settings = {name: value for name, value in settings.items() if name not in SAMPLING}
+        # The Trainer counts in steps how far it is through the data.
+        rows = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        settings["rows of a step"] = rows * self.args.world_size
         return {**json.loads(json.dumps(settings)), "data": self.encoded.digest()}
 
     def _load_best_model(self) -> None:

@@ -269,6 +269,7 @@ def test_a_checkpoint_is_no_saved_agent_and_is_resumed_under_other_sampling(tmp_
     ("args", "changes", "said"),
     [
         ({"learning_rate": 1e-4}, {}, "learning_rate 0.001 there, 0.0001 here"),
+        ({"gradient_accumulation_steps": 2}, {}, "rows of a step 2 there, 4 here"),
         ({}, {"beta": 0.5}, "loss .*'beta': 0.1.* there, .*'beta': 0.5.* here"),
         ({}, {"pairs": [*PAIRS[:7], {**PAIRS[7], "chosen_ids": [4, EOS]}]}, "data .* there"),
         ({}, {"model": make_model("llama")}, "model.safetensors is of another model"),
@@ -278,6 +279,13 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path, checkpoint, args, c
     other = make_dpo(args=make_args(tmp_path / "other", **args), **changes)
     with pytest.raises(CheckpointError, match=said):
         other.train(resume_from_checkpoint=str(checkpoint))
+
+
+def test_the_rows_of_a_step_may_come_in_other_parts(tmp_path, checkpoint):
+    parts = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "max_steps": 3}
+    other = make_dpo(args=make_args(tmp_path / "other", **parts))
+    other.train(resume_from_checkpoint=str(checkpoint))
+    assert other.state.global_step == 3
 
 
 def test_counters_of_a_checkpoint_are_counts(tmp_path, checkpoint):
