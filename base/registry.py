@@ -12,10 +12,12 @@ import difflib
 import inspect
 import logging
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, NoReturn, TypeVar
 
 from tokengym.base.errors import SettingsError, TokenGymError
@@ -152,6 +154,8 @@ def did_you_mean(
 ) -> str:
     """Return a sentence with the near matches of a name, and a space after it; "" without any.
 
+    Names that differ from it in upper and lower case alone are near before all others.
+
     Args:
         name: What the user wrote.
         known: The names.
@@ -162,8 +166,12 @@ def did_you_mean(
     Example:
         >>> did_you_mean("abd", ["abc", "red"]), did_you_mean("sparse", ["red"])
         ("did you mean 'abc'? ", '')
+        >>> did_you_mean("PPO", ["ppo", "weighted-ppo"])
+        "did you mean 'ppo'? "
     """
-    near = difflib.get_close_matches(name, list(known), n=n, cutoff=cutoff)
+    known = list(known)
+    near = [word for word in known if word.casefold() == name.casefold()][:n]
+    near = near or difflib.get_close_matches(name, known, n=n, cutoff=cutoff)
     words = [shown[word] if shown else repr(word) for word in near]
     return f"did you mean {' or '.join(words)}? " if near else ""
 
@@ -386,9 +394,12 @@ class Registry(Mapping[str, T]):
         said = f"{self.kind} {module}:{name} cannot be imported"
         with running_user_code(said, None, self._error):
             inside = vars(import_module(module))
-        if name not in inside:
+        if isinstance(inside.get(name, sys), ModuleType):  # sb3:a2c is the module of sb3:A2C
             classes = sorted(one for one, value in inside.items() if isinstance(value, type))
-            hint = f"{did_you_mean(name, classes)}it has {', '.join(classes) or 'no class'}"
+            short = {full: short for short, full in self.packages.items()}.get(module, module)
+            words = {one: f"{short}:{one}" for one in classes}
+            hint = did_you_mean(name, classes, shown=words)
+            hint += f"it has {', '.join(classes) or 'no class'}"
             raise self._error(f"{module} has no {name!r}; {hint}")
         return inside[name]
 

@@ -32,6 +32,15 @@ class Spelling:
     argument: str = ""
     """What is written in Python; empty likewise."""
 
+    is_learner: bool = False
+    """Whether its value names a learner."""
+
+    def translate(self, value: str) -> str:
+        """Return what is written here for a value."""
+        if not self.is_learner or ":" in value:
+            return value
+        return word_answer(value).removeprefix("write ") or value.lower()
+
     def fits(self, written: str, known: Collection[str]) -> bool:
         """Return whether all that is to be written exists where the name was used.
 
@@ -136,7 +145,7 @@ SPELLINGS = (
         "a comparison of settings, which is another command",
         "tokengym compare, with such agents as ppo:learning_rate=1e-3",
     ),
-    Spelling(("algo",), (ZOO,), "the learner", "--agent {}", 'agent="{}"'),
+    Spelling(("algo",), (ZOO,), "the learner", "--agent {}", 'agent="{}"', is_learner=True),
     Spelling(("env_id", "gym_id"), (CLEANRL,), "the environment", "--env {}", 'env="{}"'),
     Spelling(
         ("env_kwargs",),
@@ -557,9 +566,25 @@ def answer(name: str, known: Collection[str], value: Any = None, *, is_option: b
         written = one.option if is_option else one.argument
         if key in one.names and one.fits(written, known):
             is_plain = isinstance(value, str | int | float) and 0 < len(str(value)) < 60
-            filled = written.replace(VALUE, str(value) if is_plain else USUAL)
+            filled = written.replace(VALUE, one.translate(str(value)) if is_plain else USUAL)
             return f"here it is {one.here}: write {filled}"
     return ""
+
+
+def in_place_of_seeds(listed: str, *, is_option: bool) -> str:
+    """Return what is written in place of a list of seeds, "" where it lists fewer than two.
+
+    Example:
+        >>> in_place_of_seeds("[3, 4, 5]", is_option=False)
+        'seeds=3, first_seed=3'
+    """
+    seeds = [int(seed) for seed in re.findall(r"\d+", listed)]
+    if len(seeds) < 2:
+        return ""
+    count, first = len(seeds), min(seeds)
+    if is_option:
+        return f"--seeds {count} --first-seed {first}"
+    return f"seeds={count}, first_seed={first}"
 
 
 # --- words, which are values of options and arguments ---------------------------------------------
@@ -582,8 +607,13 @@ WORDS = (
         r"(?:stable_baselines3|stable-baselines3):(\w+.*)", r"write sb3:\1", "stable_baselines3:A2C"
     ),
     WordSpelling(r"sb3-contrib:(\w+.*)", r"write sb3_contrib:\1", "sb3-contrib:TRPO"),
+    WordSpelling(r"(?i:a2c)", "write sb3:A2C", "a2c"),
+    WordSpelling(r"(?i:dqn)", "write sb3:DQN", "dqn"),
+    WordSpelling(r"(?i:qrdqn)", "write sb3_contrib:QRDQN", "qrdqn"),
+    WordSpelling(r"(?i:trpo)", "write sb3_contrib:TRPO", "trpo"),
+    WordSpelling(r"(?i:ppo_lstm|RecurrentPPO)", "write sb3_contrib:RecurrentPPO", "ppo_lstm"),
     WordSpelling(
-        r"([\w.+-]+),\s*([\w.+-]+)",
+        r"([^\W\d][\w.+-]*),\s*([^\W\d][\w.+-]*)",
         r'names are apart, not joined by a comma: write \1 \2, in Python ["\1", "\2"]',
         "sparse,uniform",
     ),

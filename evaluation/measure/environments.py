@@ -158,6 +158,17 @@ def resolve_env(
     raise ValueError(f"unknown environment {name!r}; {hint}known: {', '.join(ids)}")
 
 
+def names_env(text: str) -> bool:
+    """Return whether a text is an environment's id or a task's bare name.
+
+    Example:
+        >>> names_env("MovieReview"), names_env("tokengym/MovieReview-v0"), names_env("ppo")
+        (True, True, False)
+    """
+    names = {*gymnasium.registry, *(VERSION.sub("", one) for one in gymnasium.registry)}
+    return not names.isdisjoint((text, f"tokengym/{text}"))
+
+
 def has_own_prompts(env_kwargs: Mapping[str, Any]) -> bool:
     """Return whether prompts are the user's own."""
     return any(env_kwargs.get(name) is not None for name in ("dataset", "prompts"))

@@ -7,7 +7,7 @@ scorer of an environment, and its chat template.
 """
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -40,7 +40,7 @@ from tokengym.base.settings import (
     keywords_of,
     values_by_name,
 )
-from tokengym.base.spellings import answer
+from tokengym.base.spellings import answer, in_place_of_seeds
 from tokengym.evaluation.measure.environments import (
     Decision,
     decide_env,
@@ -118,6 +118,7 @@ def decide(
         >>> decide("MovieReview", rewards=["sparse", "abc"], updates=12).names
         ('sparse', 'abc')
     """
+    _check_env(env)
     _check_places(given)
     asked = Asked(
         env=env,
@@ -151,12 +152,29 @@ class Asked:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if isinstance(self.seeds, Iterable):
+            listed = ", ".join(map(str, self.seeds))
+            remedy = in_place_of_seeds(listed, is_option=False) or "seeds=5, first_seed=0"
+            raise SettingsError(f"seeds is a number of seeds, got {self.seeds!r}; write {remedy}")
         check_count(self, "seeds", hint="5 is the least that gives an interval")
         check_count(self, "first_seed", least=0)
         check_number(self, "level", above=0.0, below=1.0, hint=f"{DEFAULT_LEVEL} is usual")
 
 
 # --- words ----------------------------------------------------------------------------------------
+
+
+def _check_env(env: object) -> None:
+    """Refuse an environment itself where its word is meant."""
+    if isinstance(env, str | Spec | None):
+        return
+    spec = getattr(env, "spec", None)
+    known = getattr(env if spec is None else spec, "id", None)
+    remedy = f": write compare({known!r}), with its settings beside it" if known else ""
+    raise TypeError(
+        "compare takes an environment's id or name, or 'path/to/file.py:make_env' of a function "
+        f"that makes one, got a {type(env).__name__}; each run makes its own{remedy}"
+    )
 
 
 OF_FOLDERS = ("model", "reward_model", "encoder")

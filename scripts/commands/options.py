@@ -36,7 +36,7 @@ from tyro.constructors import (
 
 from tokengym.base.registry import did_you_mean
 from tokengym.base.settings import Chosen, FieldPath, filled, names_of
-from tokengym.base.spellings import answer
+from tokengym.base.spellings import answer, in_place_of_seeds, word_answer
 from tokengym.base.text import listed
 
 USED = frozenset(
@@ -121,12 +121,13 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
     options = list(_options(command, chosen))
     if asked := {"help", "help-all"} & line.given.keys():
         _show_help(command, prog, options, shows_all="help-all" in asked)
+    line.refuse_repeated(options)
     typed |= line.take(options)
     known = {option.name for option in options}
     for name in (*(name for name in typed if name not in known), *line.given):
         _refuse_unknown(command, typed, options, name.replace("_", "-"), line)
     if line.free:
-        _refuse_free(prog, typed, line.free[0])
+        _refuse_free(prog, typed, line)
     given = {o.name: typed[o.name] for o in options if o.leaf and o.name in typed}
     values = given if _takes_given(command) else filled(chosen, given)
     for option in options:
@@ -137,10 +138,14 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
     return command(**values) or 0
 
 
-def _refuse_free(prog: str, typed: Mapping[str, Any], text: str) -> NoReturn:
+def _refuse_free(prog: str, typed: Mapping[str, Any], line: "CommandLine") -> NoReturn:
     """Refuse a text that no option takes."""
-    hint = f"{prog} --help shows what there is"
-    if "env" in typed and text != typed["env"]:
+    text, hint = line.free[0], f"{prog} --help shows what there is"
+    if text in line.more.get("seeds", ()):
+        listed = " ".join(map(str, (typed["seeds"], *line.more["seeds"])))
+        remedy = in_place_of_seeds(listed, is_option=True)
+        raise ValueError(f"--seeds is a number of seeds, got {listed}; write {remedy}")
+    if "env" in typed and text != typed["env"] and _is_env(text):
         hint = f"one environment at a time, and --env is {typed['env']}; {hint}"
     elif "subject" in typed:
         hint = f"one at a time, and {typed['subject']} is the first; {hint}"
@@ -213,6 +218,11 @@ class Option:
         short = [re.sub(r"^\[({None}\|)?(\S+) .*", r"\2 ...", metavar) for metavar in shown]
         return "|".join(short).replace("STR", "TEXT")
 
+    @property
+    def takes_several(self) -> bool:
+        """Whether it takes any number of values."""
+        return not isinstance(_reader(self.kind).nargs, int | tuple)
+
     def read(self, texts: list[str]) -> tuple[Any, list[str]]:
         """Return the value of the texts that follow it, and those that it does not take."""
         kinds = _members(self.kind)
@@ -230,7 +240,11 @@ class Option:
             return reader.instance_from_str(texts[:count]), texts[count:]
         except ValueError:
             got = " ".join(texts[:count])
-            raise ValueError(f"{self.shown} must be {self.values}, got {got!r}") from None
+            hint = word_answer(got) if float in kinds else ""
+            if self.flag == "seeds" and (remedy := in_place_of_seeds(got, is_option=True)):
+                hint = f"it is a number of seeds: write {remedy}"
+            said = f"{self.shown} must be {self.values}, got {got!r}"
+            raise ValueError(f"{said}; {hint}" if hint else said) from None
 
 
 class CommandLine:
@@ -241,6 +255,10 @@ class CommandLine:
         """Texts after each option, by its name without dashes, or with one if it has one alone."""
         self.free: list[str] = []
         """Texts that follow no option, or are more than it takes."""
+        self.more: dict[str, list[str]] = {}
+        """Those of them that an option does not take, by its name."""
+        self.repeated: dict[str, list[str]] = {}
+        """Texts of an option that is given again, by its name."""
         texts = self.free
         for argument in arguments:
             flag, equals, value = argument.partition("=")
@@ -258,15 +276,23 @@ class CommandLine:
                 texts.append(argument)
 
     def _begin(self, name: str, texts: list[str]) -> list[str]:
-        """Keep an option; refuse one that is there already."""
+        """Keep an option, and what it was given before."""
         if name in self.given:
-            before = " ".join(self.given[name])
-            raise ValueError(
-                f"--{name} is given twice, first with {before or 'nothing'}; leave one out, or "
-                f"write several values behind one: --{name} A B"
-            )
+            self.repeated.setdefault(name, self.given[name])
         self.given[name] = texts
         return texts
+
+    def refuse_repeated(self, options: Sequence[Option]) -> None:
+        """Refuse an option that is given twice."""
+        for option in options:
+            for name in option.flags:
+                if name in self.repeated:
+                    before = " ".join(self.repeated[name]) or "nothing"
+                    several = f", or write several values behind one: --{name} A B"
+                    raise ValueError(
+                        f"--{name} is given twice, first with {before}; leave one out"
+                        f"{several if option.takes_several else ''}"
+                    )
 
     def take(self, options: Sequence[Option]) -> dict[str, Any]:
         """Remove what was typed of options, and return their values by name."""
@@ -278,6 +304,7 @@ class CommandLine:
                     values[option.name], self.free = option.read(self.free)
             elif texts := [self.given.pop(name) for name in [*self.given] if name in own]:
                 values[option.name], more = option.read(texts[-1])
+                self.more[option.name] = more
                 self.free += more
         return values
 
@@ -317,10 +344,22 @@ def learner_names() -> list[str]:
     return LEARNERS.names()
 
 
+def _is_env(text: str) -> bool:
+    """Return whether a text names an environment, see `names_env`."""
+    from tokengym.evaluation.measure.environments import names_env
+
+    return names_env(text)
+
+
 def _take_deciding(command: Command, line: CommandLine) -> dict[str, Any]:
     """Take the options that decide the defaults of the others; a learner may be named first."""
     is_named = _declared(command).by_learner and line.free
     first = {"agent": line.free.pop(0)} if is_named else {}
+    if first and _is_env(first["agent"]):
+        raise ValueError(
+            f"{first['agent']} is an environment, and an agent may be named first; write --env "
+            f"{first['agent']}"
+        )
     typed = line.take(_deciding(command))
     if first and "agent" in typed:
         raise ValueError(

@@ -4,6 +4,7 @@ import inspect
 from typing import Any
 
 import datasets
+import gymnasium as gym
 import numpy as np
 import pandas as pd
 import pytest
@@ -111,6 +112,28 @@ def test_the_call_has_the_parameters_of_the_command():
 def test_other_keywords_are_refused(given, message):
     with pytest.raises(TypeError, match=message):
         decide("MovieReview", **given)
+
+
+def test_an_environment_itself_is_refused_with_its_id():
+    env_id = "tokengym/MovieReview-v0"
+    made = {
+        "VectorRewardWrapper": gym.make_vec(env_id, num_envs=2, max_new_tokens=4),
+        "OrderEnforcing": gym.make(env_id, max_new_tokens=4),
+        "EnvSpec": gym.spec(env_id),
+    }
+    call: Any = compare
+    for kind, env in made.items():
+        said = rf"id or name, or .*make_env.*got a {kind}; .*write compare\('{env_id}'\)"
+        with pytest.raises(TypeError, match=said):
+            call(env, rewards=["sparse"])
+    with pytest.raises(TypeError, match=r"got a function; each run makes its own$"):
+        call(lambda num_envs: made["VectorRewardWrapper"])
+
+
+@pytest.mark.parametrize("seeds", [[3, 4, 5], (5, 3, 4), range(3, 6), np.arange(3, 6)])
+def test_a_list_of_seeds_is_told_as_a_number_and_the_first(seeds):
+    with pytest.raises(ValueError, match=r"number of seeds, got .*; write seeds=3, first_seed=3$"):
+        decide("MovieReview", seeds=seeds)
 
 
 def test_a_configuration_has_no_setting_beside_it(tmp_path):
