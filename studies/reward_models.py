@@ -500,7 +500,7 @@ def compared(runs: Runs, own: Cell, base: Cell, at: Way) -> tuple[Speed, list[st
     Args:
         runs: Runs of the study.
         own: The cell.
-        base: `sparse` by the same reward model.
+        base: What it is against, by the same reward model.
         at: The reward model's way.
 
     Returns:
@@ -536,6 +536,18 @@ def answer_table(runs: Runs, ways: Mapping[tuple[str, str], Way]) -> str:
                 rows.append([task, model, title(arm), times_as_fast(speed), *parts, str(pairs)])
     head = ["task", "reward model", "arm", "times as fast as `sparse`", f"{NET} over the run"]
     return markdown_table([*head, "score", "KL", "gold in the last tenth", "pairs"], rows)
+
+
+def control_table(runs: Runs, ways: Mapping[tuple[str, str], Way]) -> str:
+    """Return `abc-signed` against `uniform`, which is as dense, by the same reward model."""
+    rows = []
+    for (task, model), at in ways.items():
+        own, base = (cell(task, model, arm) for arm in ("abc-signed", "uniform"))
+        if (found := compared(runs, own, base, at)) is not None:
+            speed, parts, pairs = found
+            rows.append([task, model, times_as_fast(speed), *parts, str(pairs)])
+    head = ["task", "reward model", "times as fast as `uniform`", f"{NET} over the run", "score"]
+    return markdown_table([*head, "KL", "gold in the last tenth", "pairs"], rows)
 
 
 def levels_table(runs: Runs, ways: Mapping[tuple[str, str], Way]) -> str:
@@ -623,6 +635,7 @@ def tables(published: Published) -> dict[str, str]:
         "models so far": so_far(runs),
         "models": worth_table(published),
         "models answer": answer_table(runs, ways),
+        "models control": control_table(runs, ways),
         "models levels": levels_table(runs, ways),
         "models attention": attention_table(published.folder / ATTENTION),
     }
