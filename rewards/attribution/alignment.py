@@ -4,7 +4,7 @@ import reprlib
 from collections.abc import Sequence
 from contextlib import suppress
 from difflib import SequenceMatcher
-from itertools import accumulate, pairwise
+from itertools import accumulate, groupby, pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -234,7 +234,10 @@ class Retokenizer:
 
     def _read_chat(self, episode: Episode, added: str, targets: list[Span]) -> Retokenized:
         """Return an episode in the chat template, which writes the special tokens itself."""
-        turns = [(turn.role, turn.text) for turn in episode.turns] or [(ANSWERS, added)]
+        # Two turns without the reply between them are one message: some templates refuse two.
+        said = groupby(episode.turns, key=lambda turn: turn.role)
+        turns = [(role, "\n".join(turn.text.strip() for turn in row)) for role, row in said]
+        turns = turns or [(ANSWERS, added)]
         chat = episode.chat.then([{"role": r, "content": text.strip()} for r, text in turns])
         whole = write_chat(self.model, chat, to_answer=False)
         places = self._places(chat, len(episode.chat), whole, added)

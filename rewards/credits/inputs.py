@@ -80,6 +80,8 @@ class Inputs:
         self.scorer, self.tokenizer, self.reference = scorer, tokenizer, reference
         self.continuations, self.each_prefix, self.ended = continuations, each_prefix, ended
         self.dtype, self.reads = dtype, tuple(reads)
+        if not ended and scorer is not None:
+            self.episodes = [self.probe.with_open_turn(one) for one in self.episodes]
         self._scores, self._accounts = scores, dict(accounts or {})
         self.prefixes = prefixes
         self._known: dict[str, Any] = dict(given or {})

@@ -51,11 +51,12 @@ class LengthPenalty(Scorer):
         if self.unit == "tokens":
             lengths = [episode.num_written for episode in episodes]
         else:
-            turns = (
-                [turn.text for turn in episode.turns if turn.role == POLICY] or [episode.response]
+            lengths = [
+                sum(len(turn.text) for turn in episode.turns if turn.role == POLICY)
+                if episode.turns
+                else len(episode.response)
                 for episode in episodes
-            )
-            lengths = [sum(map(len, texts)) for texts in turns]
+            ]
         return Scores(values=-self.rate * np.array(lengths, dtype=np.float64))
 
 

@@ -6,7 +6,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
+from tests.support.chats import make_tokenizer
 from tests.support.partners import teacher
 from tests.support.rules import rule_of
 from tokengym.envs import Episode, Reply, Turn
@@ -19,6 +21,8 @@ from tokengym.rewards import (
     Scores,
     check_reward,
 )
+from tokengym.rewards.attribution.alignment import Retokenizer
+from tokengym.rewards.credits.inputs import Inputs
 from tokengym.rewards.credits.words import SHIPPED
 from tokengym.rewards.registry import make_reward
 from tokengym.rewards.reward import Reward
@@ -96,6 +100,129 @@ def test_a_partner_has_given_a_beginning_the_scores_of_its_turns(of, expected):
     probe = Probe(scorer)
     texts = [probe.restrict(talk(), range(size)) for size in (0, 1, 2, 5)]
     assert probe.values(texts).tolist() == expected
+
+
+def said(episode: Episode) -> list[tuple[Any, ...]]:
+    return [(turn.role, turn.text, turn.span, turn.score) for turn in episode.turns]
+
+
+def test_each_turn_keeps_the_text_that_is_left_of_it(tokenizer):
+    """Turns "a b" and "b a e" of which the second breaks off or has a hole, by hand."""
+    whole = talk(
+        response_ids=[3, 4, 6, 7, 4, 3, 7],
+        written=[1, 1, 0, 0, 1, 1, 1],
+        turns=[
+            Turn("assistant", "a b", (0, 2), 0.25),
+            Turn("user", "so", (2, 4)),
+            Turn("assistant", "b a e", (4, 7), 0.5),
+            Turn("user", "bye", (7, 7)),  # not appended
+        ],
+    )
+    probe = Probe(find_scorer("length-penalty:rate=-1"), tokenizer)
+    first, reply = ("assistant", "a b", (0, 2), 0.25), ("user", "so", (2, 4), None)
+    expected: dict[tuple[int, ...], list[Any]] = {
+        (): [],
+        (0,): [("assistant", "a", (0, 1), None)],
+        (0, 1, 2, 3): [first, reply],
+        (0, 1, 2, 3, 4, 5): [first, reply, ("assistant", "b a", (4, 6), None)],
+        (*range(7),): said(whole),
+        # A hole: no turn was seen by the partner. The last token has the reply behind it.
+        (1, 2, 3, 4, 6): [
+            ("assistant", "b", (0, 1), None),
+            ("user", "so", (1, 3), None),
+            ("assistant", "b e", (3, 5), None),
+            ("user", "bye", (5, 5), None),
+        ],
+        (0, 4, 5): [("assistant", "a", (0, 1), None), ("assistant", "b a", (1, 3), None)],
+        (4, 5, 6): [("assistant", "b a e", (0, 3), None), ("user", "bye", (3, 3), None)],
+    }
+    texts = [probe.restrict(whole, positions) for positions in expected]
+    assert [said(text) for text in texts] == list(expected.values())
+    assert probe.values(texts).tolist() == [0, 1, 3, 6, 8, 4, 4, 5]
+    assert [text.written_text for text in texts[3:6]] == ["a b\nb a", "a b\nb a e", "b\nb e"]
+    # An environment lists the turns that are over.
+    broken_off = talk(
+        response_ids=[3, 4, 6, 7, 4, 3], written=[1, 1, 0, 0, 1, 1], turns=whole.turns[:2]
+    )
+    assert said(probe.restrict(broken_off, range(6))) == said(texts[3])
+
+
+def test_what_the_policy_continues_is_no_turn_yet(tokenizer):
+    class Recorded:
+        def finish(self, prefixes: Sequence[Episode]) -> list[Episode]:
+            begun.extend(prefixes)
+            return [*prefixes]
+
+    begun: list[Episode] = []
+    probe = Probe(find_scorer("length-penalty"), tokenizer, Recorded())
+    probe.finish([probe.restrict(talk(turns=talk().turns[:2]), range(size)) for size in (1, 4, 5)])
+    assert [said(text) for text in begun] == [[], said(talk())[:2], said(talk())[:2]]
+
+
+@pytest.mark.parametrize("delivery", ["step", "end"])
+def test_prefixes_inside_a_turn_are_scored_with_their_beginning(make_env, tokenizer, delivery):
+    """Length of the policy's turns, by hand: a token adds its own character, and a space."""
+    rule = f"red:prefixes=each,delivery={delivery}"
+    env = CreditReward(make_env(**TALK), "length-penalty:rate=-1", rule)
+    rng, later = np.random.default_rng(5), 0
+    for seed in range(14):
+        env.reset(seed=seed)
+        paid, over = [], False
+        while not over:
+            _, reward, terminated, truncated, info = env.step(rng.choice([1, 3, 4, 5]))
+            over = terminated or truncated
+            paid.append(reward)
+        expected = np.zeros(len(info["response_ids"]))
+        for turn in info["turns"]:
+            if turn.role == "assistant":
+                later += turn.span[0] > 0 and turn.span[1] - turn.span[0] > 1
+                ids = info["response_ids"][slice(*turn.span)]
+                lengths = [len(tokenizer.decode(ids[:n], True)) for n in range(len(ids) + 1)]
+                expected[slice(*turn.span)] = np.diff(lengths)
+        np.testing.assert_allclose(info["token_rewards"], expected, atol=1e-5)
+        if delivery == "step":
+            np.testing.assert_allclose(paid, expected[info["written"] > 0], atol=1e-5)
+    assert later > 6
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_turns_of_a_text_that_is_being_written_are_numbered(tokenizer, ended):
+    written = talk(turns=talk().turns[: 3 if ended else 2])
+    scorer = find_scorer("length-penalty:rate=-1")
+    inputs = Inputs([written], scorer=scorer, tokenizer=tokenizer, ended=ended)
+    assert inputs["turn_ids"].tolist() == [[0, 0, 1]]
+
+
+def test_a_text_without_a_token_is_as_long_as_what_the_policy_wrote(tokenizer):
+    """Turns "a b" and "b", 4 characters, without each own token."""
+    several = talk(
+        response_ids=[3, 4, 6, 7, 4],
+        turns=[
+            Turn("assistant", "a b", (0, 2)),
+            *talk().turns[1:2],
+            Turn("assistant", "b", (4, 5)),
+        ],
+    )
+    scorer = find_scorer("length-penalty:rate=-1")
+    inputs = Inputs([several], scorer=scorer, tokenizer=tokenizer)
+    assert inputs["score_without"](torch.eye(3, dtype=torch.bool)[None]).tolist() == [[2, 2, 3]]
+
+
+def test_two_turns_without_the_reply_between_them_are_one_message():
+    """A template that refuses two messages of one role in a row reads what is left."""
+    model = make_tokenizer("words", "alternating")
+    ids = model("me good why film", add_special_tokens=False)["input_ids"]
+    turns = [
+        Turn("assistant", "me good", (0, 2)),
+        Turn("user", "why", (2, 3)),
+        Turn("assistant", "film", (3, 4)),
+    ]
+    asked = [{"role": "user", "content": "who"}]
+    whole = talk(response_ids=ids, written=[1, 1, 0, 1], turns=turns, messages=asked)
+    left = Probe(find_scorer("length-penalty"), model).restrict(whole, [0, 3])
+    read = Retokenizer(model, model, form="chat")([left])[0]
+    alone = talk(response_ids=[ids[0], ids[3]], written=None, turns=(), messages=asked)
+    assert read.ids == Retokenizer(model, model, form="chat")([alone])[0].ids
 
 
 @pytest.mark.parametrize("rule", RULES)
