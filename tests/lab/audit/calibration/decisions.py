@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -187,8 +188,8 @@ class Batches:
         left = [iter(part) for part in parts]
         return tuple(next(left[prompt]) for prompt in self.group_ids.tolist())
 
-    def inputs(self, rows: Sequence[int]) -> dict[str, Any]:
-        index = torch.tensor(rows)
+    def inputs(self, rows: Sequence[int] | torch.Tensor) -> dict[str, Any]:
+        index = torch.as_tensor(rows)
         rewards = self.rewards[index]
         sizes = set(self.case.sizes)
         return {
@@ -214,13 +215,20 @@ TRAINERS = {
 }
 
 
+@cache
+def _names(function: Estimator) -> tuple[str, ...]:
+    """What a function names, which is asked for thousands of batches."""
+    return tuple(inspect.signature(function).parameters)
+
+
 def call(function: Estimator, inputs: Mapping[str, Any]) -> torch.Tensor:
     """Advantages (batch, time) of a function that is given what it names."""
-    names = inspect.signature(function).parameters
+    names = _names(function)
     given = dict(inputs, lam=1.0)
     for theirs, ours in TRAINERS.items():
         given[theirs] = given[ours]
-    given["index"] = given["group_ids"].numpy().astype(object)
+    if "index" in names:
+        given["index"] = given["group_ids"].numpy().astype(object)
     given["rewards"] = given["scores" if "num_generations" in names else "token_rewards"]
     answer = function(**{name: given[name] for name in names if name in given})
     answer = torch.as_tensor(answer[0] if isinstance(answer, tuple) else answer)
@@ -258,20 +266,24 @@ def preferences(
         For each decision (ways,), less its mean under the policy, as a share of the mean absolute
         advantage of a token. It is along the true advantages where the update is along the truth.
     """
-    update = torch.zeros(len(batches.decisions), MOST_WAYS, dtype=torch.float64)
-    size = 0.0
-    for chance, rows in batches.counted() if counted else batches.ordered():
-        advantages = call(function, batches.inputs(rows))
-        index = torch.tensor(rows)
-        written = batches.written[index]
-        given = advantages[written]
-        if not len(given):
-            continue
+    drawn = [*(batches.counted() if counted else batches.ordered())]
+    chances = torch.tensor([chance for chance, _ in drawn], dtype=torch.float64)
+    index = torch.tensor([rows for _, rows in drawn])  # (batches, rows)
+    written = batches.written[index]  # (batches, rows, time)
+    answers: list[torch.Tensor] = []
+    try:
+        for rows in index:
+            answers.append(call(function, batches.inputs(rows)).clone())
+    finally:  # whatever else is wrong with a later batch
+        given = torch.stack(answers)[written[: len(answers)]] if answers else torch.zeros(0)
         if not bool(torch.isfinite(given).all()):
             raise ArithmeticError("an advantage is not finite")
-        size += chance * float(given.abs().mean())
-        places = (batches.taken[index][written], batches.way[index][written])
-        update.index_put_(places, chance * given, accumulate=True)
+    weights = chances[:, None, None].expand(written.shape)[written]
+    counts = written.sum(dim=(1, 2))[:, None, None].expand(written.shape)[written]
+    size = float((weights * given.abs() / counts).sum())
+    update = torch.zeros(len(batches.decisions), MOST_WAYS, dtype=torch.float64)
+    places = (batches.taken[index][written], batches.way[index][written])
+    update.index_put_(places, weights * given, accumulate=True)
     seen = []
     for decision, total in zip(batches.decisions, update, strict=True):
         if len(decision.chances) > 1:
