@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from tokengym.base.registry import did_you_mean
 from tokengym.rewards.credits.names import NAMES
-from tokengym.rewards.credits.options import UNIVERSAL
+from tokengym.rewards.credits.options import UNIVERSAL, Cut, Delivery, Pay
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.scores import ScorerKind
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+Flag = bool | Callable[..., bool]
 Fact = Any
 """A value, or a function of the options that it names, which returns it."""
 MARK = "token_credit"
@@ -86,8 +87,28 @@ class Declared:
 
 @overload
 def token_credit(function: AnyFunction, /) -> AnyFunction: ...
-@overload
-def token_credit(**facts: Any) -> Callable[[AnyFunction], AnyFunction]: ...
+@overload  # the fields of `Declared` and the options of every rule, for type checkers
+def token_credit(
+    *,
+    name: str = ...,
+    parts: Flag = ...,
+    conserves: Flag = ...,
+    causal: Flag = ...,
+    control: Flag = ...,
+    by_row: Flag = ...,
+    gae_lambda: float | Callable[..., float | None] | None = ...,
+    scorer: ScorerKind = ...,
+    scorer_options: tuple[str, ...] = ...,
+    check: Callable[..., None] | None = ...,
+    whitens: Flag = ...,
+    loss_mean: str | Callable[..., str] = ...,
+    beta: float = ...,
+    segments: int | None = ...,
+    cut: Cut | None = ...,
+    pay: Pay = ...,
+    delivery: Delivery | None = ...,
+    prefixes: Literal["each"] | None = ...,
+) -> Callable[[AnyFunction], AnyFunction]: ...
 def token_credit(function: Any = None, /, **facts: Any) -> Any:
     """Mark a function, or a class that is called like one, as a rule of token credit.
 

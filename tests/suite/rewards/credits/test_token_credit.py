@@ -122,7 +122,11 @@ def read_with_default(scores=None):
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
-        (lambda: token_credit(causl=True), TypeError, "no fact 'causl'; did you mean 'causal'"),
+        (
+            lambda: token_credit(**cast(Any, {"causl": True})),
+            TypeError,
+            "no fact 'causl'; did you mean 'causal'",
+        ),
         (
             lambda: token_credit(cast(Any, "abc")),
             TypeError,
