@@ -35,6 +35,15 @@ def defined_names(path: Path) -> str:
     return f" (it has {', '.join(names)})" if names else ""
 
 
+def _own_names(path: Path) -> set[str]:
+    """Return the public names that a file defines or assigns, without those that it imports."""
+    tree = ast.parse(path.read_bytes())
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    made = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    made |= {node.name for node in definitions(path)}
+    return {name for name in made if not name.startswith("_")}
+
+
 def load_from_file(path: Path, name: str, *, error: type[TokenGymError] = SettingsError) -> Any:
     """Return an object that a Python file of the user's defines.
 
@@ -47,8 +56,13 @@ def load_from_file(path: Path, name: str, *, error: type[TokenGymError] = Settin
     if module is None:
         module = _run(path, module_name, error)
     if name not in vars(module):
-        public = [key for key in vars(module) if not key.startswith("_")]
-        raise error(f"{path} defines no {name!r}; it defines {', '.join(public) or 'nothing'}")
+        from tokengym.base.registry import did_you_mean  # which imports this module
+
+        public = [key for key in vars(module) if key in _own_names(path)]
+        hint = did_you_mean(name, public)
+        raise error(
+            f"{path} defines no {name!r}; {hint}it defines {', '.join(public) or 'nothing'}"
+        )
     return vars(module)[name]
 
 

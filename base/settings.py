@@ -283,7 +283,11 @@ def changed(settings: T | type[T], **changes: Any) -> T:
     for name in changes:
         if name not in known:
             owner = settings if isinstance(settings, type) else type(settings)
-            hint = did_you_mean(name, known) or f"it has {', '.join(known)}"
+            from tokengym.base.spellings import answer
+
+            said = answer(name, known, changes[name], is_option=False)
+            said = "" if "(" in said else said  # a call is no setting of a learner's word
+            hint = said or did_you_mean(name, known) or f"it has {', '.join(known)}"
             raise TypeError(f"{owner.__name__} has no setting {name!r}; {hint}".rstrip())
     return with_values(settings, {known[k]: v for k, v in changes.items() if v is not None})
 

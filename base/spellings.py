@@ -183,6 +183,12 @@ SPELLINGS = (
         "num_episodes={}",
     ),
     Spelling(
+        ("timesteps", "n_timesteps", "total_timesteps", "-n"),
+        (SB3, ZOO, CLEANRL),
+        "the number of episodes, each of as many tokens as its response",
+        "--num-episodes N",
+    ),
+    Spelling(
         ("save_freq", "save_steps", "save_interval"),
         (SB3, ZOO, TRL, VERL),
         "the number of evaluations between two checkpoints",

@@ -349,6 +349,7 @@ def read_result(folder: Path | str) -> Result:
                 f"{file} is not the summary of {table}; make both again with tokengym report"
             )
         fault = f"no run of {folder} has finished" if runs else f"{folder} holds no comparison"
+        fault = fault if folder.exists() else f"there is no folder {folder}"
         raise ValueError(f"{fault}; name a folder that tokengym compare, train or report wrote")
     return Result(*read_comparison(folder), folder)
 

@@ -399,12 +399,14 @@ def _check_rule_columns(rule: Rule, prompts: Sequence[Prompt]) -> None:
     """Refuse a rule that reads what is neither a name of the table nor a column of the prompts."""
     columns = rule.reads_of("data")
     there = columns_of(prompts) if columns else []
+    columns_there = f"are {', '.join(there)}" if there else "is none here"
     for column in columns:
         if column not in there:
             raise CreditError(
                 f"credit {rule.signature.who} reads {column!r}, which nobody supplies; "
-                f"{did_you_mean(column, [*NAMES, *there])}an option needs a default, and a column "
-                f"of the data is one of {', '.join(there) or 'none here'}"
+                f"{did_you_mean(column, [*NAMES, *there], n=1)}it could also be a column of the "
+                f"data (there {columns_there}), or an option of the rule, which needs a default: "
+                f"{column}=1.0"
             )
     if "references" in rule.reads and all(prompt.reference is None for prompt in prompts):
         raise CreditError(

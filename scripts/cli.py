@@ -197,6 +197,8 @@ def find_command(name: str) -> Command:
     if PLUGGED.knows(name):
         return PLUGGED.find(name)
     known = command_names()
+    if name == "enjoy":  # rl-zoo3's
+        raise ValueError("unknown command 'enjoy'; write tokengym evaluate FOLDER/agent")
     hint = f"{did_you_mean(name, known, n=1)}known: {', '.join(known)}{missing_laboratory()}"
     raise ValueError(f"unknown command {name!r}; {hint}")
 

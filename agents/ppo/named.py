@@ -56,7 +56,13 @@ class CriticFree(Made, metaclass=Named):
                         f"{cls.__name__} stands for {name}={value!r}, got {keywords[name]!r}; "
                         f"leave it out, or take PPO(..., {name}={keywords[name]!r})"
                     )
-            return PPO(*arguments, **{**learner.defaults, **keywords, **learner.fixed})
+            try:
+                return PPO(*arguments, **{**learner.defaults, **keywords, **learner.fixed})
+            except TypeError as error:
+                said = str(error)
+                if not said.startswith("PPO() "):
+                    raise
+                raise TypeError(f"{cls.__name__}{said.removeprefix('PPO')}") from None
 
         @classmethod
         def load(cls, path: Place, *arguments: Any, **keywords: Any) -> PPO:

@@ -535,8 +535,9 @@ def spellings() -> str:
 
 # What other tools call it
 
-An option or an argument that exists elsewhere is answered in one line with what to write here, by
-this table, which is asked before names that look alike. `{{}}` is the value that was given.
+An option of `tokengym compare`, `train` and `evaluate`, and an argument of `tokengym.compare`, of a
+learner, of its `policy_kwargs` and of `gym.make`, is answered in one line with what to write here,
+by this table, which is asked before names that look alike. `{{}}` is the value that was given.
 
 {_table(header, rows)}
 

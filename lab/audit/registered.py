@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tokengym.agents import losses
 from tokengym.agents.ppo import PPOSettings, RoundInputs, find_advantage
+from tokengym.base.registry import did_you_mean
 from tokengym.envs import Episode, Turn
 from tokengym.lab.audit.tokengym_audit import (
     GAE_LAMBDA,
@@ -54,7 +55,13 @@ def registered(estimator: str | Callable[..., Any]) -> Adapted:
     found = find_advantage(estimator)
     for name in found.reads:
         if name in LACKS or (name not in NAMES and not hasattr(PPOSettings(), name)):
-            source = SUPPLIERS[NAMES[name].supplier] if name in NAMES else SUPPLIERS["data"]
+            if name not in NAMES:
+                raise AuditError(
+                    f"{found.who} reads {name!r}, which nobody supplies; "
+                    f"{did_you_mean(name, NAMES, n=1)}it could also be a column of the data, of "
+                    f"which the audit has none, or an option, which needs a default: {name}=1.0"
+                )
+            source = SUPPLIERS[NAMES[name].supplier]
             source = "PPO(advantage=...), from its network" if name == "hidden_states" else source
             raise AuditError(
                 f"{found.who} reads {name!r}, which the audit's enumerated policy does not have; "

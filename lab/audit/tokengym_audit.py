@@ -1116,8 +1116,11 @@ def _find(adapter: str | None, parameters: Sequence[inspect.Parameter], name: st
             return family
     if marked:
         return marked[0]  # whose keywords the message then lists
+    known = ADAPTERS["tokengym"].keywords
+    unknown = [one for one in named if one in needed and one not in known]
+    hint = _did_you_mean(unknown[0], known) if len(unknown) == 1 else ""
     raise AuditError(
-        f"{name}({', '.join(named)}) has the signature of no adapter; name one of "
+        f"{name}({', '.join(named)}) has the signature of no adapter; {hint}name one of "
         f"{', '.join(ADAPTERS)}, or wrap it in a function of "
         f"{', '.join(ADAPTERS['tokengym'].keywords)}"
     )

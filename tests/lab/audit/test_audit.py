@@ -437,3 +437,17 @@ def test_a_marked_function_has_a_row_s_own_tokens_in_columns(
         file = tmp_path / f"{name}.py"
         file.write_text(code.format(mark=mark))
         assert main(["audit", f"{file}:steady", *checks]) == status, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("mark", "said"),
+    [
+        ("@token_credit\n", "nobody supplies; did you mean 'scores'? it could also be a column of"),
+        ("", "signature of no adapter; did you mean 'scores'? name one of tokengym, verl"),
+    ],
+)
+def test_a_misspelt_name_is_told_with_its_near_match(mark, said, tmp_path, capsys):
+    rules = "from tokengym import token_credit\n" + mark
+    (tmp_path / "rules.py").write_text(rules + "def mine(score, response_mask): return score\n")
+    assert main(["audit", f"{tmp_path / 'rules.py'}:mine"]) == 2
+    assert said in capsys.readouterr().err

@@ -94,6 +94,13 @@ def test_what_was_compiled_of_another_text_is_not_run(
     assert not (tmp_path / "__pycache__").exists()
 
 
+def test_a_name_that_a_file_lacks_is_told_with_those_that_it_defines(tmp_path: Path):
+    file = tmp_path / "rules.py"
+    file.write_text("import os\nfrom math import inf\nHALF = 0.5\ndef late(): return inf\n")
+    with pytest.raises(ValueError, match=r"no 'lat'; did you mean 'late'\? it defines HALF, late$"):
+        load_from_file(file, "lat")
+
+
 def test_a_file_without_neighbours_has_the_hash_of_its_bytes(rule: Path):
     from hashlib import sha256
 

@@ -21,6 +21,8 @@ from tokengym.rewards import (
     RewardWrapper,
     SparseReward,
     UniformReward,
+    on_last,
+    token_credit,
 )
 from tokengym.rewards.errors import RewardError
 
@@ -202,6 +204,19 @@ def test_episodes_that_end_together_are_scored_in_one_batch(make_envs):
 def test_what_cannot_be_wrapped(make_env, call, error, words):
     with pytest.raises(error, match=words):
         call(make_env())
+
+
+def test_a_name_that_nobody_supplies_has_a_near_match_and_what_else_it_could_be(make_env):
+    @token_credit
+    def mine(score, response_mask):
+        return on_last(score, response_mask)
+
+    said = (
+        r"reads 'score', which nobody supplies; did you mean 'scores'\? it could also be a column "
+        r"of the data \(there is none here\), or an option .* a default: score=1\.0$"
+    )
+    with pytest.raises(RewardError, match=said):
+        CreditReward(make_env(), LengthScorer(), mine)
 
 
 def test_an_explicit_wrapper_shows_in_the_spec_and_a_composed_one_does_not(tokenizer):

@@ -69,6 +69,9 @@ def test_no_row_is_hidden_by_those_before_it():
         ("train grpo --loss-agg-mode token-mean", "write --loss-mean token"),
         ("train --use-vllm true", "not needed: the policy answers all prompts"),
         ("evaluate runs/x --episodes 64", "write --num-episodes 64"),
+        ("evaluate runs/x --n-timesteps 100", "write --num-episodes N\n"),
+        ("compare --agents ppo:lr=1e-3", "no setting 'lr'; .*write learning_rate=0.001\n"),
+        ("enjoy --algo ppo", "unknown command 'enjoy'; write tokengym evaluate"),
         ("evaluate runs/x --eval-episodes 64", "write --num-episodes 64"),
         ("train --num-episodes 64", "did you mean '--eval-episodes'"),
         ("train grpo --beta 0.04", "option of dpo.*write --kl-coef 0.04"),
@@ -121,6 +124,10 @@ def test_other_tools_words_get_one_line_with_what_to_write(typed, said, capsys, 
         (
             lambda envs: agents.GRPO("CausalLMPolicy", envs, beta=0.04),
             r"'beta'; .*write kl_coef=0\.04",
+        ),
+        (
+            lambda envs: agents.GRPO("CausalLMPolicy", envs, num_generations=2),
+            r"^GRPO\(\) has no argument 'num_generations'; .*write group_size=2",
         ),
         (lambda envs: agents.PPO("CausalLMPolicy", envs, cliprange=0.1), r"write clip_range=0\.1"),
         (
