@@ -60,10 +60,11 @@ def attention(classifier: Classifier, inputs: Inputs) -> Reading:
 
     alpha_t = mean_h softmax_t(scaling * q_h . k_ht),   q of the last token, k of all
 
-    Of a bidirectional model, that of the first token, which it pools at.
+    Of a model without a score per position, that of the token which it pools at: the first one of a
+    bidirectional model.
     """
     if isinstance(classifier, EncoderClassifier):
-        return Reading(*classifier.first_row(inputs))
+        return Reading(*classifier.pooled_row(inputs))
     return in_one_pass(classifier, inputs, ["attention"])["attention"]
 
 

@@ -139,6 +139,10 @@ class Classifier:
     """Kinds of attribution that can be read."""
     reads_both_ways = False
     """Whether it is bidirectional: it pools the whole text and has no score per position."""
+    padding_side: PaddingSide = "right"
+    """Side on which it reads shorter texts padded."""
+    pad_id = 0
+    """Id that they are padded with."""
 
     def __init__(self, model: "PreTrainedModel", labels: Labels | None) -> None:
         self.model = model
@@ -221,10 +225,11 @@ class Classifier:
 
 
 class EncoderClassifier(Classifier):
-    """A bidirectional classifier: its logits of the whole text, by its own pooling and head.
+    """A classifier without a ``score`` head: its logits of the whole text, by its own pooling.
 
     Args:
-        model: A sequence classifier of BERT's line: BERT, RoBERTa, DistilBERT, DeBERTa, ...
+        model: A sequence classifier of BERT's line (BERT, RoBERTa, DistilBERT, DeBERTa, ...), or
+            another without a head that scores every position (XLNet, CTRL, ModernBERT's decoder).
         labels: As for `Classifier`.
         pairs: Whether the response is the second text of a pair.
     """
@@ -242,6 +247,12 @@ class EncoderClassifier(Classifier):
         self.takes_positions = False  # these models count for themselves
         parameters = inspect.signature(model.forward).parameters
         self.has_types = pairs and "token_type_ids" in parameters
+        self.summary: str | None = None
+        if hasattr(model, "sequence_summary"):  # of XLNet, XLM and FlauBERT
+            self.summary = model.config.summary_type
+        if self.summary == "last":  # it reads the last column, whatever is there
+            self.padding_side = "left"
+        self.pad_id = self.config.pad_token_id or 0  # a causal model finds its last token by it
 
     def inputs(self, batch: PaddedBatch, starts: NDArray[np.integer]) -> Inputs:
         """Return a padded batch; tokens from ``starts``, (batch,), on are a pair's second text."""
@@ -262,24 +273,65 @@ class EncoderClassifier(Classifier):
         """Return the logits of each text, (batch, classes), wherever it ends."""
         return self.model(**tokens, **others).logits
 
-    def first_row(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    def pooled_row(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Return logits (batch, classes), and attention (batch, time) averaged over heads.
 
-        It is that of the last layer's first token: these models pool there, so that it stands for
-        what the last token is to a causal model.
+        It is that of the last layer at the token whose hidden state the head reads: the first one,
+        as in BERT, or the last one, as in causal models and XLNet.
+
+        Raises:
+            ScorerError: if it is not known which token that is, or its attention is none of the
+                text's tokens.
         """
-        pooling = getattr(self.config, "classifier_pooling", "cls")
-        if pooling != "cls":
-            raise ScorerError(
-                f"{type(self.model).__name__} pools by {pooling!r}, so that no token's attention "
-                "stands for its score; take credit 'uniform'"
-            )
         if self.model.config._attn_implementation != "eager":
             self.model.set_attn_implementation("eager")  # the others keep no weights
         with torch.no_grad():
             output = self.model(**inputs.tokens, **inputs.others, output_attentions=True)
-        # The last layer's (batch, heads, time, time): row 0 of the queries, then the heads' mean.
-        return output.logits, output.attentions[-1][:, :, 0].float().mean(dim=1)
+        mask = inputs.others["attention_mask"]
+        batch, time = mask.shape
+        weights = output.attentions[-1] if output.attentions else None
+        shape = tuple(getattr(weights, "shape", ()))
+        if weights is None or (shape[:1], shape[2:]) != ((batch,), (time, time)):
+            raise self._unreadable(f"has attention of shape {shape} for {time} tokens")
+        weights = weights.float().mean(dim=1)  # (batch, time, time) without the heads
+        rows = torch.arange(batch, device=mask.device)
+        chosen = weights[rows, self._pooled_columns(inputs, weights)]
+        # Windows of keys, and approximations, are no weights of tokens.
+        if not torch.allclose((chosen * mask).sum(dim=1), chosen.new_ones(batch), atol=0.02):
+            raise self._unreadable("has attention that does not sum to 1 over the text's tokens")
+        return output.logits, chosen
+
+    def _pooled_columns(self, inputs: Inputs, weights: Tensor) -> Tensor:
+        """Return the column whose hidden state makes each score, (batch,).
+
+        Args:
+            inputs: A padded batch.
+            weights: (batch, time, time) of the last layer, of a causal model none above the
+                diagonal.
+        """
+        ids = inputs.tokens["input_ids"]
+        first = torch.zeros_like(inputs.ends)
+        if self.summary is not None:
+            if self.summary not in ("first", "last"):
+                raise self._unreadable(f"pools by summary_type={self.summary!r}")
+            return first if self.summary == "first" else first + ids.shape[1] - 1
+        pooling = getattr(self.config, "classifier_pooling", "cls")
+        if pooling != "cls":
+            raise self._unreadable(f"pools by {pooling!r}")
+        if hasattr(self.config, "classifier_pooling") or weights.triu(1).any():
+            return first
+        if getattr(self.config, "is_decoder", False):
+            raise self._unreadable("is causal, and the token that it pools at is not known")
+        # As transformers finds the last token of a causal model.
+        pad = self.config.pad_token_id
+        columns = torch.arange(ids.shape[1], device=ids.device)
+        return (columns * (ids != pad)).argmax(dim=1) if pad is not None else first + columns[-1]
+
+    def _unreadable(self, why: str) -> ScorerError:
+        return ScorerError(
+            f"{type(self.model).__name__} {why}, so that no token's attention stands for its "
+            "score; take credit 'uniform'"
+        )
 
 
 GOALS = (

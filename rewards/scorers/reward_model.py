@@ -343,6 +343,8 @@ class RewardModel(Shared, Scorer):
             self.model,
             sequences,
             batch_size=self.batch_size,
+            pad_id=self._classifier.pad_id,
+            padding_side=self._classifier.padding_side,
             positions=self._classifier.takes_positions,
             gradients=True,  # some attributions are gradients
         ) as batches:
@@ -363,6 +365,12 @@ class RewardModel(Shared, Scorer):
                     pasts = ends + 1 - (after[chosen] if kind == "attention" else 0)
                     for row, index in enumerate(chosen):
                         of_text = table[row, starts[row] : pasts[row]]
+                        if kind == "attention" and len(of_text) > 1 and not of_text.any():
+                            raise ScorerError(
+                                f"{self.name} reads its score where no attention falls on the "
+                                f"{len(of_text)} tokens of episode {index}'s response, which gives "
+                                "them no weights; take credit 'uniform' or another reward model"
+                            )
                         read[kind][index] = np.append(of_text, np.zeros(unread[index]))
         scores = Scores(values, parts)
         return [
