@@ -161,8 +161,7 @@ def _replay(
             played = played[:num_episodes]
             say_left_out([f"all after the first {num_episodes}; --num-episodes N takes more"])
             source += f", the first {num_episodes}"
-        if left_out:
-            source += f"; {len(left_out)} rows could not be read"
+        source += _unread(left_out, is_others)
         unpaid = sum(episode.token_rewards is None for episode in played)
         if is_others and not unpaid:
             paid_by = TRAINER
@@ -179,6 +178,13 @@ def _replay(
         forks=forks,
         paid_by=paid_by,
     )
+
+
+def _unread(lines: Sequence[str], is_others: bool) -> str:
+    """Return what `load_episodes` left out, to follow the source's name."""
+    if is_others and lines:
+        return f"; {len(lines)} rows could not be read"
+    return "".join(f"; left out: {line}" for line in lines)
 
 
 def _replay_stored(

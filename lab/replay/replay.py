@@ -267,7 +267,7 @@ def replay_stored(
                 "without the code of their run; pass --trust-code"
             )
         texts[tuple(row["prompt_ids"]), tuple(row["response_ids"])] = row["tokens"]
-    episodes = _own_episodes(path, None, limit)
+    episodes, left_out = _own_episodes(path, None, limit)
     credits = {PAID: tuple(np.asarray(e.token_rewards, dtype=np.float64) for e in episodes)}
     for rule in rewards or (*usual, CONTROL):
         made = RewardChoice.of(rule).made
@@ -277,7 +277,13 @@ def replay_stored(
     scores = np.array([episode.score for episode in episodes])
     return Replay(
         env=env,
-        source=f"Stored in {path}; nothing was scored, and no code of the run was executed",
+        source="; ".join(
+            [
+                f"Stored in {path}",
+                *(f"left out: {line}" for line in left_out),
+                "nothing was scored, and no code of the run was executed",
+            ]
+        ),
         episodes=tuple(episodes),
         tokens=tuple(tuple(texts[e.prompt_ids, e.response_ids]) for e in episodes),
         credits=credits,
@@ -440,7 +446,10 @@ def _is_by_encoder(env: str) -> bool:
 def load_episodes(
     path: Path, *, env: str, env_kwargs: Mapping[str, Any] | None = None, limit: int | None = None
 ) -> tuple[list[Episode], list[str]]:
-    """Return the episodes stored in a file or below a folder, each text of ours once.
+    """Return the episodes stored in a file or below a folder.
+
+    Responses that are alike are kept: each is one draw of the policy. Only what the runs of a
+    comparison share, responses that one seed drew from one untrained policy, is read once.
 
     Args:
         path: A file of JSON lines, a folder with ``episodes.jsonl`` in it or below it, or what
@@ -450,24 +459,30 @@ def load_episodes(
         limit: Largest number to return; None returns all.
 
     Returns:
-        The episodes, and a line for each row of another trainer's that was left out.
+        The episodes, and lines on what was left out: of another trainer's files one for each row.
     """
     encode = _PromptEncoder(env, env_kwargs or {})
     if is_foreign(path):
         return read_traces(path, encode.envs.unwrapped.tokenizer, limit=limit)
-    return _own_episodes(path, encode, limit), []
+    return _own_episodes(path, encode, limit)
 
 
-def _own_episodes(path: Path, encode: "_PromptEncoder | None", limit: int | None) -> list[Episode]:
-    """Return the episodes of our own files, each text once; without an encoder nothing is made."""
+def _own_episodes(
+    path: Path, encode: "_PromptEncoder | None", limit: int | None
+) -> tuple[list[Episode], list[str]]:
+    """Return the episodes of our own files; without an encoder nothing is made."""
     records = _records(path)
     if not records:
         raise ValueError(
             f"{path} has no {EPISODES_FILE} with episodes; tokengym compare, tokengym train and "
             "agents.EpisodeLog write them"
         )
-    episodes: dict[tuple[Any, ...], Episode] = {}
+    episodes: list[Episode] = []
+    draws: dict[tuple[Any, ...], Path] = {}
+    shared = empty = 0
     for file, number, row in records:
+        if limit is not None and len(episodes) >= limit:
+            break
         try:
             prompt_ids = None
             if encode is not None and not row.get("prompt_ids"):
@@ -475,11 +490,32 @@ def _own_episodes(path: Path, encode: "_PromptEncoder | None", limit: int | None
             episode = Episode.from_record(row, prompt_ids=prompt_ids)
         except (AttributeError, ValueError) as error:
             raise ValueError(f"{file} line {number}: {error}") from None
-        if episode.response_ids:
-            episodes.setdefault((episode.prompt_ids, episode.response_ids), episode)
-        if limit is not None and len(episodes) >= limit:
-            break
-    return list(episodes.values())
+        draw = _draw(row, episode)
+        if not episode.response_ids:
+            empty += 1
+        elif draw is not None and draws.setdefault(draw, file) != file:
+            shared += 1
+        else:
+            episodes.append(episode)
+    lines = [f"responses without a token: {empty}"] if empty else []
+    if shared:
+        lines.append(
+            f"responses that another run of the same seed drew from the same policy: {shared}"
+        )
+    return episodes, lines
+
+
+def _draw(row: Mapping[str, Any], episode: Episode) -> tuple[Any, ...] | None:
+    """Return what a draw shares with its copies in other runs of a comparison; None of others.
+
+    The runs of one seed begin with one policy and draw the same responses from it. Trained
+    policies may draw the same tokens too, but with other log-probabilities.
+    """
+    numbers = tuple(row.get(name) for name in ("seed", "step", "sample"))
+    if None in numbers or episode.log_probs is None:
+        return None
+    text = (episode.prompt_ids, episode.response_ids, episode.reference)
+    return (*numbers, *text, episode.log_probs.tobytes())
 
 
 def _records(path: Path) -> list[tuple[Path, int, dict[str, Any]]]:

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -181,15 +182,61 @@ def test_credit_csv_has_a_row_per_token(replayed: Replay, tmp_path: Path):
     np.testing.assert_allclose(got, replayed.credits["abc:beta=1"][2], rtol=1e-6)
 
 
-def test_stored_episodes_are_read_back_once(episodes: list[Episode], tmp_path: Path):
+def test_stored_episodes_are_read_back(episodes: list[Episode], tmp_path: Path):
     records = [episode.to_record() for episode in episodes]
     old = {key: value for key, value in records[0].items() if key != "prompt_ids"}
     folder = tmp_path / "abc" / "seed-0"
     folder.mkdir(parents=True)
-    lines = [old, *records]  # a comparison stores the reference's responses once per reward
-    (folder / "episodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert load_episodes(tmp_path, env=ENV)[0] == episodes
-    assert load_episodes(folder / "episodes.jsonl", env=ENV, limit=2)[0] == episodes[:2]
+    stored(folder / "episodes.jsonl", [old, *records])
+    assert load_episodes(tmp_path, env=ENV) == ([episodes[0], *episodes], [])
+    assert load_episodes(folder / "episodes.jsonl", env=ENV, limit=2)[0] == [episodes[0]] * 2
+
+
+def stored(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def test_responses_that_are_alike_are_each_a_response(episodes: list[Episode], tmp_path: Path):
+    often = {**episodes[0].to_record(), "score": 1.0, "reference": "a"}
+    other = {**episodes[1].to_record(), "score": 0.0}
+    rows = [often, often, often, {**often, "reference": "b"}, other, other]
+    path = stored(tmp_path / "rows.jsonl", rows)
+    found, left_out = load_episodes(path, env=ENV)
+    assert [(e.score, e.reference) for e in found] == [(r["score"], r["reference"]) for r in rows]
+    assert left_out == []
+    result = replay(found, ["uniform"], env=ENV)
+    assert result.stored_scores is not None
+    assert result.stored_scores.mean() == pytest.approx(4 / 6)
+    # A response without a token has no credit to show; it is said.
+    empty = {**often, "response": "", "response_ids": [], "token_rewards": None, "log_probs": None}
+    found, left_out = load_episodes(stored(path, [*rows, empty]), env=ENV)
+    assert (len(found), left_out) == (6, ["responses without a token: 1"])
+
+
+def test_a_draw_that_runs_of_a_comparison_share_is_read_once(
+    episodes: list[Episode], tmp_path: Path
+):
+    record = episodes[0].to_record()
+    size = len(record["response_ids"])
+
+    def run(name: str, last: float, seed: int = 0) -> None:
+        drawn = {**record, "seed": seed, "sample": 0}
+        first = {**drawn, "step": 0, "log_probs": [-1.0] * size}
+        stored(
+            tmp_path / name / f"seed-{seed}" / "episodes.jsonl",
+            [first, first, {**drawn, "step": 9, "log_probs": [last] * size}],
+        )
+
+    run("abc", -0.5)
+    run("sparse", -0.25)
+    run("sparse", -0.5, seed=1)
+    found, left_out = load_episodes(tmp_path, env=ENV)
+    assert [round(float(e.log_probs[0]), 2) for e in found if e.log_probs is not None] == [
+        *(-1.0, -1.0, -0.5, -0.25, -1.0, -1.0, -0.5)
+    ]
+    assert left_out == ["responses that another run of the same seed drew from the same policy: 2"]
 
 
 def test_what_is_no_set_of_episodes(episodes: list[Episode], tmp_path: Path):
