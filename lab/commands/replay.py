@@ -1,6 +1,6 @@
 """``tokengym replay``: one set of responses under every credit."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,7 +168,7 @@ def _replay(
         elif is_others and unpaid < len(played):
             say_left_out([f"what the trainer paid: {unpaid} of {len(played)} rows have no rewards"])
     names = rewards or (*usual_rewards(env, kwargs), *([CONTROL] if is_others else []))
-    return replay(
+    result = replay(
         played,
         names,
         env=env,
@@ -178,6 +178,11 @@ def _replay(
         forks=forks,
         paid_by=paid_by,
     )
+    say_left_out(
+        f"the credit of response {row}, to which a scorer gave no score"
+        for row in sorted({*range(len(played))} - {*(result.numbers or ())})
+    )
+    return result
 
 
 def _unread(lines: Sequence[str], is_others: bool) -> str:
@@ -210,10 +215,11 @@ def _replay_stored(
     return replay_stored(episodes, rewards, env=env, limit=num_episodes)
 
 
-def say_left_out(lines: Sequence[str]) -> None:
-    """Print the first few lines about rows that could not be read."""
+def say_left_out(lines: Iterable[str]) -> None:
+    """Print the first few lines about rows that were left out."""
     from tokengym.scripts.commands import say, terminal
 
+    lines = [*lines]
     for line in lines[:MOST_LINES]:
         say(terminal(), f"left out: {line}")
     if (left := len(lines) - MOST_LINES) > 0:

@@ -18,7 +18,7 @@ from tokengym.lab.replay.agreement import (
 )
 from tokengym.lab.replay.executed import ExecutedTruth
 from tokengym.lab.replay.replay import Replay, written_rows
-from tokengym.lab.replay.rescoring import scorings
+from tokengym.lab.replay.rescoring import all_read, scorings
 
 TEMPLATES = Path(__file__).parent / "templates"
 """Folder of the templates of the pages of replay and explore."""
@@ -140,8 +140,15 @@ def scoring_rows(result: Replay) -> list[list[str]]:
 
 def scoring_words(result: Replay) -> str:
     """Return what the table of `scorings` compares."""
-    prompts = len({episode.prompt_ids for episode in result.episodes})
-    return f"Scores of the same {len(result.episodes)} responses; intervals over {prompts} prompts"
+    episodes = all_read(result).episodes
+    prompts = len({episode.prompt_ids for episode in episodes})
+    missing = [
+        f"; {one.missing} have no score by {printable(one.name)}"
+        for one in scorings(result)
+        if one.missing
+    ]
+    words = f"Scores of the same {len(episodes)} responses; intervals over {prompts} prompts"
+    return words + "".join(missing)
 
 
 def _figures(result: Replay, name: str) -> list[str]:

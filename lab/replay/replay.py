@@ -82,6 +82,18 @@ class Truth:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scored:
+    """All responses that were read, with what each scorer gave them."""
+
+    episodes: tuple[Episode, ...]
+    """The responses, in the order of their file."""
+    scores: Mapping[str, Array]
+    """Rule -> (episodes,) what its scorer gave; NaN where it gave none."""
+    stored: Array
+    """(episodes,) what they came with; NaN where they had no score."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Replay:
     """Token rewards of every rule for the same responses."""
 
@@ -103,8 +115,15 @@ class Replay:
     """True worth of each token, if the task knows it."""
     agreements: Mapping[str, Agreement]
     """Rule -> how well it agrees with the truth; empty without one, and if no token matters."""
-    stored_scores: Array | None = None
-    """(episodes,) what the episodes came with, NaN where they had no score; None is not known."""
+    read: "Scored | None" = None
+    """All responses with their scores, those included that a scorer left without one and that no
+    rule can divide; None where the scores are those that were stored."""
+    numbers: tuple[int, ...] | None = None
+    """Per episode its number among all responses that were read, from 0; None of all in order."""
+
+    def number(self, index: int) -> int:
+        """Return the number of an episode among all responses that were read, from 0."""
+        return index if self.numbers is None else self.numbers[index]
 
     def columns(self, index: int) -> dict[str, Array]:
         """Return one response's token rewards by rule, ``truth`` first where it is known."""
@@ -189,19 +208,23 @@ def replay(
     # What a judge or a partner left without a score has no credit to show.
     by_row = zip(*every.values(), strict=True)
     kept = [row for row, paid in enumerate(by_row) if all(e.score is not None for e in paid)]
-    episodes = [episodes[row] for row in kept]
     if not kept:
         raise ValueError("no episode has a score under every rule; look at the judge")
-    stored = np.array([np.nan if e.score is None else e.score for e in episodes], dtype=np.float64)
+    read = Scored(
+        episodes=tuple(episodes),
+        scores={name: _scores_of(paid) for name, paid in every.items()},
+        stored=_scores_of(episodes),
+    )
+    episodes = [episodes[row] for row in kept]
     for name, reward in paying.items():
         paid = [every[name][row] for row in kept]
         credits[name] = tuple(np.asarray(e.token_rewards, dtype=np.float64) for e in paid)
-        scores[name] = np.array([episode.score for episode in paid])
+        scores[name] = read.scores[name][kept]
         scorers[name] = reward.scorer.name
     if paid_by:
         paid_rows = [np.asarray(episode.token_rewards, dtype=np.float64) for episode in episodes]
         credits[paid_by], scorers[paid_by] = tuple(paid_rows), paid_by
-        scores[paid_by] = stored
+        scores[paid_by] = read.stored[kept]
     truth = None
     if forks is not None:
         truth = measured_truth(env, kwargs, episodes, policy, forks)
@@ -218,9 +241,15 @@ def replay(
         scorers=scorers,
         truth=None,
         agreements={},
-        stored_scores=stored,
+        read=read,
+        numbers=tuple(kept),
     )
     return unheld.with_truth(truth)
+
+
+def _scores_of(episodes: Sequence[Episode]) -> Array:
+    """Return scores, (episodes,), NaN where there is none."""
+    return np.array([np.nan if e.score is None else e.score for e in episodes], dtype=np.float64)
 
 
 class StoredScores(Scorer):
@@ -543,15 +572,15 @@ def write_credit(path: Path, result: Replay) -> None:
     """Write every token with its truth and what each rule paid it: one row per token.
 
     Args:
-        path: A CSV; columns episode, token, token_id, text, truth where there is one, and one per
-            rule.
+        path: A CSV; columns episode (its number among all that were read, as in scores.csv),
+            token, token_id, text, truth where there is one, and one per rule.
         result: Result of the replay.
     """
     rows: list[dict[str, Any]] = []
     for index, episode in enumerate(result.episodes):
-        columns = result.columns(index)
+        columns, number = result.columns(index), result.number(index)
         for t, token_id in enumerate(episode.response_ids):
-            row: dict[str, Any] = {"episode": index, "token": t, "token_id": int(token_id)}
+            row: dict[str, Any] = {"episode": number, "token": t, "token_id": int(token_id)}
             row["text"] = to_cell(printable(result.tokens[index][t]))
             rows.append(row | {to_cell(name): float(v[t]) for name, v in columns.items()})
     write_csv(path, rows, list(rows[0]))

@@ -3,7 +3,6 @@
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,10 +11,12 @@ from tokengym.envs import printable
 from tokengym.evaluation.report import to_cell
 from tokengym.evaluation.statistics import DEFAULT_LEVEL, student_interval
 from tokengym.lab.replay.agreement import Array
-from tokengym.lab.replay.replay import Replay
+from tokengym.lab.replay.replay import Replay, Scored
 
 STORED = "stored"
 """Name of the scores that the responses came with."""
+COLUMNS = ("episode", "prompt", "response")
+"""Columns of scores.csv before those of the scores."""
 ATOL, RTOL = 1e-5, 1e-4
 """Scores that differ by less are the same, computed in another batch."""
 
@@ -27,9 +28,9 @@ class Scoring:
     name: str
     """The scorer; "stored" is what the responses came with."""
     mean: float
-    """Mean score of the responses."""
+    """Mean score of the responses that have one."""
     difference: float
-    """Mean difference from the first, in units of the score."""
+    """Mean difference from the first, of the responses that both score, in units of the score."""
     low: float
     """Lower end of its interval over prompts."""
     high: float
@@ -38,23 +39,42 @@ class Scoring:
     """Responses that score higher than by the first."""
     lower: int
     """Responses that score lower than by the first."""
+    missing: int
+    """Responses that it gave no score."""
+
+
+def all_read(result: Replay) -> Scored:
+    """Return all responses with their scores; of a replay of stored scores those that it has."""
+    if result.read is not None:
+        return result.read
+    unknown = np.full(len(result.episodes), np.nan)
+    return Scored(episodes=result.episodes, scores=result.scores, stored=unknown)
 
 
 def scores_by_name(result: Replay) -> dict[str, Array]:
-    """Return each set of scores once, (episodes,): those that were stored, then each scorer's.
+    """Return each set of scores once, (responses,): those that were stored, then each scorer's.
 
-    A scorer whose scores equal those of one before it is left out; scores that were not stored of
-    every response are too. A name that two scorers have is replaced by that of the rule.
+    They are of all responses that were read, NaN where a scorer gave none. A scorer whose scores
+    equal those of one before it is left out; scores that were not stored of every response are
+    too. A name that two scorers have is replaced by that of the rule, and one that is a column of
+    the file gets " (scorer)" behind it.
     """
+    read = all_read(result)
     kept: dict[str, Array] = {}
-    if result.stored_scores is not None and np.isfinite(result.stored_scores).all():
-        kept[STORED] = result.stored_scores
-    for rule, scores in result.scores.items():
-        if np.isfinite(scores).all() and not any(_alike(scores, one) for one in kept.values()):
+    if np.isfinite(read.stored).all():
+        kept[STORED] = read.stored
+    for rule, scores in read.scores.items():
+        if not any(_alike(scores, one) for one in kept.values()):
             kept[rule] = scores
     names = {rule: result.scorers.get(rule, rule) for rule in kept}
     taken = [*names.values()]
-    return {r if taken.count(names[r]) > 1 else names[r]: scores for r, scores in kept.items()}
+    named: dict[str, Array] = {}
+    for rule, scores in kept.items():
+        name = rule if taken.count(names[rule]) > 1 else names[rule]
+        if name in COLUMNS or name in named or (name == STORED and scores is not read.stored):
+            name = f"{name} (scorer)" if name == names[rule] else f"{name} ({names[rule]})"
+        named[name] = scores
+    return named
 
 
 def scorings(result: Replay, level: float = DEFAULT_LEVEL) -> list[Scoring]:
@@ -79,17 +99,20 @@ def scorings(result: Replay, level: float = DEFAULT_LEVEL) -> list[Scoring]:
 
 
 def _scoring(result: Replay, name: str, scores: Array, first: Array, level: float) -> Scoring:
-    changes = np.where(np.isclose(scores, first, rtol=RTOL, atol=ATOL), 0.0, scores - first)
-    prompts = [episode.prompt_ids for episode in result.episodes]
+    both = np.isfinite(scores) & np.isfinite(first)
+    changes = np.where(np.isclose(scores, first, rtol=RTOL, atol=ATOL), 0.0, scores - first)[both]
+    read = zip(all_read(result).episodes, both, strict=True)
+    prompts = [episode.prompt_ids for episode, is_scored in read if is_scored]
     difference, low, high, _ = student_interval(clustered(prompts, changes), level)
     return Scoring(
         name=name,
-        mean=float(scores.mean()),
+        mean=float(np.nanmean(scores)),
         difference=float(difference),
         low=float(low),
         high=float(high),
         higher=int((changes > 0).sum()),
         lower=int((changes < 0).sum()),
+        missing=int(np.isnan(scores).sum()),
     )
 
 
@@ -115,24 +138,25 @@ def clustered(groups: Sequence[Hashable], values: Array) -> Array:
 
 
 def _alike(one: Array, other: Array) -> bool:
-    return np.allclose(one, other, rtol=RTOL, atol=ATOL)
+    return np.allclose(one, other, rtol=RTOL, atol=ATOL, equal_nan=True)
 
 
 def write_scores(path: Path, result: Replay) -> None:
-    """Write every response with its scores: a row for each.
+    """Write every response that was read with its scores: a row for each.
 
     Args:
-        path: A CSV; columns episode, prompt, response, and one for each of `scores_by_name`.
+        path: A CSV; columns episode, its number from 0, prompt, response, and one for each of
+            `scores_by_name`, whose cell is empty where a scorer gave none.
         result: Result of a replay.
     """
     found = {to_cell(name): scores for name, scores in scores_by_name(result).items()}
-    rows: list[dict[str, Any]] = [
-        {
-            "episode": index,
-            "prompt": to_cell(printable(episode.prompt)),
-            "response": to_cell(printable(episode.response)),
-            **{name: float(scores[index]) for name, scores in found.items()},
-        }
-        for index, episode in enumerate(result.episodes)
+    texts = [
+        map(to_cell, map(printable, (episode.prompt, episode.response)))
+        for episode in all_read(result).episodes
     ]
-    write_csv(path, rows, list(rows[0]))
+    rows = [
+        dict(zip(COLUMNS, (index, *text), strict=True))
+        | {name: float(scores[index]) for name, scores in found.items()}
+        for index, text in enumerate(texts)
+    ]
+    write_csv(path, rows, [*COLUMNS, *found])

@@ -207,8 +207,8 @@ def test_responses_that_are_alike_are_each_a_response(episodes: list[Episode], t
     assert [(e.score, e.reference) for e in found] == [(r["score"], r["reference"]) for r in rows]
     assert left_out == []
     result = replay(found, ["uniform"], env=ENV)
-    assert result.stored_scores is not None
-    assert result.stored_scores.mean() == pytest.approx(4 / 6)
+    assert result.read is not None
+    assert result.read.stored.mean() == pytest.approx(4 / 6)
     # A response without a token has no credit to show; it is said.
     empty = {**often, "response": "", "response_ids": [], "token_rewards": None, "log_probs": None}
     found, left_out = load_episodes(stored(path, [*rows, empty]), env=ENV)

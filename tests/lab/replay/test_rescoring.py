@@ -13,7 +13,7 @@ from scipy.stats import t
 from tests.support.lab.replay import replay_of
 from tokengym.envs import Episode, bundled
 from tokengym.lab.replay.page import render_replay
-from tokengym.lab.replay.replay import Replay
+from tokengym.lab.replay.replay import Replay, Scored
 from tokengym.lab.replay.rescoring import clustered, scores_by_name, scorings, write_scores
 from tokengym.scripts.cli import main
 
@@ -34,7 +34,7 @@ def scored(
         credits={rule: (np.ones(1),) * len(episodes) for rule in rules},
         scores=rules,
         scorers={rule: f"{name}{index}" for index, rule in enumerate(rules)},
-        stored_scores=np.array(stored, dtype=float),
+        read=Scored(episodes=tuple(episodes), scores=rules, stored=np.array(stored, dtype=float)),
     )
 
 
@@ -104,6 +104,55 @@ def test_two_verifiers_of_a_file_score_another_trainer_s_texts(
     with Path("out/scores.csv").open(newline="") as file:
         found = [(r["stored"], r["loose"], r["strict"]) for r in csv.DictReader(file)]
     assert found == [("0", "1", "0"), ("1", "0", "0")]
+
+
+def test_columns_of_the_file_keep_their_names(tmp_path: Path):
+    result = scored([1, 2], [1.0, 0.0], [0.0, 0.5], [0.0, 0.25], [0.0, 0.75], [0.5, 0.5])
+    names = ["response", "prompt", "episode", "stored"]
+    result = replace(result, scorers=dict(zip(result.scorers, names, strict=True)))
+    write_scores(tmp_path / "scores.csv", result)
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        _, row = csv.DictReader(file)
+    assert [row[name] for name in ("episode", "prompt", "response", "stored")] == [
+        *("1", "p2", "'=a", "0")
+    ]
+    others = [row[f"{name} (scorer)"] for name in names[:3]]
+    assert [*others, row["r3"]] == ["0.5", "0.25", "0.75", "0.5"]
+    # Where nothing was stored, a scorer of that name is not taken for what was.
+    unknown = scored([1, 2], [1.0, np.nan], [0.0, 0.5])
+    assert [*scores_by_name(replace(unknown, scorers={"r0": "stored"}))] == ["stored (scorer)"]
+    # The name of a rule that is another scorer's.
+    twice = scored([1, 2], [1.0, np.nan], [0.0, 0.5], [0.0, 0.25], [0.0, 0.75])
+    scorers = {"r0": "judge", "r1": "judge", "r2": "r0"}
+    assert [*scores_by_name(replace(twice, scorers=scorers))] == ["r0", "r1", "r0 (scorer)"]
+
+
+def test_a_response_without_a_score_keeps_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    texts, stored = ["one", "two", "three", "four", "five", "six"], [1, 0, 1, 0, 1, 1]
+    rows = [
+        {"input": "a film", "output": o, "score": s} for o, s in zip(texts, stored, strict=True)
+    ]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("verifier.py").write_text(
+        "def shy(response):\n    return None if response == 'two' else float(len(response) > 3)\n"
+    )
+    words = ["replay", "--episodes", "rows.jsonl", "--out", "out", "--rewards", "verifier.py:shy"]
+    assert main([*words, "--tokenizer", str(bundled("movie_review").tokenizer.name_or_path)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "left out: the credit of response 1, to which a scorer gave no score" in printed
+    assert "the same 6 responses; intervals over 1 prompts; 1 have no score by shy" in printed
+    assert "stored 0.667 shy 0.600 \u22120.200" in printed  # 3 of 5; -1, 0, 1, 0, -1 of them
+    with Path("out/scores.csv").open(newline="") as file:
+        found = [(r["episode"], r["response"], r["stored"], r["shy"]) for r in csv.DictReader(file)]
+    assert [row[:2] for row in found] == [(str(i), text) for i, text in enumerate(texts)]
+    assert [row[2] for row in found] == ["1", "0", "1", "0", "1", "1"]
+    assert [row[3] for row in found] == ["0", "", "1", "1", "1", "0"]
+    with Path("out/credit.csv").open(newline="") as file:
+        numbers = dict.fromkeys(row["episode"] for row in csv.DictReader(file))
+    assert [*numbers] == ["0", "2", "3", "4", "5"]
 
 
 def test_the_page_compares_scores_where_they_differ():
