@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -451,3 +452,14 @@ def test_a_misspelt_name_is_told_with_its_near_match(mark, said, tmp_path, capsy
     (tmp_path / "rules.py").write_text(rules + "def mine(score, response_mask): return score\n")
     assert main(["audit", f"{tmp_path / 'rules.py'}:mine"]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_the_guide_says_what_no_case_asks() -> None:
+    cases = [case for check in CHECKS for case in check.cases]
+    longest = max(int(case.build().responses.mask.sum(1).max()) for case in cases)
+    assert (longest, max(len(case.prompts) for case in cases)) == (4, 2)
+    page = " ".join(
+        (Path(__file__).parents[3] / "docs/guide/audit.md").read_text(encoding="utf-8").split()
+    )
+    assert "The longest response has four tokens of the policy's own." in page
+    assert "A batch has one prompt or two." in page
