@@ -137,6 +137,7 @@ def credit_rows(
 
     Raises:
         SettingsError: if the function reads what the rows do not say, with who can supply it.
+        ValueError: if ``written`` has not one entry for each response token, of any row.
     """
     called = as_door_advantage(advantage, door, scorer=credit.reward.scorer)
     called.check_credit(credit)
@@ -144,6 +145,12 @@ def credit_rows(
         np.ones(len(row.response_ids)) if row.written is None else np.asarray(row.written)
         for row in rows
     ]
+    for number, (row, own) in enumerate(zip(rows, masks, strict=True)):
+        if own.shape != (len(row.response_ids),):
+            raise ValueError(
+                f"written of row {number} has shape {own.shape} for {len(row.response_ids)} "
+                "response tokens; pass one entry per token, 1 where the policy wrote it"
+            )
     kept = [number for number, row in enumerate(rows) if row.is_written]
     figures = _carried(rows, kept, called, credit)
     longest = max((len(row.response_ids) for row in rows), default=0)
@@ -189,12 +196,17 @@ def credit_rows(
 def _carried(
     rows: Sequence[Row], kept: Sequence[int], called: DoorAdvantage, credit: TokenCredit
 ) -> list[str]:
-    """Return the figures of the policy that are read, and refuse ``kept`` rows that lack one."""
+    """Return the figures of the policy that are read.
+
+    Raises:
+        SettingsError: if one of the ``kept`` rows lacks one, or any row has another number of them.
+    """
     wanted = {*called.reads, *credit.carries} & CARRIED
-    for number in kept:
-        row = rows[number]
+    for number, row in enumerate(rows):
         for name in sorted(wanted):
             values = getattr(row, name)
+            if values is None and number not in kept:
+                continue
             if values is None or len(values) != len(row.response_ids):
                 got = "None" if values is None else f"{len(values)} numbers"
                 by = called.name if name in called.reads else credit.reward.credit_name

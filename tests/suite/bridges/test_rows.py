@@ -93,6 +93,12 @@ def test_rows_without_a_token_of_the_policy_are_nobodys_baseline():
         credit_rows([], credit())
 
 
+@pytest.mark.parametrize("written", [[0, 0], [1, 0], [0] * 4, [[0] * 3]])
+def test_every_row_says_of_each_token_who_wrote_it(written: Any):
+    with pytest.raises(ValueError, match=r"written of row 1 has shape .* for 3 .* pass one entry"):
+        credit_rows([row(LONG), row(LONG, written=written)], credit())
+
+
 def test_a_datum_has_targets_one_ahead_and_nothing_on_the_prompt():
     inputs = loss_inputs(row(LONG, written=[1, 0, 1]), [0.5, 0.0, -1.0], [-1.0, -9.0, -2.0])
     assert inputs.tokens == [*PROMPT, *LONG[:-1]]
