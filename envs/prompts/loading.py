@@ -90,6 +90,10 @@ def load_prompts(
     return _choose(splits, split)
 
 
+class ConversationCutError(SettingsError):
+    """Prompts that are to be cut to their first tokens are conversations."""
+
+
 def first_tokens(
     prompts: PromptSet, prompt_tokens: int | tuple[int, ...], tokenizer: PreTrainedTokenizerBase
 ) -> PromptSet:
@@ -102,7 +106,7 @@ def first_tokens(
             f"{prompt_tokens!r}"
         )
     if prompts.num_conversations:
-        raise SettingsError(
+        raise ConversationCutError(
             f"prompt_tokens={prompt_tokens} cannot cut a conversation; leave it out, or shorten "
             "the messages"
         )

@@ -21,7 +21,7 @@ from tokengym.base.registry import Registry
 from tokengym.base.settings import check_choice
 from tokengym.base.stored.parts import tokenizer_place
 from tokengym.envs.env import TokenGenerationEnv
-from tokengym.envs.prompts.loading import Column, first_tokens, load_prompts
+from tokengym.envs.prompts.loading import Column, ConversationCutError, first_tokens, load_prompts
 from tokengym.envs.prompts.query_types import fill_query_types
 from tokengym.envs.prompts.tokenization import load_tokenizer
 from tokengym.envs.settings import GenerationSettings
@@ -331,9 +331,7 @@ def _read(
                     "are generated; leave it out"
                 )
         return task.read_dataset(options.dataset, split)
-    prompt_tokens = options.prompt_tokens
-    if prompt_tokens is None and task.prompt_tokens is not None:
-        _say_cut(task.prompt_tokens)
+    default = task.prompt_tokens if options.prompt_tokens is None else None
     how: dict[str, Any] = dict(
         prompt_column=options.prompt_column,
         reference_column=options.reference_column,
@@ -341,16 +339,29 @@ def _read(
         metadata_columns=options.metadata_columns,
         named_columns=named_columns,
         split=split,
-        prompt_tokens=task.prompt_tokens if prompt_tokens is None else prompt_tokens,
+        prompt_tokens=options.prompt_tokens if default is None else default,
         tokenizer=tokenizer,
         transcripts=task.transcripts,
     )
     path = Path(options.dataset) if isinstance(options.dataset, str | Path) else None
-    if may_change or path is None or not path.is_file():
-        return load_prompts(options.dataset, **how)
     if isinstance(how["prompt_tokens"], list):
         how["prompt_tokens"] = tuple(how["prompt_tokens"])
-    return _read_file(path, **how)
+    try:
+        if may_change or path is None or not path.is_file():
+            prompts = load_prompts(options.dataset, **how)
+        else:
+            prompts = _read_file(path, **how)
+    except ConversationCutError:
+        if default is None:
+            raise
+        raise ConversationCutError(
+            f"{task.id} keeps the first {_in_words(default)} tokens of each prompt by default, and "
+            "the data set has conversations, which cannot be cut; take TokenGeneration (--env "
+            "TokenGeneration) for whole ones, or name a column of texts (--prompt-column)"
+        ) from None
+    if default is not None:
+        _say_cut(default)
+    return prompts
 
 
 _read_file = read_once(maxsize=4)(load_prompts)
@@ -359,12 +370,15 @@ _read_file = read_once(maxsize=4)(load_prompts)
 @functools.cache
 def _say_cut(tokens: PromptTokens) -> None:
     """Log, once, that a task cuts the texts of a data set."""
-    first = tokens if isinstance(tokens, int) else " to ".join(map(str, tokens))
     logger.warning(
         "prompts are the first %s tokens of each text, the task's default; pass prompt_tokens= "
         "(--prompt-tokens), or take TokenGeneration (--env TokenGeneration) for whole texts",
-        first,
+        _in_words(tokens),
     )
+
+
+def _in_words(tokens: PromptTokens) -> str:
+    return str(tokens) if isinstance(tokens, int) else " to ".join(map(str, tokens))
 
 
 def _models(task: Task, options: TaskOptions, tokenizer: Any) -> Bundle | None:

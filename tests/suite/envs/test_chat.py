@@ -141,6 +141,10 @@ def test_conversations_of_a_data_set(chatty):
     assert TokenGenerationEnv(**arguments).max_prompt_tokens == 15
     with pytest.raises(SettingsError, match="prompt_tokens=2"):
         load_prompts(table, split="all", prompt_tokens=2, tokenizer=chatty)
+    with pytest.raises(SettingsError, match=r"MovieReview.* first 2 to 7 .*TokenGeneration"):
+        build("movie_review", tokenizer=chatty, dataset=table, split="all")
+    with pytest.raises(SettingsError, match="prompt_tokens=2"):
+        build("movie_review", tokenizer=chatty, dataset=table, split="all", prompt_tokens=2)
     cut = datasets.Dataset.from_dict({"prompt": [CHAT[:3]]})
     with pytest.raises(DatasetError, match=r"row 0.*conversation must end"):
         load_prompts(cut, split="all")
