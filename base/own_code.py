@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import importlib.machinery
 import importlib.util
 import sys
@@ -56,10 +57,9 @@ def load_from_file(path: Path, name: str, *, error: type[TokenGymError] = Settin
     if module is None:
         module = _run(path, module_name, error)
     if name not in vars(module):
-        from tokengym.base.registry import did_you_mean  # which imports this module
-
         public = [key for key in vars(module) if key in _own_names(path)]
-        hint = did_you_mean(name, public)
+        near = difflib.get_close_matches(name, public, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
         raise error(
             f"{path} defines no {name!r}; {hint}it defines {', '.join(public) or 'nothing'}"
         )
