@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tokengym.agents import losses
 from tokengym.agents.ppo import PPOSettings, RoundInputs, find_advantage
-from tokengym.base.registry import did_you_mean
+from tokengym.base import did_you_mean
 from tokengym.envs import Episode, Turn
 from tokengym.lab.audit.tokengym_audit import (
     GAE_LAMBDA,

@@ -252,7 +252,8 @@ class EncoderClassifier(Classifier):
             self.summary = model.config.summary_type
         if self.summary == "last":  # it reads the last column, whatever is there
             self.padding_side = "left"
-        self.pad_id = self.config.pad_token_id or 0  # a causal model finds its last token by it
+        pad = self.config.pad_token_id  # a causal model finds its last token by it
+        self.pad_id = 0 if pad is None else pad
 
     def inputs(self, batch: PaddedBatch, starts: NDArray[np.integer]) -> Inputs:
         """Return a padded batch; tokens from ``starts``, (batch,), on are a pair's second text."""
