@@ -23,7 +23,7 @@ from tokengym.evaluation.report.sentences import kind_of
 from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.report.tables import group_table, short_table
 from tokengym.evaluation.report.verdict import difference_of
-from tokengym.evaluation.runs.folder import stored_runs
+from tokengym.evaluation.runs.folder import no_runs, stored_runs
 from tokengym.evaluation.runs.results import (
     COUNTS,
     CURVES,
@@ -348,8 +348,7 @@ def read_result(folder: Path | str) -> Result:
             raise ValueError(
                 f"{file} is not the summary of {table}; make both again with tokengym report"
             )
-        fault = f"no run of {folder} has finished" if runs else f"{folder} holds no comparison"
-        fault = fault if folder.exists() else f"there is no folder {folder}"
+        fault = f"no run of {folder} has finished" if runs else no_runs(folder)
         raise ValueError(f"{fault}; name a folder that tokengym compare, train or report wrote")
     return Result(*read_comparison(folder), folder)
 

@@ -233,6 +233,13 @@ def stored_runs(folder: Path) -> list[Run]:
     return in_order(runs)
 
 
+def no_runs(folder: Path) -> str:
+    """Return that a folder holds no comparison, or is not there."""
+    if not folder.exists():
+        return f"there is no folder {folder}"
+    return f"{folder} holds no comparison (no run there has a {SPEC_FILE})"
+
+
 def in_order(runs: Sequence[Run]) -> list[Run]:
     """Return runs of one comparison by their arms, as they are compared, and by their seeds."""
     arms: dict[str, str] = {}

@@ -48,9 +48,9 @@ from tokengym.evaluation.runs.comparison import (
     titles_of,
     varying_names,
 )
-from tokengym.evaluation.runs.folder import in_order, stored_runs
+from tokengym.evaluation.runs.folder import in_order, no_runs, stored_runs
 from tokengym.evaluation.runs.run import Run
-from tokengym.evaluation.runs.spec import REFERENCE, SPEC_FILE, slug, word_of_json
+from tokengym.evaluation.runs.spec import REFERENCE, slug, word_of_json
 from tokengym.evaluation.statistics import DEFAULT_LEVEL
 from tokengym.evaluation.statistics.curve import scored_alike
 from tokengym.rewards.registry import RewardChoice
@@ -111,8 +111,7 @@ def merge_comparisons(
     for runs, folder in stored:
         if not runs:
             raise ValueError(
-                f"{folder} holds no comparison (no run there has a {SPEC_FILE}); name a folder "
-                "that tokengym compare or train wrote"
+                f"{no_runs(folder)}; name a folder that tokengym compare or train wrote"
             )
     settings = [shared_settings([run.stored for run in runs]) for runs, _ in stored]
     varying = [name for name in varying_names(settings) if name not in APART]

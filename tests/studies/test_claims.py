@@ -4,6 +4,7 @@ import csv
 import math
 import re
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 
 from studies import (
@@ -20,12 +21,22 @@ from tokengym.evaluation.report import number
 from tokengym.evaluation.statistics import PairedDifference
 from tokengym.lab.benchmark.board import verdicts
 from tokengym.lab.protocol import NET_MARGIN, curve_of, level, way
-from tokengym.lab.study import DOCS
+from tokengym.lab.study import DOCS, Published, Runs
 from tokengym.lab.tables import Speed, paired
 
 CLAIMS = (DOCS / "claims.md").read_text(encoding="utf-8")
 FILMS = token_credit.STUDY.published(DOCS)
 FIGURES = ("score", "gold_score", "kl")
+
+
+@cache
+def grid() -> Runs:
+    return one_grid.STUDY.published(DOCS).runs
+
+
+@cache
+def by_reward_model() -> Published:
+    return reward_models.STUDY.published(DOCS)
 
 
 def row(start: str) -> list[str]:
@@ -91,7 +102,7 @@ def test_what_is_said_of_the_grid() -> None:
     readme = (DOCS.parents[1] / "README.md").read_text(encoding="utf-8")
     page = (DOCS / "film_reviews.md").read_text(encoding="utf-8").split("![")[0]
     overview = (DOCS / "README.md").read_text(encoding="utf-8")
-    runs, by_length = one_grid.STUDY.published(DOCS).runs, one_grid.ways(DOCS)
+    runs, by_length = grid(), one_grid.ways(DOCS)
     whole = {length: one_grid.complete(runs, length) for length in LENGTHS}
     assert {length: len(of) for length, of in whole.items()} == {24: 5, 48: 5, 96: 0}
     ways = {
@@ -128,7 +139,7 @@ def test_what_two_of_the_ways_of_choosing_spend() -> None:
         (DOCS.parents[1] / "README.md").read_text(encoding="utf-8"),
         (DOCS / "film_reviews.md").read_text(encoding="utf-8").split("![")[0],
     )
-    runs, by_length = one_grid.STUDY.published(DOCS).runs, one_grid.ways(DOCS)
+    runs, by_length = grid(), one_grid.ways(DOCS)
     spent = []
     for length in (24, 48):
         seeds = one_grid.complete(runs, length)
@@ -147,7 +158,7 @@ def test_what_two_of_the_ways_of_choosing_spend() -> None:
 
 def test_what_is_said_of_the_rule_against_the_controls() -> None:
     page = (DOCS / "film_reviews.md").read_text(encoding="utf-8")
-    runs, by_length = one_grid.STUDY.published(DOCS).runs, one_grid.ways(DOCS)
+    runs, by_length = grid(), one_grid.ways(DOCS)
     unclear = []
     for length in (24, 48):
         seeds = one_grid.complete(runs, length)
@@ -173,7 +184,7 @@ def test_what_is_said_of_reward_models_not_chosen_for_their_attention() -> None:
     """The range of four reward models' speeds, how many are clear, and the share of the bundled."""
     page = (DOCS / "film_reviews.md").read_text(encoding="utf-8")
     readme = (DOCS.parents[1] / "README.md").read_text(encoding="utf-8")
-    published = reward_models.STUDY.published(DOCS)
+    published = by_reward_model()
     ways = reward_models.ways_of(published.drawn[reward_models.WAYS])
     speeds = {}
     for model in reward_models.MODELS:
@@ -201,7 +212,7 @@ def test_what_is_said_of_reward_models_not_chosen_for_their_attention() -> None:
 
 def speeds_by_others(task: str, arm: str, base: str = "sparse") -> list[Speed]:
     """Return an arm's speeds by the reward models that were not chosen for their attention."""
-    published = reward_models.STUDY.published(DOCS)
+    published = by_reward_model()
     ways = reward_models.ways_of(published.drawn[reward_models.WAYS])
     models = [model for model in reward_models.TARGETS if arm in reward_models.arms_of(model)]
     speeds = []
@@ -353,7 +364,7 @@ def test_no_rule_is_shown_ahead_on_the_board() -> None:
 
 def test_the_overview_quotes_the_page_of_film_reviews() -> None:
     overview = (DOCS / "README.md").read_text(encoding="utf-8")
-    table = one_grid.chosen_table(one_grid.STUDY.published(DOCS).runs, one_grid.ways(DOCS))
+    table = one_grid.chosen_table(grid(), one_grid.ways(DOCS))
     head, _, *lines = (line.strip("| ").split(" | ") for line in table.splitlines())
     assert len(lines) == 8
     for line in (head, *lines):

@@ -230,7 +230,7 @@ def test_report_of_curves_made_elsewhere(curves, tmp_path, capsys):
             for command in ("evaluate", "train ppo --out a", "train dpo --out a")
         ),
         (["report"], "--curves FILE.csv"),
-        (["report", "nowhere"], "nowhere holds no comparison"),
+        (["report", "nowhere"], "there is no folder nowhere"),
         (["report", "--curves", "nowhere.csv"], "nowhere.csv is no file"),
     ],
 )
