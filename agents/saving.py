@@ -20,7 +20,7 @@ frozen.json            names of the weights that do not learn, if there are any:
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
@@ -49,6 +49,7 @@ from tokengym.base.settings import names_of
 from tokengym.base.stored.adapters import load_adapters
 from tokengym.base.stored.parts import ADAPTER, ADAPTER_CONFIG, PARTS, PICKLES
 from tokengym.base.stored.parts import CHECKPOINT_RECORD as RECORD
+from tokengym.base.text import printable
 from tokengym.rewards.models.loading import load_tokenizer
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def load_checkpoint(
         given = {**_stand_ins(record, custom_objects or {}), **changes}
         optimizer = given.pop("optimizer_class", None)
         settings = _settings(algorithm, record, given, folder, trust_code)
-        decided = _decided(folder, given)
+        decided = _decided(folder, algorithm, given)
         if env is not None:  # which decides anew: its rule may be another
             settings |= dict.fromkeys(decided)
         check_learnable(env, algorithm.__name__)
@@ -191,7 +192,8 @@ def load_checkpoint(
         of_critic = [name for name in ("value_network", "advantage") if name in changes]
         _restore_training(agent, folder, of_critic)
         agent.decided |= decided
-        agent.note_reward(_note(folder, REWARD))
+        learned_from = _note(folder, REWARD, str)
+        agent.note_reward(None if learned_from is None else printable(learned_from))
         for name in COUNTERS:
             setattr(agent, name, record["counters"][name])
         if env is not None and (state := record["environment_state"]) is not None:
@@ -458,16 +460,31 @@ def _settings(
     return {**settings, **changes}
 
 
-def _decided(folder: Path, given: Mapping[str, Any]) -> frozenset[str]:
+def _decided(folder: Path, algorithm: type[Any], given: Mapping[str, Any]) -> frozenset[str]:
     """Return the settings of a saved agent that its environment decided, without those given."""
-    with _reading(folder / DECIDED):
-        return frozenset(_note(folder, DECIDED) or ()) - given.keys()
+    names = _note(folder, DECIDED, list)
+    # Left open is a setting by None, which is its default.
+    known = {one.name for one in fields(algorithm.settings_class) if one.default is None}
+    if strange := [one for one in names or () if not isinstance(one, str) or one not in known]:
+        raise CheckpointError(
+            f"{folder / DECIDED} names {strange[0]!r}, which no environment decides; use a "
+            "checkpoint that save() wrote"
+        )
+    return frozenset(names or ()) - given.keys()
 
 
-def _note(folder: Path, name: str) -> Any:
+def _note(folder: Path, name: str, kind: type[T]) -> T | None:
     """Return what a small file of JSON holds, None if it is not there."""
+    if not (folder / name).is_file():
+        return None
     with _reading(folder / name):
-        return read_json(folder / name) if (folder / name).is_file() else None
+        content = read_json(folder / name)
+    if not isinstance(content, kind):
+        raise CheckpointError(
+            f"{folder / name} must hold a {kind.__name__}, got {content!r}; use a checkpoint that "
+            "save() wrote"
+        )
+    return content
 
 
 def stored_models(folder: Path) -> dict[str, Any]:

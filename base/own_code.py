@@ -57,7 +57,8 @@ def load_from_file(path: Path, name: str, *, error: type[TokenGymError] = Settin
     if module is None:
         module = _run(path, module_name, error)
     if name not in vars(module):
-        public = [key for key in vars(module) if key in _own_names(path)]
+        own = _own_names(path)
+        public = [key for key in vars(module) if key in own]
         near = difflib.get_close_matches(name, public, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise error(

@@ -84,6 +84,11 @@ def settings_of(agent: str) -> list[Cell]:
     ]
 
 
+def every_setting() -> list[Cell]:
+    """Return the cells of both agents."""
+    return [cell for agent in AGENTS for cell in settings_of(agent)]
+
+
 def first_settings() -> list[Cell]:
     """Return what the headline compares: what did best in the older runs, and what is usual."""
     return [cell for agent in AGENTS for cell in settings_of(agent)[:2]]
@@ -93,7 +98,7 @@ def rounds() -> Iterator[Round]:
     """Yield the cells and the seeds wanted of them: what the headline compares comes first."""
     yield first_settings(), SEEDS
     for seed in SEEDS:
-        yield [cell for agent in AGENTS for cell in settings_of(agent)], (seed,)
+        yield every_setting(), (seed,)
 
 
 # --- pairs and reward models ----------------------------------------------------------------------
@@ -256,7 +261,7 @@ def ways_to_choose(runs: Runs) -> dict[str, dict[str, list[Cell]]]:
         "best in the older runs": {agent: [of[0]] * len(SEEDS) for agent, of in settings.items()},
         "usual": {agent: [of[1]] * len(SEEDS) for agent, of in settings.items()},
     }
-    if are_made(runs, [cell for of in settings.values() for cell in of]):
+    if are_made(runs, every_setting()):
         ways["best on the other seeds"] = {agent: chosen(runs, agent) for agent in AGENTS}
     return ways
 
@@ -284,12 +289,11 @@ def tuned_table(runs: Runs) -> str:
 
 def settings_table(runs: Runs) -> str:
     """Return gold and KL at the end of both agents at every price and rate, once all are made."""
-    every = {agent: settings_of(agent) for agent in AGENTS}
-    if not are_made(runs, [cell for of in every.values() for cell in of]):
+    if not are_made(runs, every_setting()):
         return NOT_YET
     lines = []
-    for agent, cells in every.items():
-        for cell in sorted(cells, key=lambda at: (at.price, at.learning_rate)):
+    for agent in AGENTS:
+        for cell in sorted(settings_of(agent), key=lambda at: (at.price, at.learning_rate)):
             figures = [student_mean([*ends(runs, cell, at).values()]) for at in (GOLD, KL)]
             about = [AGENTS[agent], f"{cell.price:g}", f"{cell.learning_rate:g}"]
             lines.append([*about, *figures])
@@ -298,11 +302,10 @@ def settings_table(runs: Runs) -> str:
 
 def at_one_kl_table(runs: Runs) -> str:
     """Return both agents' difference in gold where two settings end at nearly one KL."""
-    ppo, dpo = (settings_of(agent) for agent in ("ppo", "dpo"))
-    if not are_made(runs, [*ppo, *dpo]):
+    if not are_made(runs, every_setting()):
         return NOT_YET
     lines = []
-    for pair in product(ppo, dpo):
+    for pair in product(settings_of("ppo"), settings_of("dpo")):
         of_ppo, of_dpo = ({at: ends(runs, cell, at) for at in (GOLD, KL)} for cell in pair)
         gold, kl = (paired_difference(*paired(of_ppo[at], of_dpo[at])) for at in (GOLD, KL))
         if abs(kl.difference) <= NEAR:
@@ -348,7 +351,7 @@ def draw(published: Published) -> None:
     from matplotlib.figure import Figure
 
     runs = published.runs
-    if not are_made(runs, [cell for agent in AGENTS for cell in settings_of(agent)]):
+    if not are_made(runs, every_setting()):
         return
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()

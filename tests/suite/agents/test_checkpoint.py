@@ -230,6 +230,10 @@ TRAINING = "training.safetensors"
         (False, lambda f: (f / "model/a.bin").write_bytes(b""), r"a\.bin is no"),
         (False, lambda f: (f / "model/adapter_config.json").write_text("{}"), "adapter_config"),
         (False, lambda f: (f / "frozen.json").write_text('{"given": ["x.weight"]}'), "frozen.*`x`"),
+        (False, lambda f: (f / "decided.json").write_text('["kl_coef"]'), "names 'kl_coef', which"),
+        (False, lambda f: (f / "decided.json").write_text("[[1]]"), r"names \[1\], which"),
+        (False, lambda f: (f / "decided.json").write_text("{}"), "decided.json must hold a list"),
+        (False, lambda f: (f / "reward.json").write_text("3"), "reward.json must hold a str"),
         (
             False,
             weights(TRAINING, lambda t: t.pop("critic.head.weight")),
@@ -356,6 +360,17 @@ def test_an_agent_without_an_environment_is_saved_and_trained_on(
     )
     assert copied.num_timesteps == first.num_timesteps > 0
     copied.learn(10, reset_num_timesteps=False)
+
+
+def test_a_reward_that_a_folder_names_does_not_control_a_terminal(
+    make_ppo, make_envs, tmp_path, caplog
+):
+    make_ppo().save(tmp_path / "run")
+    (tmp_path / "run" / "reward.json").write_text(json.dumps("\x1b[2Jred"))
+    rehash(tmp_path / "run")
+    PPO.load(tmp_path / "run", env=make_envs(reward=target_reward()), device="cpu")
+    assert "red" in caplog.text
+    assert "\x1b" not in caplog.text
 
 
 def test_what_does_not_fit_the_checkpoint_is_refused(make_envs, make_ppo, tmp_path):
