@@ -302,8 +302,11 @@ class CommandLine:
             if option.is_positional:
                 if self.free:
                     values[option.name], self.free = option.read(self.free)
-            elif texts := [self.given.pop(name) for name in [*self.given] if name in own]:
-                values[option.name], more = option.read(texts[-1])
+            elif names := [name for name in self.given if name in own]:
+                if len(names) > 1:
+                    both = listed([f"--{name}" for name in names])
+                    raise ValueError(f"{both} are names of one option; leave one out")
+                values[option.name], more = option.read(self.given.pop(names[0]))
                 self.more[option.name] = more
                 self.free += more
         return values

@@ -239,6 +239,13 @@ def test_a_length_is_left_open_where_pairs_are_given():
         assert (training.learner.pairs, training.max_new_tokens) == (pairs, length)
 
 
+def test_two_names_of_one_option_are_not_both_taken(capsys):
+    line = ["--pairs", "p", "--prompt-column", "a", "--pairs-prompt-column", "b"]
+    assert main(["train", "dpo", *line]) == 2
+    said = capsys.readouterr().err
+    assert "--prompt-column and --pairs-prompt-column are names of one option" in said
+
+
 @pytest.mark.parametrize(
     ("line", "of_pairs", "of_dataset"),
     [
