@@ -82,6 +82,10 @@ class Cell(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._values)
 
+    def __eq__(self, other: object) -> bool:
+        # Mapping's own makes two dictionaries of each.
+        return self._values == other._values if isinstance(other, Cell) else super().__eq__(other)
+
     def __hash__(self) -> int:
         return hash(frozenset(self._values.items()))
 

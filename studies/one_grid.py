@@ -11,6 +11,7 @@ with a rate that warms up. The page says which cells a pilot drops.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -140,13 +141,13 @@ def _score(row: Row) -> float:
     return float(row["score"])
 
 
-def complete(runs: Runs, length: int) -> list[int]:
+def complete(runs: Runs, length: int) -> tuple[int, ...]:
     """Return the seeds of a length with every cell that was kept."""
     wanted = [cell for name in ARMS for cell in kept(length, name)]
-    return [seed for seed in SEEDS if all(seed in runs.runs.get(cell, {}) for cell in wanted)]
+    return tuple(seed for seed in SEEDS if all(seed in runs.runs.get(cell, {}) for cell in wanted))
 
 
-def whole(runs: Runs) -> dict[int, list[int]]:
+def whole(runs: Runs) -> dict[int, tuple[int, ...]]:
     """Return the lengths that a speed can be read of, with their seeds: two or more are needed."""
     seeds = {length: complete(runs, length) for length in LENGTHS}
     return {length: of for length, of in seeds.items() if len(of) > 1}
@@ -293,7 +294,7 @@ def times(
 
 
 def four_ways(
-    runs: Runs, name: str, length: int, at: Way, seeds: Sequence[int], base: str = BASE
+    runs: Runs, name: str, length: int, at: Way, seeds: tuple[int, ...], base: str = BASE
 ) -> list[Speed]:
     """Return an arm's speed against another by each criterion, and both at the cell of `sparse`.
 
@@ -309,8 +310,9 @@ def four_ways(
     return [times(runs, own, other, at, seeds) for own, other in zip(mine, its, strict=True)]
 
 
+@cache
 def chosen_cells(
-    runs: Runs, name: str, length: int, at: Way, seeds: Sequence[int]
+    runs: Runs, name: str, length: int, at: Way, seeds: tuple[int, ...]
 ) -> dict[str, list[Cell]]:
     """Return of an arm by each way of choosing the cell of each seed, chosen on the others.
 

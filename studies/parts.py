@@ -1,10 +1,10 @@
 """Parts of a lead in score - c KL, which may be score, gold or KL that was not paid."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from tokengym.evaluation.report import signed
-from tokengym.evaluation.statistics import PairedDifference, paired_difference
-from tokengym.lab.protocol import Row, curve_of
+from tokengym.evaluation.statistics import Curve, PairedDifference, paired_difference
+from tokengym.lab.protocol import curve_of
 from tokengym.lab.study import Cell, Runs
 from tokengym.lab.tables import paired, paired_text
 
@@ -20,24 +20,29 @@ HEADS = ("score", "KL", "score in the last tenth", "gold", "KL there")
 """Heads of those columns."""
 
 
-def of_run(points: Sequence[Row], measure: str, *, at_end: bool) -> float:
+def of_run(curve: Curve, measure: str, *, at_end: bool) -> float:
     """Return the mean of a measurement over a run or its last tenth; "net" is score - c KL."""
-    curve, name = curve_of(points), "net_score" if measure == "net" else measure
+    name = "net_score" if measure == "net" else measure
     return curve.end(name) if at_end else curve.area(name)
+
+
+def curves(runs: Runs, cell: Cell) -> dict[int, Curve]:
+    """Return the curves of a cell's runs, by seed."""
+    return {seed: curve_of(points) for seed, points in runs.runs.get(cell, {}).items()}
 
 
 def by_seed(runs: Runs, cell: Cell, measure: str, *, at_end: bool = False) -> dict[int, float]:
     """Return `of_run` of each of a cell's runs, by seed."""
     return {
-        seed: of_run(points, measure, at_end=at_end)
-        for seed, points in runs.runs.get(cell, {}).items()
+        seed: of_run(curve, measure, at_end=at_end) for seed, curve in curves(runs, cell).items()
     }
 
 
 def columns(runs: Runs, cell: Cell) -> Iterator[dict[int, float]]:
     """Yield a cell's figures of `COLUMNS` by seed."""
+    of_cell = curves(runs, cell)
     for measure, at_end in COLUMNS:
-        yield by_seed(runs, cell, measure, at_end=at_end)
+        yield {seed: of_run(curve, measure, at_end=at_end) for seed, curve in of_cell.items()}
 
 
 def lead(
