@@ -333,8 +333,13 @@ def chosen_cells(
 def said(speeds: Sequence[Speed]) -> str | None:
     """Return the range of speeds, least to most; None unless every interval leaves out 1."""
     survives = all(at.low > 1 for at in speeds) or all(at.high < 1 for at in speeds)
+    return span_of(speeds) if survives else None
+
+
+def span_of(speeds: Sequence[Speed]) -> str:
+    """Return the least and the most of speeds."""
     least, most = (pick(at.times for at in speeds) for pick in (min, max))
-    return f"{least:.1f} to {most:.1f}" if survives else None
+    return f"{least:.1f} to {most:.1f}"
 
 
 def chosen_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
@@ -377,6 +382,22 @@ def controls_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
             about = [str(length), title(name), title(control)]
             lines.append([*about, *map(times_as_fast, speeds), said(speeds) or NONE])
     return markdown_table(["tokens", "arm", "control", *WAYS_TO_CHOOSE, "in all four"], lines)
+
+
+def answer_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
+    """Return each arm's least and most speed by the four ways, and how many are clearly above 1."""
+    lengths = whole(runs)
+    of_base, of_controls = product((*CREDITED, *CONTROLS), (BASE,)), product(CREDITED, CONTROLS)
+    lines = []
+    for name, base in (*of_base, *of_controls):
+        line = [title(name), title(base)]
+        for length, seeds in lengths.items():
+            speeds = four_ways(runs, name, length, by_length[length], seeds, base)
+            above = sum(at.low > 1 for at in speeds)
+            line.append(f"{span_of(speeds)}; {above} of {len(speeds)}")
+        lines.append(line)
+    head = ["arm", "against", *(f"{length} tokens" for length in lengths)]
+    return markdown_table(head, lines)
 
 
 def spent_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
@@ -440,6 +461,7 @@ def tables(published: Published) -> dict[str, str]:
     """Return the page's tables by name."""
     runs, by_length = published.runs, ways(published.folder.parent)
     return {
+        "grid answer": answer_table(runs, by_length),
         "grid so far": so_far(runs),
         "grid": chosen_table(runs, by_length),
         "grid controls": controls_table(runs, by_length),

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 
 from studies import (
     credit_v2,
@@ -97,6 +97,10 @@ def range_of(speeds: Sequence[Speed]) -> str:
     return f"{min(at.times for at in speeds):.1f} to {max(at.times for at in speeds):.1f}"
 
 
+WHOLE = (24, 48)
+"""Lengths at which the grid is made, of which its figures are told."""
+
+
 def test_what_is_said_of_the_grid() -> None:
     """The range of four ways of choosing at each length, and how many of their intervals hold 1."""
     readme = (DOCS.parents[1] / "README.md").read_text(encoding="utf-8")
@@ -108,29 +112,35 @@ def test_what_is_said_of_the_grid() -> None:
     ways = {
         (name, length): one_grid.four_ways(runs, name, length, by_length[length], whole[length])
         for name in one_grid.ARMS
-        for length in (24, 48)
+        for length in WHOLE
     }
-    rule, critic = (
-        [range_of(ways[name, length]) for length in (24, 48)] for name in ("abc-signed", "critic")
+    rule, critic, controls = (
+        [range_of([each for name in names for each in ways[name, length]]) for length in WHOLE]
+        for names in (("abc-signed",), ("critic",), one_grid.CONTROLS)
     )
-    assert f"`abc-signed` reaches a good score {rule[0]} times as fast at 24 tokens" in readme
-    assert f"and {rule[1]} times at 48, by each of four ways" in readme
-    assert f"started from the reward model {critic[0]} and {critic[1]} times" in readme
-    for text in (page, overview):
+    for arm, of in (
+        ("`abc-signed`", rule),
+        ("`sparse`, its critic started from the reward model", critic),
+        ("controls, `uniform` and `random`", controls),
+    ):
+        assert f"| {arm} | {' | '.join(of)} |" in readme
+    for text in (page, overview, CLAIMS):
         assert re.search(f"{rule[0]} times as fast (in updates )?at 24 tokens", text)
         assert f"{rule[1]} times at 48" in text
-    assert f"that critic has {critic[0]} and {critic[1]}: all sixteen" in page
-    assert f"{rule[0]} times as fast at 24 tokens, {rule[1]} times at 48" in CLAIMS
     assert f"is {critic[0]} and {critic[1]} times as fast" in CLAIMS
-    for length in (24, 48):
-        for name in ("abc-signed", "critic"):
+    assert f"are {controls[0]} times as fast at 24 tokens, and {controls[1]} times at 48" in CLAIMS
+    clear = {place for place, of in ways.items() for each in of if each.low > 1}
+    for length in WHOLE:
+        for name in one_grid.CREDITED:  # "every interval of the first two rows is above 1"
             assert all(each.low > 1 for each in ways[name, length])
-    controls = {length: [*ways["uniform", length], *ways["random", length]] for length in (24, 48)}
-    above = {length: [each.low > 1 for each in of].count(True) for length, of in controls.items()}
-    assert above == {24: 2, 48: 0}  # of each control at 24 tokens by one way, at 48 by none
-    for text in (readme, page, CLAIMS):
-        assert f"{range_of(controls[24])} times" in text
-        assert f"{range_of(controls[48])} times at 48" in text
+    # "of the controls' those of one way at 24 tokens", of both the same
+    assert clear == {
+        *product(one_grid.CREDITED, WHOLE),
+        *product(one_grid.CONTROLS, (24,)),
+    }
+    for name in one_grid.CONTROLS:
+        above = [each.low > 1 for each in ways[name, 24]]
+        assert above == [way == "chosen by score - c KL" for way in one_grid.WAYS_TO_CHOOSE]
 
 
 def test_what_two_of_the_ways_of_choosing_spend() -> None:
@@ -141,7 +151,7 @@ def test_what_two_of_the_ways_of_choosing_spend() -> None:
     )
     runs, by_length = grid(), one_grid.ways(DOCS)
     spent = []
-    for length in (24, 48):
+    for length in WHOLE:
         seeds = one_grid.complete(runs, length)
         for name in one_grid.ARMS:
             chosen = one_grid.chosen_cells(runs, name, length, by_length[length], seeds)
@@ -160,7 +170,7 @@ def test_what_is_said_of_the_rule_against_the_controls() -> None:
     page = (DOCS / "film_reviews.md").read_text(encoding="utf-8")
     runs, by_length = grid(), one_grid.ways(DOCS)
     unclear = []
-    for length in (24, 48):
+    for length in WHOLE:
         seeds = one_grid.complete(runs, length)
         against = {
             control: one_grid.four_ways(
@@ -168,15 +178,13 @@ def test_what_is_said_of_the_rule_against_the_controls() -> None:
             )
             for control in one_grid.CONTROLS
         }
-        every = [*against["uniform"], *against["random"]]
-        assert f"{range_of(every)} times" in page.split("![")[0]
         unclear += [
             (length, control, way)
             for control, of in against.items()
             for way, each in zip(one_grid.WAYS_TO_CHOOSE, of, strict=True)
             if each.low <= 1
         ]
-    # "at one cell not clearly so as `uniform`", and at 48 tokens "by all eight intervals"
+    assert "ahead of both at 48 tokens; at 24, at one cell, not clearly of `uniform`" in page
     assert unclear == [(24, "uniform", "both at the cell of `sparse`")]
 
 
@@ -248,7 +256,7 @@ def test_what_is_said_of_those_reward_models_on_detox() -> None:
     rule = speeds_by_others("Detox", "abc-signed")
     assert sum(each.low > 1 for each in rule) == 2
     assert f"on Detox {range_of(rule)} times, above 1 by two as well" in readme
-    assert f"on Detox the rule is {range_of(rule)} times as fast by them, above 1 by two" in page
+    assert f"On Detox the rule is {range_of(rule)} times as fast by them, above 1 by two" in page
     assert f"on Detox {range_of(rule)}" in row("README: on one grid")[2]
     assert f"on Detox {range_of(rule)}" in (DOCS / "README.md").read_text(encoding="utf-8")
     critics = speeds_by_others("Detox", "critic")
