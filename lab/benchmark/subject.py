@@ -68,7 +68,7 @@ def _kind_in_file(file: Path, name: str) -> Kind:
         return "rule"  # which is said where it is loaded
     with suppress(SyntaxError):
         for node in ast.parse(file.read_bytes()).body:
-            if isinstance(node, ast.FunctionDef) and node.name == name and not _is_rule(node):
+            if isinstance(node, ast.FunctionDef) and node.name == name:
                 given = node.args
                 named = {arg.arg for arg in (*given.posonlyargs, *given.args, *given.kwonlyargs)}
                 is_marked = any("token_credit" in ast.dump(one) for one in node.decorator_list)
@@ -78,11 +78,6 @@ def _kind_in_file(file: Path, name: str) -> Kind:
                     return "estimator" if "token_rewards" in named else "rule"
                 return "function" if named & OF_ADVANTAGES else "rule"
     return "rule"
-
-
-def _is_rule(node: ast.FunctionDef) -> bool:
-    """Return whether a function is marked with `token_credit`, which a rule is."""
-    return any("token_credit" in ast.unparse(mark) for mark in node.decorator_list)
 
 
 def without_kind(subject: str) -> str:

@@ -61,7 +61,7 @@ CONTROL = "random"
 """Rule that knows nothing, shown beside another trainer's credit: agreement by chance."""
 PAID = "paid in the run"
 """Name of the token rewards that are stored with the episodes of a run."""
-STORED = ("prompt_ids", "response_ids", "tokens", "token_rewards", "score")
+STORED = ("prompt_ids", "response_ids", "tokens")
 """What the rows of a run have, by which it is shown without its environment."""
 
 
@@ -282,10 +282,10 @@ def replay_stored(
         path: As for `load_episodes`, with texts and rewards of the tokens, as runs store them.
         rewards: Rules for which `is_by_score`, by name; () takes the usual ones.
         env: Name of the environment.
-        limit: Largest number of episodes.
+        limit: Largest number of episodes, those without a score included, which are left out.
 
     Raises:
-        ValueError: if an episode lacks its tokens, their rewards or its score.
+        ValueError: if an episode lacks its tokens, or none has a score with its tokens' rewards.
     """
     usual = [rule for group in USUAL for rule in group if is_by_score(rule)]
     texts: dict[tuple[Any, ...], Sequence[str]] = {}
@@ -296,7 +296,21 @@ def replay_stored(
                 "without the code of their run; pass --trust-code"
             )
         texts[tuple(row["prompt_ids"]), tuple(row["response_ids"])] = row["tokens"]
-    episodes, left_out = _own_episodes(path, None, limit)
+    # One more tells whether there are more.
+    found, left_out = _own_episodes(path, None, None if limit is None else limit + 1)
+    source = f"Stored in {path}"
+    if limit is not None and len(found) > limit:
+        found, source = found[:limit], f"{source}, the first {limit}"
+    scored = [e.score is not None and e.token_rewards is not None for e in found]
+    if not any(scored):
+        raise ValueError(
+            f"no episode in {path} has a score and token_rewards, by which episodes are shown "
+            "without the code of their run; pass --trust-code"
+        )
+    if unscored := scored.count(False):
+        left_out.append(f"responses without a score: {unscored}")
+    kept = [row for row, has in enumerate(scored) if has]
+    episodes = [found[row] for row in kept]
     credits = {PAID: tuple(np.asarray(e.token_rewards, dtype=np.float64) for e in episodes)}
     for rule in rewards or (*usual, CONTROL):
         made = RewardChoice.of(rule).made
@@ -308,7 +322,7 @@ def replay_stored(
         env=env,
         source="; ".join(
             [
-                f"Stored in {path}",
+                source,
                 *(f"left out: {line}" for line in left_out),
                 "nothing was scored, and no code of the run was executed",
             ]
@@ -320,6 +334,7 @@ def replay_stored(
         scorers=dict.fromkeys(credits, "the run's scorer"),
         truth=None,
         agreements={},
+        numbers=tuple(kept),
     )
 
 

@@ -20,9 +20,13 @@ def _check(options: SimpleNamespace) -> None:
     check_count(options, "k", most=MAX_K, hint="the paper uses 9", error=CreditError)
 
 
-# A piece is paid on its last token, so that its tokens' rewards are no advantages.
+# A piece is paid on its last token, and with beta < 1 a part of the score on the response's: these
+# rewards are no advantages.
 @token_credit(
-    gae_lambda=lambda cut, segments: 0.0 if (cut or segments) is None else None, check=_check
+    gae_lambda=lambda beta, cut, segments: (
+        0.0 if beta == 1.0 and (cut or segments) is None else None
+    ),
+    check=_check,
 )
 def mc(
     scores: Tensor,

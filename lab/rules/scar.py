@@ -20,12 +20,15 @@ MAX_PERMUTATIONS = 4_096
 
 
 def _check(options: SimpleNamespace) -> None:
-    count = options.permutations
-    if not 4 <= count <= MAX_PERMUTATIONS or count % 2:
+    hint = "an even number"
+    check_count(
+        options, "permutations", least=4, most=MAX_PERMUTATIONS, hint=hint, error=CreditError
+    )
+    if options.permutations % 2:
         raise CreditError(
-            f"permutations must be an even number from 4 to {MAX_PERMUTATIONS}, got {count}"
+            f"permutations must be an even number from 4 to {MAX_PERMUTATIONS}, got "
+            f"{options.permutations}"
         )
-    check_count(options, "permutations", error=CreditError)
     check_count(options, "seed", least=0, error=CreditError)
 
 

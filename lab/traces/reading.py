@@ -125,17 +125,30 @@ def _episode(record: Record, tokenizer: "PreTrainedTokenizerBase") -> Episode:
     for name, values in per_token.items():
         if values is not None and len(values) != size:
             raise ValueError(f"{len(values)} {name} for {size} response tokens")
+    start = next((at for at, own in enumerate(written or [1]) if own), None)
+    if start is None:
+        raise ValueError("the mask says that the policy wrote none of its tokens")
+    if start:  # a response begins with the policy's first token
+        lead, response_ids = response_ids[:start], response_ids[start:]
+        prompt, response = (
+            prompt + _added(tokenizer, prompt_ids, lead),
+            _text(tokenizer, response_ids),
+        )
+        prompt_ids = [*prompt_ids, *lead]
+    written, log_probs, paid = (
+        None if values is None else values[start:] for values in (written, record.log_probs, paid)
+    )
     token_rewards = _floats(paid)
     if token_rewards is not None and not np.isfinite(token_rewards).all():
         token = int(np.flatnonzero(~np.isfinite(token_rewards))[0])
-        raise ValueError(f"the reward of response token {token} is no finite number")
+        raise ValueError(f"the reward of response token {start + token} is no finite number")
     return Episode(
         prompt=prompt,
         response=response,
         prompt_ids=tuple(map(int, prompt_ids)),
         response_ids=tuple(map(int, response_ids)),
         written=None if written is None or all(written) else np.array(written, dtype=np.int8),
-        log_probs=_floats(record.log_probs),
+        log_probs=_floats(log_probs),
         token_rewards=token_rewards,
         score=record.score,
         reference=record.reference,
@@ -150,7 +163,7 @@ def _prompt(record: Record, tokenizer: "PreTrainedTokenizerBase") -> tuple[str, 
         if text is None:
             raise ValueError("there is no prompt, neither as text nor as tokens")
         return text, encode(tokenizer, [text])[0]
-    return decode(tokenizer, [ids])[0] if text is None else text, ids
+    return _text(tokenizer, ids) if text is None else text, ids
 
 
 def _response(
@@ -162,7 +175,20 @@ def _response(
         ids = encode_next(tokenizer, [text], [prompt_ids])[0]
     if not ids:
         raise ValueError("there is no response, neither as text nor as tokens")
-    return decode(tokenizer, [ids])[0] if text is None else text, ids
+    return _text(tokenizer, ids) if text is None else text, ids
+
+
+def _text(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
+    """Return the text of tokens."""
+    return decode(tokenizer, [ids])[0]
+
+
+def _added(
+    tokenizer: "PreTrainedTokenizerBase", prompt_ids: Sequence[int], ids: Sequence[int]
+) -> str:
+    """Return the text that tokens add to a prompt's."""
+    before, after = decode(tokenizer, [prompt_ids, [*prompt_ids, *ids]])
+    return after.removeprefix(before)
 
 
 def _floats(values: Sequence[float] | None) -> Any:

@@ -77,6 +77,12 @@ class Inputs:
         given: dict[str, Any] | None = None,
     ) -> None:
         self.episodes = list(episodes)
+        for row, episode in enumerate(self.episodes):
+            if episode.written is not None and not episode.written[0]:
+                raise CreditError(
+                    f"the policy did not write the first response token of episode {row}, "
+                    f"{episode.response[:40]!r}; put what it did not write before into prompt_ids"
+                )
         self.scorer, self.tokenizer, self.reference = scorer, tokenizer, reference
         self.continuations, self.each_prefix, self.ended = continuations, each_prefix, ended
         self.dtype, self.reads = dtype, tuple(reads)

@@ -52,7 +52,7 @@ NAMES: Mapping[str, Name] = {
     "turn_scores": Name(
         *(_TOKENS, "reward", "texts"),
         "the partner's score at a turn's last token; nan where there is none",
-        "last",
+        "own",
     ),
     "state_ids": Name(
         *(_IDS, "", "texts"),

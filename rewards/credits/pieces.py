@@ -84,13 +84,17 @@ class Pieces:
 
     def _at(self, values: Tensor, where: Tensor, name: str) -> Tensor:
         """Return the values of the tokens where it is True, one of each piece."""
-        fill = (
-            torch.nan if name == "turn_scores" else -1 if name in ("turn_ids", "state_ids") else 0
-        )
+        fill = -1 if name in ("turn_ids", "state_ids") else 0
         table = values.new_full((*self.mask.shape, *values.shape[2:]), fill)
         rows, columns = torch.nonzero(where, as_tuple=True)
         table[rows, self.ids[rows, columns]] = values[rows, columns]
         return table
+
+    def _turn_scores(self, scores: Tensor) -> Tensor:
+        """Return the scores of the turns that end in each piece; nan where none does."""
+        known = self.own & ~scores.isnan()
+        counts = self._summed(known.long())
+        return self._summed(scores.masked_fill(~known, 0)).masked_fill(counts == 0, torch.nan)
 
     def _prefix_scores(self, scores: Tensor) -> Tensor:
         table = scores[:, -1:].repeat(1, 1 + self.count)

@@ -9,6 +9,7 @@ from tokengym.rewards.credits.bound import BoundFunction
 from tokengym.rewards.credits.names import ACCOUNTS, CARRIED, NAMES, Supplier
 from tokengym.rewards.credits.options import UNIVERSAL, resolved
 from tokengym.rewards.credits.token_credit import is_token_credit
+from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.tokens import on_last, rest_on_last
 
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ class Rule(BoundFunction):
         defaults = {**self.shared_options, **self.declared.defaults}
         shared = {name: value for name, value in defaults.items() if name not in own}
         of_shared = {name: value for name, value in given.items() if name in shared}
+        if of_shared.get("prefixes") == "each" and "prefix_scores" not in self.signature.reads:
+            raise CreditError(
+                f"prefixes='each' has no effect on {self.name!r}, which reads no "
+                "prefix_scores; leave it out"
+            )
         self.options = {**shared, **own}  # which the declared causality may be of
         return resolved(shared, of_shared, self._fact("causal"))
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from tokengym.base.settings import check_choice, check_number
 from tokengym.envs.episode import Episode
+from tokengym.envs.prompts.tokenization import decode
 from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.envs.turns.partner import POLICY
 from tokengym.rewards.errors import ScorerError
@@ -44,6 +45,13 @@ class LengthPenalty(Scorer):
         check_number(self, "rate", finite=True, error=ScorerError)
         check_choice(self, "unit", ("characters", "tokens"), error=ScorerError)
         self.reads_text = unit == "characters"
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "LengthPenalty":
+        """Return the scorer that can tell a policy's characters from others by its tokens."""
+        bound = copy.copy(self)
+        bound._tokenizer = tokenizer
+        return bound
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return the penalty of each episode."""
@@ -51,13 +59,27 @@ class LengthPenalty(Scorer):
         if self.unit == "tokens":
             lengths = [episode.num_written for episode in episodes]
         else:
-            lengths = [
-                sum(len(turn.text) for turn in episode.turns if turn.role == POLICY)
-                if episode.turns
-                else len(episode.response)
-                for episode in episodes
-            ]
+            lengths = [len("".join(self._said(episode))) for episode in episodes]
         return Scores(values=-self.rate * np.array(lengths, dtype=np.float64))
+
+    def _said(self, episode: Episode) -> list[str]:
+        """Return what the policy wrote, turn by turn."""
+        if episode.turns:
+            return [turn.text for turn in episode.turns if turn.role == POLICY]
+        if episode.written is None or episode.written.all():
+            return [episode.response]
+        if self._tokenizer is None:
+            raise ScorerError(
+                f"scorer {self.name!r} knows by tokens alone what the policy wrote of "
+                f"{episode.response[:40]!r}; call bind(tokenizer), or take unit=tokens"
+            )
+        starts = np.flatnonzero(np.diff(episode.written)) + 1
+        runs = zip(
+            np.split(np.array(episode.response_ids), starts),
+            np.split(episode.written, starts),
+            strict=True,
+        )
+        return decode(self._tokenizer, [ids.tolist() for ids, written in runs if written[0]])
 
 
 class MissingEosPenalty(Scorer):

@@ -13,7 +13,7 @@ from tokengym.base.settings import check_count
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.contents import content
 from tokengym.envs.prompts.tokenization import Tokens, tokenize, unknown_share
-from tokengym.rewards.attribution.alignment import Span, spread_by_overlap, token_spans
+from tokengym.rewards.attribution.alignment import Span, continued_spans, spread_by_overlap
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths import relevance as R3
 from tokengym.rewards.models.encoders import declared_length
@@ -254,9 +254,7 @@ class Relevance(Shared, Scorer):
             )
             values[row] = shares.sum()
             if attribution is not None:
-                assert self.policy_tokenizer is not None
-                targets = token_spans(self.policy_tokenizer, episode.response_ids)
-                attributions.append(spread_by_overlap(shares, spans, targets))
+                attributions.append(spread_by_overlap(shares, spans, self._targets(episode)))
             parts[:, row] = by_query.sum(), by_reference.sum(), incentive, penalty
         return Scores(
             values=values,
@@ -264,6 +262,16 @@ class Relevance(Shared, Scorer):
             attributions=attributions if attribution is not None else None,
             additive=True,
         )
+
+    def _targets(self, episode: Episode) -> list[Span]:
+        """Return which characters of the response each of its tokens stands for.
+
+        A text that was given may begin with white space that its decoded tokens lack.
+        """
+        assert self.policy_tokenizer is not None
+        added, spans = continued_spans(self.policy_tokenizer, [], episode.response_ids)
+        more = _indent(episode.response) - _indent(added)
+        return [(max(start + more, 0), max(stop + more, 0)) for start, stop in spans]
 
     def _means(self, texts: Mapping[str, object]) -> dict[str, R3.FloatArray]:
         """Return M of queries and references, which is remembered.
@@ -312,6 +320,11 @@ class Relevance(Shared, Scorer):
                 for batch_row, index in enumerate(batch.indices):
                     hidden[index] = rows[batch_row, : len(sequences[index])]
         return [EncodedText(h, text.spans) for h, text in zip(hidden, tokens, strict=True)]
+
+
+def _indent(text: str) -> int:
+    """Return the characters of white space that a text begins with."""
+    return len(text) - len(text.lstrip())
 
 
 def _query(episode: Episode) -> str:

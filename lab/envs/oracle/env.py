@@ -129,7 +129,9 @@ class OracleValues:
         """
         best = self.kl_optimal_values(reference, kl_coef=kl_coef)
         probs = self._tree().probabilities(reference)
-        return probs * np.exp(np.nan_to_num(best.advantages.array) / kl_coef)
+        # A token that the reference never writes has an advantage past all bounds at a small price.
+        exponents = np.where(probs > 0, best.advantages.array / kl_coef, 0.0)
+        return probs * np.exp(exponents)
 
     def policy_values(
         self,

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.lab.replay import replay_of
 from tokengym.agents import PPO, RandomAgent, collect
+from tokengym.base.files import write_jsonl
 from tokengym.envs import Episode, OracleEnv
 from tokengym.evaluation.runs.folder import known_task
 from tokengym.evaluation.runs.settings import TaskSettings
@@ -25,6 +26,7 @@ from tokengym.lab.replay.replay import (
     Truth,
     load_episodes,
     replay,
+    replay_stored,
     token_truth,
     usual_rewards,
     write_credit,
@@ -308,3 +310,29 @@ def test_the_oracle_s_truth_is_of_the_policy_that_played():
     result: Any = replay(episodes, rules, env="Oracle", policy=agent.policy)
     assert result.truth.name == "exact advantage"
     assert set(result.agreements) == set(rules)
+
+
+def test_stored_responses_without_a_score_are_left_out_and_said(tmp_path: Path) -> None:
+    def row(token: int, score: float | None) -> dict[str, Any]:
+        rewards = None if score is None else np.array([score])
+        episode = Episode(
+            prompt="a",
+            response="b",
+            prompt_ids=[1],
+            response_ids=[token],
+            score=score,
+            token_rewards=rewards,
+        )
+        return {**episode.to_record(), "tokens": [str(token)]}
+
+    path = tmp_path / "episodes.jsonl"
+    write_jsonl(path, [row(5, 1.0), row(6, None), row(7, 2.0), row(8, 3.0)])
+    shown = replay_stored(path, ["sparse"], env="MovieReview", limit=3)
+    assert [row.tolist() for row in shown.credits["sparse"]] == [[1.0], [2.0]]
+    assert (shown.tokens, shown.numbers) == ((("5",), ("7",)), (0, 2))
+    assert shown.source.startswith(
+        f"Stored in {path}, the first 3; left out: responses without a score: 1; nothing was scored"
+    )
+    write_jsonl(path, [row(6, None)])
+    with pytest.raises(ValueError, match=r"no episode in .* has a score and token_rewards"):
+        replay_stored(path, env="MovieReview")

@@ -128,7 +128,9 @@ def test_shapley_values_follow_the_centred_score():
     )
 
 
-@pytest.mark.parametrize(("rule", "expected"), [("mc:k=1", 0.0), ("mc:k=1,segments=2", 0.95)])
+@pytest.mark.parametrize(
+    ("rule", "expected"), [("mc:k=1", 0.0), ("mc:k=1,segments=2", 0.95), ("mc:k=1,beta=0.5", 0.95)]
+)
 def test_the_lambda_of_rules_by_name(rule, expected):
     test_lambda.test_the_rules_by_name(rule, expected)
 
@@ -147,6 +149,7 @@ def test_bad_arguments_of_attributions(tokenizer):
         ("scar:spans=3", "'scar' has no option 'spans'; write segments=; it has permutations"),
         ("prm:model=x,steps=line", "'prm' has no option 'steps'; write cut=line, cut=sentence or"),
         ("pure:every_prefix=true", "'pure' has no option 'every_prefix'; write prefixes=each; it"),
+        ("uniform:prefixes=each", "prefixes='each' has no effect on 'uniform'.*leave it out"),
     ):
         with pytest.raises(RewardError, match=said):
             make_reward(word, scorer=LengthScorer())

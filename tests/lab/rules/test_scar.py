@@ -175,6 +175,7 @@ def test_bad_arguments():
         (dict(segments=3.5), r"segments.*got 3\.5"),
         (dict(permutations=4.0), r"permutations.*got 4\.0"),
         (dict(permutations=5), r"permutations.*got 5"),
+        (dict(permutations="16"), r"permutations.*got '16'"),
         (dict(permutations=4098), r"permutations.*4096, got 4098"),
         (dict(seed=-1), r"seed.*got -1"),
         (dict(beta=1.5), r"beta.*got 1\.5"),

@@ -212,6 +212,25 @@ def test_rows_that_cannot_be_read_get_one_line_each(tmp_path: Path) -> None:
         read_traces(stored(tmp_path), TOKENIZER)
 
 
+def test_a_response_begins_with_the_policys_first_token(tmp_path: Path) -> None:
+    """What a trainer forced before it is read as a part of the prompt."""
+    row = {
+        "prompt": "i saw",
+        "prompt_ids": PROMPT,
+        "response_ids": [*REPLY, *ANSWER],
+        "response_mask": [0, 0, 1, 1, 1],
+        "rewards": [9.0, 9.0, 0.0, 1.0, 2.0],
+        "reward": 3.0,
+    }
+    none = {**row, "response_mask": [0] * 5}
+    (episode,), (reason,) = read_traces(stored(tmp_path, row, none), TOKENIZER)
+    assert (episode.prompt, episode.response) == ("i saw a film", "a dull film")
+    assert episode.prompt_ids == (*PROMPT, *REPLY)
+    assert (episode.response_ids, episode.written) == ((*ANSWER,), None)
+    assert episode.token_rewards.tolist() == [0.0, 1.0, 2.0]
+    assert "the policy wrote none of its tokens" in reason
+
+
 def test_a_replay_shows_what_the_trainer_paid_beside_the_rules(tmp_path: Path) -> None:
     row: dict[str, Any] = {"nodes": nodes(), "reward": 1.0}
     row["nodes"][3]["advantages"] = [0.25, 0.25]

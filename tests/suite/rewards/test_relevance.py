@@ -3,6 +3,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -163,6 +164,14 @@ def test_shares_by_hand(relevance, tokenizer, query_type):
     np.testing.assert_allclose(scores.attributions[0], shares, rtol=1e-6)
     assert scores.additive
     assert scores.attributions[0].sum() == pytest.approx(scores.values[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("before", [" ", "\n\n\n\n"])
+def test_white_space_before_a_given_text_moves_no_share(relevance, tokenizer, before):
+    episode = words("a b", tokenizer, response="a b c")
+    given = replace(episode, response=f"{before}a b c")
+    plain, spaced = relevance.score([episode, given], attribution="relevance").attributions
+    np.testing.assert_allclose(plain, spaced, rtol=1e-6)
 
 
 def test_role_tags_and_blank_lines_are_left_out(relevance, tokenizer):

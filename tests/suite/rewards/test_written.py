@@ -11,10 +11,11 @@ import torch
 from tests.support.chats import make_tokenizer
 from tests.support.partners import teacher
 from tests.support.rules import rule_of
-from tokengym.envs import Episode, Reply, Turn
+from tokengym.envs import Episode, Reply, Turn, decode
 from tokengym.rewards import (
     CreditReward,
     FunctionScorer,
+    LengthPenalty,
     Probe,
     Scorer,
     ScorerError,
@@ -24,6 +25,7 @@ from tokengym.rewards import (
 from tokengym.rewards.attribution.alignment import Retokenizer
 from tokengym.rewards.credits.inputs import Inputs
 from tokengym.rewards.credits.words import SHIPPED
+from tokengym.rewards.errors import CreditError
 from tokengym.rewards.registry import make_reward
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers import find_scorer
@@ -64,6 +66,24 @@ def test_uniform_pays_the_written_tokens_alone():
     paid, all_paid = reward.evaluate([talk(), plain])
     assert paid.token_rewards.tolist() == [2.0, 2.0, 0.0, 0.0, 2.0]
     assert all_paid.token_rewards.tolist() == pytest.approx([1.2] * 5)
+
+
+def test_a_first_token_that_the_policy_did_not_write_is_refused():
+    reward = Reward(FunctionScorer(lambda prompt, response: 6.0), rule_of("uniform"))
+    with pytest.raises(CreditError, match=r"first response token of episode 1.*into prompt_ids"):
+        reward.evaluate([talk(), talk(turns=(), written=[0, 1, 0, 0, 1])])
+
+
+def test_characters_that_the_policy_wrote_are_known_by_turns_or_by_tokens(tokenizer):
+    penalty = LengthPenalty(1.0)
+    assert penalty.score([talk()]).values.tolist() == [-1.0]  # of the turns' "a" and ""
+    masked = talk(turns=())
+    with pytest.raises(ScorerError, match=r"bind\(tokenizer\), or take unit=tokens"):
+        penalty.score([masked])
+    told = decode(tokenizer, [[3, 1], [1]])
+    values = penalty.bind(tokenizer).score([masked, talk()]).values
+    assert values.tolist() == [-len("".join(told)), -1.0]
+    assert 0 < len("".join(told)) < len(decode(tokenizer, [masked.response_ids])[0])
 
 
 def test_what_a_reply_is_given_belongs_to_the_step_that_appended_it():

@@ -95,6 +95,16 @@ def test_best_values_are_those_of_brute_force(min_new_tokens: int) -> None:
     assert np.nanmax(advantages, axis=1).tolist() == [0.0] * len(env.states)
 
 
+def test_the_best_policy_never_writes_what_the_reference_never_writes() -> None:
+    env = OracleEnv(max_new_tokens=HORIZON)
+    reference = random_policy(env, seed=0)
+    reference[:, env.tokenizer.convert_tokens_to_ids("good")] = 0.0
+    reference /= reference.sum(axis=1, keepdims=True)
+    best = env.kl_optimal_policy(reference, kl_coef=1e-3)
+    np.testing.assert_allclose(best.sum(axis=1), 1.0)
+    assert (best[reference == 0] == 0).all()
+
+
 @pytest.mark.parametrize("min_new_tokens", [0, 2])
 @pytest.mark.parametrize("price", [0.05, 0.5, 20.0])
 def test_the_best_policy_under_a_price_is_that_of_brute_force(
