@@ -70,7 +70,7 @@ def own_columns(logged: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Real)
     }
     names = {key: key.removeprefix("train/") for key in others}
-    taken = {"step", *ROUND_LOG.values()}
+    taken = {"credit", "seed", "step", "tokens", "episodes", *ROUND_LOG.values()}
     return {key if (name := names[key]) in taken else name: others[key] for key in others}
 
 

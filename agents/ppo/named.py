@@ -49,6 +49,7 @@ class CriticFree(Made, metaclass=Named):
 
         def __new__(cls, *arguments: Any, **keywords: Any) -> PPO:
             """Return the agent."""
+            cls._refuse_subclass()
             learner = find_learner(cls.learner)
             for name, value in learner.fixed.items():
                 if keywords.get(name, value) != value:
@@ -65,12 +66,25 @@ class CriticFree(Made, metaclass=Named):
                 raise TypeError(f"{cls.__name__}{said.removeprefix('PPO')}") from None
 
         @classmethod
+        def _refuse_subclass(cls) -> None:
+            """Refuse a subclass of a name, none of whose methods would be called."""
+            if "learner" in vars(cls):
+                return
+            fixed = find_learner(cls.learner).fixed
+            given = ", ".join(f"{name}={value!r}" for name, value in fixed.items())
+            raise TypeError(
+                f"{cls.__name__} is a subclass of {cls.__mro__[1].__name__}, which makes a PPO "
+                f"that would call none of its methods; subclass PPO and pass {given}"
+            )
+
+        @classmethod
         def load(cls, path: Place, *arguments: Any, **keywords: Any) -> PPO:
             """Return the agent of a checkpoint, as `PPO.load`.
 
             Raises:
                 CheckpointError: if it is none of the name.
             """
+            cls._refuse_subclass()
             agent = PPO.load(path, *arguments, **keywords)
             if not isinstance(agent, cls):
                 raise CheckpointError(

@@ -72,7 +72,8 @@ def learning_charts(
     logs: Sequence[Log], group: Group, colours: Mapping[str, int]
 ) -> list[dict[str, Any]]:
     """Return a chart per figure against epochs: a line per learner, and one for held-out data."""
-    members = [log for log in logs if log.group == group]
+    # The runs of a learner without a colour are all invalid: no other chart shows it.
+    members = [log for log in logs if log.group == group and log.credit in colours]
     charts = []
     for name in SHOWN:
         series = [

@@ -267,8 +267,9 @@ def _header(rows: Rows) -> list[str]:
 
 def _cell(value: Any) -> str:
     """Return a value as a CSV has it; what is missing is empty."""
+    text = str(value)
     is_missing = value is None or (isinstance(value, float) and np.isnan(value))
-    return "" if is_missing else str(value)
+    return "" if is_missing or text == "<NA>" else text  # which is pandas' own of its newer types
 
 
 def _of_tools(

@@ -240,6 +240,8 @@ def _frontiers(
                 for name, runs in panel.rewards.items()
                 if {x, y} <= runs.values.keys()
             ]
+            if not series:  # each arm has but one of the two
+                continue
             if rows and {x, y} <= {*rows[0]}:
                 at, height = (np.array([row[name] for row in rows]) for name in (x, y))
                 series.append(Series(name=sentences.BEST_OF_ANY, colour=REFERENCE, x=at, y=height))

@@ -192,7 +192,7 @@ def _group(
     rewards = {
         name: _figures(panel, runs, settings, reference) for name, runs in panel.rewards.items()
     }
-    _add_comparisons(panel, rewards, settings.level)
+    _add_comparisons(panel, rewards, settings)
     fewest = min(entry["runs"] for entry in rewards.values())
     group: dict[str, Any] = {
         "group": dict(panel.group),
@@ -281,7 +281,8 @@ def _figures(
             kind: _estimate(runs.figures(measure, kind), settings.level)
             for kind in kinds_of(measure)
         }
-    anchors, measuring = settings.anchors, _errors(runs.curves, figures)
+    anchors = settings.anchors
+    measuring = _errors(runs.curves, figures, own_prompts=settings.own_prompts)
     for name, best in settings.optimum.items():
         if name in figures and name in anchors and best > anchors[name]:
             figures[f"normalized_{name}"] = _normalised(figures[name], anchors[name], best)
@@ -307,32 +308,53 @@ def _figures(
     }
 
 
-def _errors(curves: Sequence[Curve], measures: Iterable[str]) -> dict[str, dict[str, float]]:
+def _errors(
+    curves: Sequence[Curve], measures: Iterable[str], *, own_prompts: bool
+) -> dict[str, dict[str, float]]:
     """Return the standard errors of measuring of a reward's figures, over prompts and draws.
 
-    The root of the mean square over runs, divided by the root of their number, of the measurements
-    whose single responses were kept.
+    They are of the measurements whose single responses were kept, see `_error_over_seeds`.
     """
     errors: dict[str, dict[str, float]] = {}
     for measure, kind in product(measures, KINDS):
-        of_runs = [curve.error(measure, kind) for curve in curves]
-        known = [error for error in of_runs if error is not None]
+        of_runs = [curve.of_prompts(measure, kind) for curve in curves]
+        known = [row for row in of_runs if row is not None]
         if known and len(known) == len(of_runs):
-            size = float(np.sqrt(np.mean(np.square(known)) / len(known)))
-            errors.setdefault(measure, {})[kind] = size
+            size = _error_over_seeds(known, own_prompts=own_prompts)
+            if size is not None:
+                errors.setdefault(measure, {})[kind] = size
     return errors
 
 
-def _error_of_pairs(both: Pairs, measure: str, kind: str) -> float | None:
+def _error_of_pairs(both: Pairs, measure: str, kind: str, *, own_prompts: bool) -> float | None:
     """Return the standard error of measuring of a mean difference, paired by seed and prompt."""
-    errors: list[float] = []
+    differences: list[Array] = []
     for pair in both:
         x, y = (curve.of_prompts(measure, kind) for curve in pair)
         if x is None or y is None or x.shape != y.shape:
             return None
-        if (error := error_of_mean(x - y)) is None:
-            return None
-        errors.append(error)
+        differences.append(x - y)
+    return _error_over_seeds(differences, own_prompts=own_prompts) if differences else None
+
+
+def _error_over_seeds(rows: Sequence[Array], *, own_prompts: bool) -> float | None:
+    """Return the standard error of measuring of a mean over seeds; None where one is not known.
+
+    Of prompts of its own each seed has an error, which are independent: the root of their mean
+    square, divided by the root of their number. Prompts that all seeds have leave an error that
+    more seeds do not make smaller: that of the mean over seeds at each prompt.
+
+    Args:
+        rows: Per seed a number for each prompt, (prompts,), NaN where there is none.
+        own_prompts: Whether each seed has its own.
+    """
+    if not own_prompts and len({len(row) for row in rows}) == 1:
+        table = np.array(rows)
+        counts = np.isfinite(table).sum(axis=0)
+        return error_of_mean(np.nansum(table, axis=0)[counts > 0] / counts[counts > 0])
+    errors = [error for row in rows if (error := error_of_mean(row)) is not None]
+    if len(errors) < len(rows):
+        return None
     return float(np.sqrt(np.mean(np.square(errors)) / len(errors)))
 
 
@@ -411,8 +433,11 @@ def _add_normalised_scores(panel: Panel, group: dict[str, Any], level: float) ->
 # --- comparisons with the baseline ----------------------------------------------------------------
 
 
-def _add_comparisons(panel: Panel, rewards: Mapping[str, dict[str, Any]], level: float) -> None:
+def _add_comparisons(
+    panel: Panel, rewards: Mapping[str, dict[str, Any]], settings: SummarySettings
+) -> None:
     """Add to each reward but the first, the baseline, how it compares with it."""
+    level, own_prompts = settings.level, settings.own_prompts
     baseline, *others = panel.rewards
     base = panel.rewards[baseline]
     numbers: dict[str, Numbers] = {}
@@ -424,7 +449,7 @@ def _add_comparisons(panel: Panel, rewards: Mapping[str, dict[str, Any]], level:
             versus |= _unequal(runs, base, level)
         kinds = list(product(shared if both else (), KINDS))
         numbers[name] = {of: _numbers(both, *of) for of in kinds}
-        errors = {of: _error_of_pairs(both, *of) for of in kinds}
+        errors = {of: _error_of_pairs(both, *of, own_prompts=own_prompts) for of in kinds}
         versus["measuring"] = _nested({of: e for of, e in errors.items() if e is not None})
         if both and "kl" in shared:
             versus["at_kl"], at_kl = _at_kl(both, shared)

@@ -177,6 +177,8 @@ def _check_env(env: object) -> None:
     )
 
 
+OF_LENGTH = ("steps", "num_train_epochs")
+"""Settings that end a run where no tokens do."""
 OF_FOLDERS = ("model", "reward_model", "encoder")
 """Settings that name stored models."""
 
@@ -246,6 +248,27 @@ class _Decisions:
         names = {*self.of_all}.union(*self.known)
         for name in filter(lambda name: name not in names, self.given):
             _refuse(name, self.given[name], self.words[0], self.known)
+        self._refuse_without_effect()
+
+    def _refuse_without_effect(self) -> None:
+        """Refuse settings that another one, or the learners, leave without an effect."""
+        fields = {k: leaf.path[-1] for of in self.known for k, (_, leaf) in of.items()}
+        fields |= self.of_all
+        given = {k: v for k, v in self.given.items() if v is not None}
+        tokens = given.get("tokens")
+        if tokens is not None and not any(learner.is_frozen for learner in self.learners):
+            for name in given:
+                if fields.get(name) in OF_LENGTH:
+                    raise SettingsError(
+                        f"{name}={given[name]!r} has no effect beside tokens={tokens}, which end "
+                        "each run; leave one of the two out"
+                    )
+        if not any(one.uses_credit or one.is_frozen for one in self.learners):
+            for name in {"eval_every", "eval_every_until"} & given.keys():
+                raise SettingsError(
+                    f"{name} has no effect on {self.words[0].text}, which is measured after each "
+                    "pass or iteration; leave it out"
+                )
 
     def _given_of(self, index: int, group: str) -> dict[str, Any]:
         """Return what was given of one group that a learner's runs have, by keyword."""
@@ -421,8 +444,7 @@ class _Decisions:
         if self.asked.compares and any(one.uses_credit and not one.is_frozen for one in learners):
             common = {name: self.common(name) for name in OF_BUDGET} | self.budget
             basis = replace(TrainingSettings(), **common)
-        is_alone = self.asked.seeds == len(self.rewards) == len(self.words) == 1
-        return amounts(stated, basis, is_alone=is_alone)
+        return amounts(stated, basis, is_alone=self.asked.trains)
 
     @cached_property
     def choices(self) -> dict[str, RewardChoice]:
@@ -440,8 +462,9 @@ class _Decisions:
     def _scorer(self, text: str) -> tuple[str, str]:
         """Return whether a reward's scorer is its own or the task's, and which one that is."""
         choice = self.choices[text]
-        if isinstance(choice.made, Reward):
-            return "own", choice.made.raw_scorer.name
+        if isinstance(choice.made, Reward):  # two of one name may score otherwise
+            scorer = choice.made.raw_scorer
+            return "own", str(id(getattr(scorer, "function", scorer)))
         if choice.undivided is None:
             return "own", text  # options may change what it says
         return "task", choice.undivided if self.task.scorer is None else "scorer"
@@ -531,13 +554,13 @@ class _Decisions:
         asked = self.asked
         flags = {k: leaf.flag for of in self.known for k, (_, leaf) in of.items()}
         env = self.env.text if self.env.file else task_name(self.env)
-        parts = [f"tokengym {'train' if asked.trains else 'compare'} --env {env}"]
-        parts.append(f"--reward{'' if asked.trains else 's'} {' '.join(self.rewards)}")
+        parts = [f"tokengym {'train' if asked.trains else 'compare'} --env {shlex.quote(env)}"]
+        parts.append(f"--reward{'' if asked.trains else 's'} {shlex.join(self.rewards)}")
         parts += [] if asked.trains else [f"--seeds {asked.seeds}"]
         if asked.compares:
-            parts.append(f"--agents {' '.join(asked.agents)}")
+            parts.append(f"--agents {shlex.join(asked.agents)}")
         elif asked.agents[0] != AGENT:
-            parts.append(f"--agent {asked.agents[0]}")
+            parts.append(f"--agent {shlex.quote(asked.agents[0])}")
         if asked.first_seed:
             parts.append(f"--{'' if asked.trains else 'first-'}seed {asked.first_seed}")
         for name, value in self.given.items():
@@ -552,6 +575,9 @@ def _refuse(name: str, value: Any, agent: Spec, known: Sequence[Mapping[str, Any
     own = ("env", "rewards", "agent", "agents", "seeds", "first_seed", "out", "jobs", "executor")
     words = [*own, "checkpoint_every", "retry_failed", "track", "console", "level", *known[0]]
     said = answer(name, words, value, is_option=False)
+    own_name = [k for k, (_, leaf) in known[0].items() if leaf.path[-1] == name]
+    if own_name and not said:  # as the learner itself calls it
+        raise TypeError(f"compare() has no argument {name!r}; write {own_name[0]}={value!r}")
     owners = [one for one in LEARNERS.names() if name in find_learner(one).default_values()]
     if owners:
         more = f"; {said}" if said else ""

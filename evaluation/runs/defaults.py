@@ -2,7 +2,7 @@
 
 A setting is, from the strongest: what was given, what the learner's name stands for, the bundle's,
 the task's, the learner's, and the default where it is declared. What nobody said of measuring
-follows from the budget: at most a third of all responses.
+follows from the budget: at most a third of all responses of two runs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -239,13 +239,13 @@ def amounts(
 ) -> EvaluationSettings:
     """Return settings of evaluation with what was left open chosen by the budget of a run.
 
-    Measuring takes at most a third of all responses, counted as if all were of full length. The
-    choice follows from one run's budget, not from how many runs there are, so that rewards and
-    seeds can be added, and comparisons that are made apart can be merged. Prompts are fewer before
-    reference samples are, of which 16 to each prompt are always drawn.
+    Measuring takes at most a third of all responses of two runs, counted as if all were of full
+    length. The choice follows from one run's budget, not from how many runs there are, so that
+    rewards and seeds can be added, and comparisons that are made apart can be merged. Prompts are
+    fewer before reference samples are, of which 16 to each prompt are always drawn.
     Evaluations are further apart only where the budget is too small for `FEWEST` prompts.
-    What is not None in ``given`` stays. A run that ``is_alone`` shares its reference samples with
-    no other.
+    What is not None in ``given`` stays. A run that ``is_alone``, to which none is added, shares its
+    reference samples with no other: the third is of its own.
 
     Example: two runs of 30 updates of 64 episodes; 2 * 11 * 48 + 16 * 48 = 1824 of 5664 responses.
         >>> found = amounts(EvaluationSettings(), TrainingSettings())
@@ -308,8 +308,13 @@ def in_words(
         share = count / (count + seeds * sum(known))
         takes = f"measuring takes {share:.0%} of all responses: "
     every = evaluation.every or EVERY
-    is_short = all(one.tokens is None and one.steps <= every for one in trainings)
-    when = "before and after training" if is_short else f"every {every} updates"
+    is_short = not evaluation.every_until and all(
+        one.tokens is None and one.steps <= every for one in trainings
+    )
+    if any(one.declaration.uses_credit for one in trainings):
+        when = "before and after training" if is_short else f"every {every} updates"
+    else:
+        when = "before training and after each pass or iteration"
     return (
         f"{takes}{evaluation.episodes} prompts {when}, and {evaluation.reference_samples} "
         "reference samples to each"

@@ -593,6 +593,11 @@ def report_curves(
     curves, settings = gather_curves([(one, None) for one in paths], how)
     about = {"source": settings.source}
     is_source = out is not None and any(one.resolve() == (out / CURVES).resolve() for one in paths)
+    if is_source and (len(paths) > 1 or how.score is not None):
+        raise ValueError(
+            f"the report of {f'{len(paths)} files' if len(paths) > 1 else repr(how.score)} cannot "
+            f"stand in {out}, whose {CURVES} is read: it has other curves; name another out"
+        )
     return write_results(
         out,
         on_axis(curves, settings.axis),

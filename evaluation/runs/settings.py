@@ -268,7 +268,7 @@ class EvaluationSettings:
     reference_samples: int | None = None
     """Responses of the untrained policy to each held-out prompt, a multiple of 16: for best-of-n
     and a lower bound of the optimum. They cost as many tokens as that many evaluations; 0 draws
-    none, and None up to 64, so that measuring takes a third of all responses at most."""
+    none, and None up to 64, so that measuring two runs takes a third of their responses at most."""
     every: int | None = field(default=None, metadata={"flag": "eval-every"})
     """Updates between two evaluations; the reference (step 0) and the end are always measured.
     None takes 3, or more where the budget is small."""
@@ -276,8 +276,8 @@ class EvaluationSettings:
     """Updates from the start that are all evaluated: a lead can arise in the first ones, which a
     coarse grid cuts short."""
     episodes: int | None = field(default=None, metadata={"flag": "eval-episodes"})
-    """Held-out prompts per evaluation. None takes up to 128, so that measuring takes a third of all
-    responses at most."""
+    """Held-out prompts per evaluation. None takes up to 128, so that measuring two runs takes a
+    third of their responses at most."""
     seed: int = field(default=20_240, metadata={"flag": "eval-seed"})
     """Seed of the prompts and of the sampling during evaluation."""
     stream: Stream = field(default="run", metadata={"flag": "eval-stream"})

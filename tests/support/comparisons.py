@@ -6,7 +6,7 @@ from tokengym.agents.learner import LEARNERS
 from tokengym.base.settings import explicit, field_paths, keywords_of
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.comparison import Comparison
-from tokengym.evaluation.runs.decide import decide
+from tokengym.evaluation.runs.decide import OF_LENGTH, decide
 from tokengym.evaluation.runs.defaults import options_of, training_settings
 from tokengym.evaluation.runs.settings import EvaluationSettings, TaskSettings, TrainingSettings
 
@@ -33,6 +33,8 @@ def comparison(
         for leaf in options_of(training.declaration).leaves():
             (value,) = (one.value for one in field_paths(training) if one.path == leaf.path)
             is_given = len(leaf.path) == 1 or value != defaults.get(leaf.path, object())
+            if leaf.path[-1] in OF_LENGTH and training.tokens is not None:
+                continue  # it has no effect
             if is_given and leaf.keywords[0] in known:
                 given[leaf.keywords[0]] = value
         asked |= {} if agents else {"agent": training.agent}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import stable_baselines3
 
-from tokengym.agents.learner import find_learner
+from tokengym.agents.learner import find_learner, own_columns
 from tokengym.agents.sb3 import HindsightReplayBuffer, HindsightRolloutBuffer
 from tokengym.envs import SettingsError
 
@@ -141,3 +141,9 @@ def test_an_agent_that_is_made_already_is_frozen(tmp_path, make_envs):
 
 def made() -> Any:
     return stable_baselines3.PPO("MlpPolicy", "CartPole-v1", device="cpu")
+
+
+def test_a_logged_figure_with_the_name_of_a_column_keeps_its_prefix():
+    """A count of tokens is an integer, and a learner's own figure of that name is none."""
+    logged = {"train/tokens": 31.4, "train/seed": 0.5, "train/mine": 7.0}
+    assert own_columns(logged) == {"train/tokens": 31.4, "train/seed": 0.5, "mine": 7.0}

@@ -159,6 +159,11 @@ def test_other_tools_words_get_one_line_with_what_to_write(typed, said, capsys, 
         (lambda envs: compare("MovieReview", seed=3), "write first_seed=3"),
         (lambda envs: compare("MovieReview", n_timesteps=9), "write tokens=9"),
         (lambda envs: compare("MovieReview", steps=9), "write updates=9"),
+        (
+            lambda envs: compare("MovieReview", agent="dpo", temperatures=(1.0,)),
+            "write sample_temp",
+        ),
+        (lambda envs: compare("MovieReview", agent="sft", num_train_epochs=2.0), "write epochs=2"),
     ],
 )
 def test_other_librarys_arguments_get_one_line_with_what_to_write(call, said):

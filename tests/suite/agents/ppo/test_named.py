@@ -21,6 +21,16 @@ def test_a_name_makes_what_the_word_of_the_command_trains(name):
     assert agent.settings.group_size == 8
 
 
+def test_a_subclass_of_a_name_is_refused_since_its_methods_would_not_be_called():
+    class Mine(tokengym.GRPO):
+        pass
+
+    with pytest.raises(TypeError, match=r"Mine is a subclass of GRPO.*PPO and pass advantage='gr"):
+        Mine("CausalLMPolicy", envs())
+    with pytest.raises(TypeError, match="Mine is a subclass of GRPO"):
+        Mine.load("folder")
+
+
 def test_an_agent_is_an_instance_of_the_names_whose_settings_it_has(tmp_path):
     grpo = tokengym.GRPO("CausalLMPolicy", envs(), seed=0)
     ppo = tokengym.PPO("CausalLMPolicy", envs(), seed=0)

@@ -33,6 +33,10 @@ def test_the_last_epoch_is_summarised_over_the_seeds_that_have_it():
     assert one["figures"] == {"loss": pytest.approx(0.3), "eval_loss": pytest.approx(0.5)}
 
 
+def test_a_learner_all_of_whose_runs_are_invalid_has_no_line():
+    assert learning_charts(LOGS, (), {"ppo": 0}) == []
+
+
 def test_training_and_held_out_data_are_two_lines_of_one_chart():
     (panel,) = learning_charts([*LOGS, Log(credit="ppo", seed=0, rows=[])], (), {"dpo": 1})
     assert panel["label"].title == "Loss"

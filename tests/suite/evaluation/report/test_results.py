@@ -156,6 +156,33 @@ def test_runs_that_have_not_ended_are_said(make_comparison, tmp_path):
     assert (whole["missing"], whole["groups"][0]["fewest_runs"]) == ([], 5)
 
 
+def test_a_report_of_other_curves_leaves_the_file_that_it_read_alone(tmp_path):
+    """Else the summary would stand beside curves that it is not of."""
+    lines = ["credit,seed,step,score,kl", *(f"{{}},0,{step},{step}.5,0.1" for step in (0, 1))]
+    files = [tmp_path / name / "curves.csv" for name in "ab"]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text("\n".join(lines).format(*[file.parent.name] * 2))
+    before = files[0].read_text()
+    with pytest.raises(ValueError, match=r"the report of 2 files cannot stand in .*whose curves"):
+        report_curves(files, tmp_path / "a")
+    with pytest.raises(ValueError, match="the report of 'kl' cannot stand in"):
+        report_curves(files[0], tmp_path / "a", CurveSettings(score="kl"))
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["curves.csv"]
+    assert files[0].read_text() == before
+
+
+def test_arms_of_which_none_has_both_measurements_have_no_frontier(tmp_path):
+    heads = {"a": "kl", "b": "gold_score"}
+    for name, measure in heads.items():
+        rows = [f"{name},{seed},{step},{step}.5,0.{step}" for seed in (0, 1) for step in (0, 1)]
+        (tmp_path / f"{name}.csv").write_text(
+            "\n".join([f"credit,seed,step,score,{measure}", *rows])
+        )
+    report_curves([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "out")
+    assert (tmp_path / "out" / "report.html").stat().st_size > 0
+
+
 def test_counts_of_nine_digits_are_kept(tmp_path):
     """A cell shows eight digits of another number: 100000019 would be read again as 100000020."""
     steps, file = [0, 100_000_019, 200_000_033], tmp_path / "log.csv"

@@ -1,4 +1,5 @@
 import pickle
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -6,9 +7,11 @@ from typing import Any
 import pytest
 
 from tests.support.comparisons import comparison
+from tests.support.rules import rule_of
 from tests.support.suite import of_suite
 from tokengym.agents.learner import LEARNERS
 from tokengym.agents.ppo.settings import PPOSettings
+from tokengym.base.errors import SettingsError
 from tokengym.base.files import read_hashed, write_hashed
 from tokengym.base.settings import changed
 from tokengym.envs import bundled
@@ -21,6 +24,7 @@ from tokengym.evaluation.runs.folder import check_folder, known_task
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.settings import EvaluationSettings, TaskSettings, TrainingSettings
 from tokengym.evaluation.runs.spec import RunSpec, run_folder, slug
+from tokengym.rewards import FunctionScorer, Reward
 
 RULES = """
 from tokengym.rewards import shares, token_credit
@@ -181,6 +185,52 @@ def test_a_reward_with_a_scorer_of_its_own_has_its_own_judge(tmp_path, rewards, 
     (tmp_path / "own.py").write_text(SCORERS)
     words = [word if word in ("sparse", "r3") else f"{tmp_path}/own.py:{word}" for word in rewards]
     assert config(rewards=words, task=TaskSettings(scorer=scorer)).reference.by_gold == by_gold
+
+
+def test_rewards_as_objects_have_one_judge_where_they_have_one_scorer():
+    """Of functions of one name two may score otherwise."""
+
+    def judge(sign):
+        return lambda prompt, response: sign * float(len(response))
+
+    one, other = judge(1), judge(-1)
+    rewards = [Reward(FunctionScorer(score), rule_of("sparse")) for score in (one, other)]
+    alike = [Reward(FunctionScorer(one), rule_of(rule)) for rule in ("sparse", "uniform")]
+    assert decide("MovieReview", rewards=rewards).reference.by_gold
+    assert not decide("MovieReview", rewards=alike).reference.by_gold
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"updates": 5, "tokens": 900}, "updates=5 has no effect beside tokens=900"),
+        ({"agent": "dpo", "epochs": 2.0, "tokens": 900}, r"epochs=2\.0 has no effect beside"),
+        ({"agents": ["ppo", "dpo"], "updates": 5, "tokens": 900}, "updates=5 has no effect beside"),
+        ({"agent": "dpo", "eval_every": 5}, "eval_every has no effect on dpo"),
+        ({"agent": "sft", "eval_every_until": 5}, "eval_every_until has no effect on sft"),
+    ],
+)
+def test_a_length_or_an_evaluation_without_effect_is_refused(given, said):
+    with pytest.raises(SettingsError, match=said):
+        decide("MovieReview", rewards=["sparse"], **given)
+
+
+def test_when_is_said_as_it_is_done():
+    for given, when in (
+        ({"agent": "dpo"}, "before training and after each pass or iteration"),
+        ({"updates": 30, "eval_every": 50, "eval_every_until": 5}, "every 50 updates"),
+        ({"updates": 30, "eval_every": 50}, "before and after training"),
+    ):
+        made = decide("MovieReview", rewards=["sparse"], seeds=1, **given)
+        assert f" prompts {when}, and " in made.said[-1]
+
+
+def test_a_command_holds_places_with_spaces(tmp_path):
+    (tmp_path / "my rules").mkdir()
+    (tmp_path / "my rules" / "own.py").write_text(RULES)
+    word = f"{tmp_path}/my rules/own.py:blind"
+    command = decide("MovieReview", rewards=[word]).reference.command
+    assert shlex.split(command)[shlex.split(command).index("--rewards") + 1] == word
 
 
 @pytest.mark.parametrize(
@@ -417,8 +467,8 @@ def test_controls_are_known_by_their_rules(tmp_path):
         (30, 64, ("sparse", "abc"), 1, (3, 48, 16, "32%")),
         # The choice is that of 2 runs; 15 of them are 48 * (15 * 11 + 16) = 8688 of 37488.
         (30, 64, ("sparse", "abc", "uniform"), 5, (3, 48, 16, "23%")),
-        # Alone: 32 * (11 + 16) = 864 of 2784.
-        (30, 64, ("sparse",), 1, (3, 32, 16, "31%")),
+        # One run is measured as if another joined it: 48 * (11 + 16) = 1296 of 3216.
+        (30, 64, ("sparse",), 1, (3, 48, 16, "40%")),
         # 2 * 6400 / 2 = 6400 allow for 128 * (2 * 15 + 16) = 5888; 32 samples would be 7936.
         (40, 160, ("sparse", "abc"), 1, (3, 128, 16, "32%")),
         # 2 runs of 256 responses allow for 256 measurements. Both ends alone, by the fewest prompts

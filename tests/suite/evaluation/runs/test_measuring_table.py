@@ -133,8 +133,13 @@ def test_the_error_of_a_figure_is_that_of_one_number_per_prompt():
     assert curve.between(5.0, 20.0).error("score", "auc") is None  # interpolated: no responses
 
 
-def test_what_measuring_adds_is_said_of_each_figure():
-    """Where every prompt has the same lead, the difference has no error of measuring."""
+@pytest.mark.parametrize(("own_prompts", "share"), [(True, 5.0**-0.5), (False, 1.0)])
+def test_what_measuring_adds_is_said_of_each_figure(own_prompts, share):
+    """Where every prompt has the same lead, the difference has no error of measuring.
+
+    Prompts that five seeds have alike leave the error of one.
+    """
+    settings = SummarySettings(own_prompts=own_prompts)
     prompts, steps = np.arange(4.0), np.arange(3.0)
     curves = []
     for seed in range(5):
@@ -149,15 +154,15 @@ def test_what_measuring_adds_is_said_of_each_figure():
                     seed=seed,
                 )
             )
-    (group,) = summarize(curves)["groups"]
+    (group,) = summarize(curves, settings)["groups"]
     of_arm = group["rewards"]["abc"]["measuring"]["score"]
-    expected = prompts.std(ddof=1) / 2.0 / 5.0**0.5
+    expected = prompts.std(ddof=1) / 2.0 * share
     assert of_arm == pytest.approx({"final": expected, "auc": expected})
     assert group["rewards"]["abc"]["versus_baseline"]["measuring"]["score"]["auc"] < 1e-12
     place = [title for title, _, _ in columns(group)].index("Score at the end")
     shown = {name: row[place]["error"] for name, row in cells(group).items()}
     assert shown == dict.fromkeys(("sparse", "abc"), f"\u00b1 {number(expected)}")
-    page = render_report(summarize(curves), curves)
+    page = render_report(summarize(curves, settings), curves)
     assert page.count(f'<small class="error">\u00b1 {number(expected)}</small>') >= 4
     for curve in curves:
         curve.responses["score"][:] = np.nan
