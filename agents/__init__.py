@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tokengym.agents.policy.sampling import likeliest as likeliest
     from tokengym.agents.policy.sampling import shape_logits as shape_logits
     from tokengym.agents.policy.sequences import Sequences as Sequences
+    from tokengym.agents.policy.settings import EpisodicSettings as EpisodicSettings
     from tokengym.agents.policy.settings import Precision as Precision
     from tokengym.agents.policy.streams import noting_reads as noting_reads
     from tokengym.agents.ppo.named import GRPO as GRPO

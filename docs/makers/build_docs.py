@@ -246,8 +246,9 @@ def command_line() -> str:
         _NOTICE,
         "# Command line",
         "`tokengym COMMAND --help` shows the options that most need, for the task and the learner "
-        "that are named, and `--help-all` all of them. The pages have all, with the defaults of "
-        "MovieReview and PPO. What is marked (lab) comes with `pip install ./lab`.",
+        "that are named, and `--help-all` all of them. The pages have those of PPO, with the "
+        "defaults of MovieReview; `tokengym train dpo --help-all` has another learner's. What is "
+        "marked (lab) comes with `pip install ./lab`.",
         "What is wrong with a command is said in one line; `TOKENGYM_TRACEBACK=1 tokengym ...` "
         "shows the traceback. The exit status is 0, or 1 for a fault of the program and for runs "
         "that failed, 2 for a mistake in the input, and 130 after Ctrl-C.",

@@ -44,12 +44,11 @@ def replay(
     on the same responses.
 
     For example:
-      tokengym replay --episodes runs/x --rewards sparse abc-signed red scar attribution
+      tokengym replay --episodes runs/x --rewards sparse abc-signed red scar gradient
       tokengym replay --env MovieReview --num-episodes 64 --seed 0      the bundled policy's
       tokengym replay --agent runs/one/agent --rewards abc abc-signed   those of a trained one
       tokengym replay --env Forks --truth forks:k=32                    held to executed forks
-      tokengym replay --episodes rollouts.jsonl --tokenizer path/to/policy \
-          --rewards verifier.py:old verifier.py:new                     two verifiers, one set
+      tokengym replay --episodes x.jsonl --tokenizer policy --rewards v.py:old v.py:new
 
     Args:
         episodes: A folder that tokengym compare or train wrote, a file of agents.EpisodeLog, or

@@ -27,7 +27,7 @@ FORKS = Task(
     rewards=(
         "The score is the verifier's verdict, 1 or 0, under every reward but those of R3. By "
         "default the last token earns all of it (`sparse`). Rewards that ask a reward model "
-        "which tokens count (`abc`, `abc-signed`, `red`, `attribution`) ask the bundled one, "
+        "which tokens count (`abc`, `abc-signed`, `red`, `gradient`) ask the bundled one, "
         "which learned the chance of success at every token: they redistribute the verdict by "
         "its account, and `score_parts` holds its own value. `scar` and "
         "`red:prefixes=each` ask the verifier itself, for which an unfinished response is "

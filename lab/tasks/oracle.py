@@ -27,7 +27,7 @@ ORACLE = Task(
         "The score is the exact one, `tokengym.lab.envs.oracle.score` of the words by the "
         "rules that hold, under every reward. By default the last token earns all of it "
         "(`sparse`). Rewards that ask a reward model which tokens count (`abc`, "
-        "`abc-signed`, `red`, `attribution`) ask the bundled one, which learnt that score: "
+        "`abc-signed`, `red`, `gradient`) ask the bundled one, which learnt that score: "
         "they redistribute the exact score by its learnt account, `score_parts` holds its "
         "own value, and what RED's increments leave of the score goes to the last token. "
         "`red:prefixes=each` and `scar` ask the exact score itself. "
