@@ -125,20 +125,16 @@ def _episode(record: Record, tokenizer: "PreTrainedTokenizerBase") -> Episode:
     for name, values in per_token.items():
         if values is not None and len(values) != size:
             raise ValueError(f"{len(values)} {name} for {size} response tokens")
-    start = next((at for at, own in enumerate(written or [1]) if own), None)
+    start = next((at for at, own in enumerate([1] if written is None else written) if own), None)
     if start is None:
         raise ValueError("the mask says that the policy wrote none of its tokens")
     if start:  # a response begins with the policy's first token
         lead, response_ids = response_ids[:start], response_ids[start:]
-        prompt, response = (
-            prompt + _added(tokenizer, prompt_ids, lead),
-            _text(tokenizer, response_ids),
-        )
-        prompt_ids = [*prompt_ids, *lead]
-    written, log_probs, paid = (
-        None if values is None else values[start:] for values in (written, record.log_probs, paid)
-    )
-    token_rewards = _floats(paid)
+        prompt += _added(tokenizer, prompt_ids, lead)
+        prompt_ids, response = [*prompt_ids, *lead], _text(tokenizer, response_ids)
+    written = None if written is None else written[start:]
+    log_probs = None if record.log_probs is None else record.log_probs[start:]
+    token_rewards = _floats(None if paid is None else paid[start:])
     if token_rewards is not None and not np.isfinite(token_rewards).all():
         token = int(np.flatnonzero(~np.isfinite(token_rewards))[0])
         raise ValueError(f"the reward of response token {start + token} is no finite number")

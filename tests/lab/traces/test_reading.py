@@ -227,6 +227,7 @@ def test_a_response_begins_with_the_policys_first_token(tmp_path: Path) -> None:
     assert (episode.prompt, episode.response) == ("i saw a film", "a dull film")
     assert episode.prompt_ids == (*PROMPT, *REPLY)
     assert (episode.response_ids, episode.written) == ((*ANSWER,), None)
+    assert episode.token_rewards is not None
     assert episode.token_rewards.tolist() == [0.0, 1.0, 2.0]
     assert "the policy wrote none of its tokens" in reason
 
