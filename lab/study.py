@@ -41,7 +41,7 @@ from tokengym.lab.protocol import (
     net_area,
     next_rate,
 )
-from tokengym.lab.tables import Speed, fill, grouped, mean, page_wide, paired
+from tokengym.lab.tables import Speed, fill, grouped, mean, page_wide, paired, speed_of
 
 Work = TypeVar("Work")
 Round = tuple[Sequence["Cell"], Sequence[int]]
@@ -196,7 +196,7 @@ class Runs:
 
     def rate(self, cell: Cell) -> float:
         """Return the rate that was the best of a cell's sweep."""
-        reached = self.sweeps[self._tuned_as(cell)]
+        reached = self._sweep(cell)
         return max(reached, key=lambda rate: reached[rate])
 
     def areas(self, cell: Cell, *, at_end: bool = False) -> dict[int, float]:
@@ -252,20 +252,27 @@ class Runs:
         share = SHARES.index(FASTER_AT)
         one, two = self.steps(cell, start, goal), self.steps(other, start, goal)
         seeds = sorted(one.keys() & two.keys())
-        last, of_other = (
+        last, others_last = (
             {seed: points[-1]["step"] for seed, points in self.runs.get(each, {}).items()}
             for each in (cell, other)
         )
-        if len(seeds) < 2 or any(two[seed][share] >= of_other[seed] for seed in seeds):
+        if len(seeds) < 2 or any(two[seed][share] >= others_last[seed] for seed in seeds):
             return None
-        logs = [np.log(two[seed][share] / one[seed][share]) for seed in seeds]
-        middle, low, high, _ = (float(np.exp(value)) for value in student_interval(logs))
-        return Speed(middle, low, high, any(one[seed][share] >= last[seed] for seed in seeds))
+        steps, of_other = ([of[seed][share] for seed in seeds] for of in (one, two))
+        speed = speed_of(steps, of_other, [last[seed] for seed in seeds])
+        return speed._replace(at_least=False)  # the other came there, in runs that may be longer
 
     def chosen(self, cells: Iterable[Cell]) -> Cell | None:
         """Return the cell that did best on the spare seed, of those with runs; None of none."""
         tried = [cell for cell in cells if len(self.areas(cell)) > 1]
-        return max(tried, key=lambda cell: max(self.sweeps[cell].values()), default=None)
+        return max(tried, key=lambda cell: max(self._sweep(cell).values()), default=None)
+
+    def _sweep(self, cell: Cell) -> dict[float, float]:
+        """Return what the rates of a cell's sweep have reached."""
+        tuned = self._tuned_as(cell)
+        if tuned not in self.sweeps:
+            raise ValueError(f"no sweep chooses the rate of {cell!r}; run that of {tuned!r}")
+        return self.sweeps[tuned]
 
 
 @dataclass(frozen=True)

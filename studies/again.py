@@ -233,7 +233,7 @@ def outside_table(docs: Path, out: Path, words: Sequence[str]) -> list[str]:
     return [
         f"the cosine of {' '.join(map(str, key))} is {now}, published {published[key]}"
         for key, now in again.items()
-        if abs(now - published[key]) > 1e-4
+        if not abs(now - published[key]) <= 1e-4  # a NaN is none either
     ]
 
 
@@ -323,7 +323,8 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return found + [
         f"{name} was {old[name]:.6g} and is {new.get(name)}"
         for name in old
-        if name not in new or abs(new[name] - old[name]) > CLOSE * max(abs(old[name]), 0.1)
+        if name not in new
+        or not abs(new[name] - old[name]) <= CLOSE * max(abs(old[name]), 0.1)  # nor is NaN close
     ]
 
 

@@ -90,7 +90,8 @@ Rules = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")]
 Rows = Sequence[Mapping[str, Any]]
 
 
-WEIGHTS = ("constant", "entropy", "position", "random")
+WEIGHTS = ("constant", "entropy", "position")
+"""Those that draw nothing: `random` has the expected gradient of `constant`, and more noise."""
 PROPORTIONAL = "in proportion to entropy"
 
 

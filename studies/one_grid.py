@@ -25,11 +25,18 @@ from tokengym.evaluation.statistics import (
     FASTER_AT,
     SHARES,
     steps_to_shares,
-    student_interval,
 )
 from tokengym.lab.protocol import GRID, LEARNER, chosen_on_others, curve_of, net_area, way
 from tokengym.lab.study import NET, Cell, Published, Round, Row, Runs, Study, read_rows, single_run
-from tokengym.lab.tables import NONE, Speed, markdown_table, mean, times_as_fast
+from tokengym.lab.tables import (
+    NONE,
+    Speed,
+    bound_of,
+    markdown_table,
+    mean,
+    speed_of,
+    times_as_fast,
+)
 
 ARMS: dict[str, dict[str, str]] = {
     "sparse": {"rule": "sparse"},
@@ -289,8 +296,7 @@ def times(
         )
         for of in (own, base)
     )
-    middle, low, high, _ = (float(np.exp(value)) for value in student_interval(np.log(other / one)))
-    return Speed(middle, low, high, bool((one >= UPDATES).any()))
+    return speed_of(one, other, UPDATES)
 
 
 def four_ways(
@@ -332,7 +338,7 @@ def chosen_cells(
 
 def said(speeds: Sequence[Speed]) -> str | None:
     """Return the range of speeds, least to most; None unless every interval leaves out 1."""
-    survives = all(at.low > 1 for at in speeds) or all(at.high < 1 for at in speeds)
+    survives = all(at.is_faster for at in speeds) or all(at.is_slower for at in speeds)
     return span_of(speeds) if survives else None
 
 
@@ -352,17 +358,14 @@ def chosen_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
             speeds = four_ways(runs, name, length, at, seeds)
             line = [str(length), title(name), *map(times_as_fast, speeds), said(speeds) or NONE]
             every = {
-                cell: times(runs, [cell] * len(seeds), [other] * len(seeds), at, seeds).times
+                cell: times(runs, [cell] * len(seeds), [other] * len(seeds), at, seeds)
                 for cell, other in zip(own, base[1], strict=True)
             }
-            late = {
-                cell: any(steps_of(runs.runs[other][seed], at) >= UPDATES for seed in seeds)
-                for cell, other in zip(own, base[1], strict=True)
-            }
-            ends = (pick(every, key=lambda cell: every[cell]) for pick in (min, max))
+            known = [cell for cell, speed in every.items() if speed.is_known]
+            ends = (pick(known, key=lambda cell: every[cell].times) for pick in (min, max))
             line.append(
                 " to ".join(
-                    f"{'at least ' * late[cell]}{number(every[cell])} "
+                    f"{bound_of(every[cell])}{number(every[cell].times)} "
                     f"({cell.gae_lambda}, {cell.learning_rate:g})"
                     for cell in ends
                 )
@@ -393,7 +396,7 @@ def answer_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
         line = [title(name), title(base)]
         for length, seeds in lengths.items():
             speeds = four_ways(runs, name, length, by_length[length], seeds, base)
-            above = sum(at.low > 1 for at in speeds)
+            above = sum(at.is_faster for at in speeds)
             line.append(f"{span_of(speeds)}; {above} of {len(speeds)}")
         lines.append(line)
     head = ["arm", "against", *(f"{length} tokens" for length in lengths)]

@@ -27,6 +27,7 @@ import importlib.util
 import inspect
 import math
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -1716,6 +1717,19 @@ DRAWN_SIZE, BLOCKS, ERRORS = 64, 20, 6.0
 remembers is not independent from batch to batch; and standard errors of an interval."""
 
 
+def _drawn_gains(estimator: Adapted, decisions: Decisions, rows: Tensor, batch: Any) -> Tensor:
+    """Return the answer to one batch; 0 of equal scores that the function refuses."""
+    try:
+        return estimator.estimate(batch)
+    except AuditError:
+        raise
+    except Exception as error:
+        if not _has_equal_group(decisions.whole.take(rows)):
+            refusal = f"{type(error).__name__}: {error}"
+            raise AuditError(f"{estimator.name} raised {refusal}") from error
+    return torch.zeros(len(rows), decisions.ids.shape[1], dtype=torch.float64)
+
+
 def read_drawn(case: Case, decisions: Decisions, estimator: Adapted, draws: int) -> Reading:
     """Return the verdict of batches that are drawn one after another, each with its interval.
 
@@ -1732,7 +1746,9 @@ def read_drawn(case: Case, decisions: Decisions, estimator: Adapted, draws: int)
         rows.append(drawn.view(draws, count))
     members = torch.cat(rows, 1)
     each = decisions.whole.take(members).apart()
-    gains = torch.stack([estimator.estimate(batch) for batch in each])
+    gains = torch.stack(
+        [_drawn_gains(estimator, decisions, *one) for one in zip(members, each, strict=True)]
+    )
     own, push = _batch_gradients(decisions, members, gains, DRAWN_SIZE, case.sizes)
     exact = (decisions.to_go - decisions.values)[members]  # whose luck is known, and is taken off
     luck = _batch_gradients(decisions, members, exact, DRAWN_SIZE, case.sizes)[0]
@@ -2729,8 +2745,9 @@ def load_function(subject: str) -> Function:
     """
     file, _, function = subject.replace("::", ":").rpartition(":")
     path = FilePath(file).resolve()
-    known = [name for name in (path.stem, f"audited_{path.stem}") if _is_free(name, path)]
-    spec = importlib.util.spec_from_file_location(known[0], path) if path.is_file() else None
+    names = (path.stem, f"audited_{path.stem}", f"audited_{zlib.crc32(bytes(path)):08x}")
+    known = next(name for name in names if _is_free(name, path))
+    spec = importlib.util.spec_from_file_location(known, path) if path.is_file() else None
     if spec is None or spec.loader is None:
         raise AuditError(
             f"name FILE.py:FUNCTION, got {subject!r}; there is no Python file {file!r}"

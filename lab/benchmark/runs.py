@@ -4,6 +4,7 @@ import hashlib
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -315,10 +316,13 @@ class Bench:
         file = self.out / PACE_FILE
         known: dict[str, dict[str, float]] = read_json(file) if file.exists() else {}
         if setting.name not in known.get(self.key(rule), {}):
-            run = self.cells(setting, rule)[0]
-            short, longer = (self._seconds(setting, rule, run, n) for n in PACE_UPDATES)
-            update = max(longer - short, 0.0) / (PACE_UPDATES[1] - PACE_UPDATES[0])
-            spent = short + update * (self.definition.updates - PACE_UPDATES[0])
+            spent = 0.0  # of cells that all diverge at once
+            for run in self.cells(setting, rule):
+                with suppress(NonFiniteError):
+                    short, longer = (self._seconds(setting, rule, run, n) for n in PACE_UPDATES)
+                    update = max(longer - short, 0.0) / (PACE_UPDATES[1] - PACE_UPDATES[0])
+                    spent = short + update * (self.definition.updates - PACE_UPDATES[0])
+                    break
             known.setdefault(self.key(rule), {})[setting.name] = round(spent, 1)
             write_json(file, known)
         return known[self.key(rule)][setting.name]
@@ -372,7 +376,7 @@ class Bench:
         return leads_of(arm, baseline, goal - start, price=self.definition.price)
 
     def seconds(self, setting: Setting, subject: str) -> float:
-        """Return the mean CPU seconds of a subject's runs in a setting that is done."""
+        """Return the mean CPU seconds of a subject's runs of the first seed, the setting done."""
         runs = [
             run
             for cell in self.cells(setting, subject)

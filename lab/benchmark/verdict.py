@@ -261,5 +261,5 @@ def in_words(
     text = "not shown beyond these tasks"
     if p_value < CLEAR:
         side = "ahead" if mean > 0 else "behind"
-        text += f"; on these {len(net_by_task)} tasks alone {side} in score - c KL"
+        text += f"; on these {len(net_by_task)} tasks alone {side} in score - c KL, uncorrected"
     return f"{text}{missing}"

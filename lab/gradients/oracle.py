@@ -1,6 +1,6 @@
 """The gradient check of a credit rule and an advantage estimator, on a small Oracle.
 
-Three words and three tokens make 39 responses (27 without EOS): few enough to enumerate every group
+Three words and three tokens make 40 responses (27 without EOS): few enough to enumerate every group
 of four. Scores are the rule's own, and the true gradient is that of their expectation. Batches are
 taken to be large: whitening scales by the policy's own mean and deviation, and a mean over the
 tokens of a batch divides by the expected length.
@@ -45,6 +45,8 @@ from tokengym.rewards import Reward
 SMALL_WORDS = ("film", "good", "not")
 HORIZON = 3
 GROUP_SIZE = 4
+LARGE = 2**16
+"""Responses of a large batch."""
 SAMPLES = 100_000
 """Groups drawn where there are too many to enumerate."""
 
@@ -218,8 +220,8 @@ def gradient_of(
 ) -> GradientCheck:
     """Return an estimator's expected gradient under a rule, beside the true one.
 
-    An estimator that needs no groups must take each response by itself; whitening is left to its
-    declaration.
+    An estimator that needs no groups and reads other rows gets a large batch of the policy's;
+    whitening is left to its declaration.
 
     Args:
         small: The task.
@@ -256,7 +258,10 @@ def gradient_of(
             values = torch.zeros_like(rewards)
             if critic:
                 values = values_to_come(probs, responses, losses.rewards_to_go(rewards, mask))
-        given = advantages(rewards, mask, scores, values)
+        rows = torch.arange(len(mask)) if estimator.by_row else _large_batch(chances)
+        first = torch.searchsorted(rows, torch.arange(len(mask)))
+        told = None if values is None else values[rows]
+        given = advantages(rewards[rows], mask[rows], scores[rows], told)[first]
         if estimator.whitens:
             given = _whitened(given, mask, chances)
 
@@ -273,6 +278,15 @@ def gradient_of(
     )
 
 
+def _large_batch(chances: Tensor) -> Tensor:
+    """Return the numbers of a batch's responses, rising: each as often as it is likely, or once.
+
+    What reads a whole batch sees the policy's own means there.
+    """
+    counts = (chances * LARGE).round().long().clamp(min=1)
+    return torch.arange(len(chances)).repeat_interleave(counts)
+
+
 def weights_of(small: SmallOracle, probs: Tensor, weight: str) -> Tensor:
     """Return the weights that a name gives to every response, (responses, time).
 
@@ -286,7 +300,6 @@ def weights_of(small: SmallOracle, probs: Tensor, weight: str) -> Tensor:
     given = {
         "token_rewards": torch.zeros(mask.shape, dtype=probs.dtype),
         "advantages": mask.to(probs.dtype),
-        "generator": torch.Generator().manual_seed(0),
         **small.figures(probs),
     }
     missing = sorted({*found.reads} - OF_MASK - given.keys())

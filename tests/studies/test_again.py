@@ -70,6 +70,11 @@ def test_a_learner_that_learns_otherwise_is_seen(figure: float, is_seen: bool) -
     assert bool(again.changes(resting(), now)) == is_seen
 
 
+def test_a_figure_that_is_no_number_is_seen() -> None:
+    now = resting(figures={"score, update 2": float("nan")})
+    assert again.changes(resting(), now) == ["score, update 2 was 2 and is nan"]
+
+
 def test_a_figure_that_is_gone_is_seen() -> None:
     now = {**resting(), "figures": {}}
     assert again.changes(resting(), now) == ["score, update 2 was 2 and is None"]

@@ -113,6 +113,15 @@ def test_a_factor_over_runs_that_never_arrive_is_at_least_that() -> None:
     assert "| 1.00 (0.5, 0.001) to at least 3.00 (0.5, 0.0003) | 5 |" in line
 
 
+def test_a_factor_of_arms_that_both_never_arrive_is_unknown() -> None:
+    def rise(cell: Cell, seed: int) -> float:
+        return 0.05 if cell.learning_rate == 3e-4 else 0.3
+
+    table = one_grid.chosen_table(runs_of(rise), {24: AT})
+    (line,) = (line for line in table.splitlines() if line.startswith("| 24 | `abc-signed`"))
+    assert "| 1.00 (0.5, 0.001) to 1.00 (0.5, 0.001) | 5 |" in line
+
+
 def test_a_cell_is_chosen_on_the_other_seeds_alone() -> None:
     """The cell that is best on its own seed alone is not taken there."""
     first, second = one_grid.cells(24, "sparse")[:2]

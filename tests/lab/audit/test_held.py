@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor
 from tests.lab.audit.forty import go, others
 from tokengym.lab.audit import AuditError, check_estimator
 from tokengym.lab.audit import tokengym_audit as names
-from tokengym.lab.audit.tokengym_audit import _who_moves, adapt
+from tokengym.lab.audit.tokengym_audit import _who_moves, adapt, load_function
 
 
 def same(group_ids: Tensor) -> Tensor:
@@ -376,6 +377,22 @@ def test_what_is_drawn_where_nothing_is_to_be_gained_has_its_own_figure() -> Non
     assert "favours the longer response" in same.says
     assert ": 22." in same.says
     assert "of a push in 40 batches of G = 64 (limit 4.0%)" in same.says
+
+
+def test_what_a_function_raises_in_a_drawn_batch_is_an_error_of_the_audit() -> None:
+    def failing(scores: Tensor) -> Tensor:
+        raise ValueError("no reward")
+
+    with pytest.raises(AuditError, match="failing raised ValueError: no reward"):
+        check_estimator(failing, checks=("length",), draws=20)
+
+
+def test_files_of_one_name_are_modules_of_their_own(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "adv.py").write_text(f"def f(scores):\n    return {number}\n")
+    found = [load_function(f"{tmp_path / str(number)}/adv.py:f") for number in (0, 1, 2, 0)]
+    assert [function(None) for function in found] == [0, 1, 2, 0]
 
 
 def test_draws_that_decide_nothing_say_how_many_may() -> None:

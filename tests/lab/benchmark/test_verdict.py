@@ -121,7 +121,7 @@ def test_the_verdict_says_what_holds_on_these_tasks_alone_and_what_is_not_known(
     assert said([4.0, 5.0, 6.0, 5.0]) == "ahead"
     assert said([-4.0, -5.0, -6.0, -5.0]) == "behind"
     assert said([9.0, -3.0, -2.0, 1.0]) == (
-        "not shown beyond these tasks; on these 4 tasks alone ahead in score - c KL"
+        "not shown beyond these tasks; on these 4 tasks alone ahead in score - c KL, uncorrected"
     )
     assert said([0.1, -0.1, 0.2, -0.2]) == "not shown beyond these tasks"
     assert said([4.0, 5.0, 6.0, 5.0], ("IMDb-24", "SST-2-16")) == (

@@ -16,6 +16,7 @@ from tokengym.lab.gradients.oracle import (
     gradient_of,
     policies_along,
     rule_of,
+    weights_of,
 )
 from tokengym.rewards import Reward, Rule, shares, token_credit
 
@@ -135,6 +136,33 @@ def test_a_file_of_ones_own(small, tmp_path):
     with pytest.raises(SettingsError, match="function of named inputs, got 3"):
         find_estimator(f"{file}:Other")
     assert {"loo", "grpo", "prime"} <= set(estimator_names())
+
+
+def test_what_reads_a_batch_gets_the_policys_own_means(small, tmp_path):
+    """Not those of responses that are all alike likely."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from tokengym import token_credit\n"
+        "@token_credit(by_row=False)\n"
+        "def in_units_of_the_mean(token_rewards, response_mask):\n"
+        "    return token_rewards * response_mask.sum() / token_rewards.sum()\n"
+        "def as_paid(token_rewards, response_mask):\n"
+        "    return 1.0 * token_rewards\n"
+    )
+    probs, mask = policy(small), small.responses.mask
+    rewards, scores = small.rewarded(rule_of("sparse"))
+    rewards, scores = rewards + mask, scores + mask.sum(1)  # so that no mean is near 0
+    chances = response_probs(probs, small.responses)[:, None] * mask
+    found = gradient_of(small, probs, rewards, scores, f"{file}:in_units_of_the_mean")
+    paid = gradient_of(small, probs, rewards, scores, f"{file}:as_paid")
+    mean, alike = (float((rewards * of).sum() / of.sum()) for of in (chances, 1.0 * mask))
+    assert found.scale == pytest.approx(paid.scale / mean, rel=1e-3)
+    assert abs(mean / alike - 1.0) > 0.02
+
+
+def test_weights_that_are_drawn_are_not_enumerated(small):
+    with pytest.raises(SettingsError, match="'random' reads generator"):
+        weights_of(small, policy(small), "random")
 
 
 def test_a_rule_reads_what_the_enumerated_policy_knows(small, fixed):
