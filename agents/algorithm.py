@@ -274,6 +274,8 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         self.decided -= others.keys()
         if "learning_rate" in others:
             self._setup_lr_schedule()
+        if None in others.values():
+            self.decide_settings()
 
     # --- the loop over updates --------------------------------------------------------------------
 
@@ -649,6 +651,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         """
         _check_counts(seed=(seed, 0))
         if seed is not None:
+            self.seed = seed
             self._seed_streams(self._stream_seeds(seed))
             self._seed_environment(seed)
             if self._round_start is not None:  # or a checkpoint would go on with the old stream
@@ -689,6 +692,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         except AssertionError as error:
             raise SettingsError(f"{' '.join(str(error).split())}; make it as it was") from None
         self.rounds = as_rounds(self.env)
+        self._round_start = None  # of the other environment
         self.note_reward(self.learned_from)
         self.decide_settings()
 

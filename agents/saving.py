@@ -190,13 +190,17 @@ def load_checkpoint(
             record["policy"], envs, policy_kwargs=policy_kwargs, device=device, **settings
         )
         of_critic = [name for name in ("value_network", "advantage") if name in changes]
-        _restore_training(agent, folder, of_critic)
+        _restore_training(agent, folder, of_critic, same_optimizer="optimizer_class" not in changes)
         agent.decided |= decided
         learned_from = _note(folder, REWARD, str)
         agent.note_reward(None if learned_from is None else printable(learned_from))
         for name in COUNTERS:
             setattr(agent, name, record["counters"][name])
-        if env is not None and (state := record["environment_state"]) is not None:
+        seed = changes.get("seed")
+        if seed is not None:  # what follows is another continuation
+            agent.set_random_seed(seed)
+        state = record["environment_state"]
+        if env is not None and state is not None and seed is None:
             state = processes.own_state(state, envs.num_envs)
             restore_environment(envs, state)
             envs.unwrapped._reset_seeds()  # or the constructor's seed would start the prompts again
@@ -544,10 +548,16 @@ def restore_adapters(policy: "CausalLMPolicy", folder: Path) -> None:
             load_adapters(policy.language_model.adapters, folder / ADAPTER)
 
 
-def _restore_training(agent: Any, folder: Path, changed: list[str]) -> None:
+def _restore_training(
+    agent: Any, folder: Path, changed: list[str], *, same_optimizer: bool
+) -> None:
     """Put value head and network, adapters, optimiser and random generators back.
 
-    ``changed`` are settings that decide on the critic and were given to `load`.
+    Args:
+        agent: The agent.
+        folder: That of its files.
+        changed: Settings that decide on the critic and were given to `load`.
+        same_optimizer: Whether the optimiser is of the class whose state was saved.
     """
     policy = agent.policy
     of_critic = {} if policy.critic is None else policy.critic.own_parameters()
@@ -574,7 +584,10 @@ def _restore_training(agent: Any, folder: Path, changed: list[str]) -> None:
         state = {number: kept for number, kept in state.items() if number < count}
     with _reading(folder / TRAINING):
         groups = policy.optimizer.state_dict()["param_groups"]
-        policy.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        if same_optimizer:
+            policy.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        else:
+            logger.warning("another optimizer_class begins anew: the saved state is not its own")
         for role, model in policy.auxiliary_models.items():
             names = model.model.state_dict()
             model.model.load_state_dict({name: tensors[f"{role}.{name}"] for name in names})

@@ -25,7 +25,7 @@ from tokengym.agents.fast.lora import has_plain_lora, merged_weight
 from tokengym.agents.fast.products import MULTIPLES, has_onednn, packed_map
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.settings import Products
-from tokengym.agents.policy.streams import READ_NOTES
+from tokengym.agents.policy.streams import READ_NOTES, last_position
 from tokengym.base.settings import check_memory
 
 Map = Callable[[Tensor], Tensor]
@@ -105,7 +105,7 @@ class GPT2Stream:
         self._layers: list[Any] = [Layer(block, language_model.products) for block in trunk.h]
         self._num_heads: int = trunk.config.num_attention_heads
         self._num_keys, self._width = self._num_heads, self._words.shape[1] // self._num_heads
-        self._capacity = capacity
+        self._capacity, self._last = capacity, last_position(language_model, capacity)
         self._head = head_map(language_model)
 
     def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -159,7 +159,7 @@ class GPT2Stream:
         rows, alive = len(self._positions), self._alive
         if alive is not None:  # dead rows read token 0
             tokens = tokens.new_zeros(rows).index_put((alive,), tokens)
-        self._positions = self._positions + 1
+        self._positions = (self._positions + 1).clamp(max=self._last)
         if self._ends is None:  # no replies came between: all rows write to one column
             self._column += 1
         else:

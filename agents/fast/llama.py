@@ -24,6 +24,7 @@ from tokengym.agents.fast.gpt2 import GPT2Stream, Map, has_gpt2_shape, head_map,
 from tokengym.agents.fast.lora import factors_of, has_plain_lora
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.settings import Products
+from tokengym.agents.policy.streams import last_position
 
 ROTATIONS = ("default", "linear", "llama3", "yarn")
 """Kinds of rotary positions whose tables do not depend on the length of a text."""
@@ -79,7 +80,7 @@ class LlamaStream(GPT2Stream):
         self._width, self._scale = attention.head_dim, attention.scaling
         self._num_heads = trunk.config.num_attention_heads
         self._num_keys = trunk.config.num_key_value_heads
-        self._capacity = capacity
+        self._capacity, self._last = capacity, last_position(language_model, capacity)
         places = torch.arange(capacity)[None]
         cos, sin = (table[0].float() for table in trunk.rotary_emb(self._words[:1], places))
         lower, upper = sin.chunk(2, -1)

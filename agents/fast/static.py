@@ -17,8 +17,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.lora import decoding_model
 from tokengym.agents.policy.language_model import LanguageModel
-from tokengym.agents.policy.streams import check_decoding, layer_windows
-from tokengym.rewards.models.loading import longest_input
+from tokengym.agents.policy.streams import check_decoding, last_position, layer_windows
 
 MAX_PREFILLED_TOKENS = 2**15
 """Most tokens of prompts that are read at once, so that long ones do not decide the memory."""
@@ -35,8 +34,7 @@ class StaticStream:
         self._model = language_model
         self.capacity = capacity
         self._windows, self._by_kind = attention_windows(language_model)
-        self._last_position = min(capacity, longest_input(language_model.model) or capacity) - 1
-        """No text is longer, but rows that have ended count on beside those that have not."""
+        self._last_position = last_position(language_model, capacity)
         device, dtype = language_model.device, language_model.model.dtype
         room = -(-capacity // ALIGNMENT) * ALIGNMENT
         self._columns = torch.arange(room, device=device)

@@ -1,7 +1,7 @@
 """Direct preference optimisation and its family, on `transformers.Trainer`."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -113,6 +113,16 @@ class DPO(OfflineTrainer):
     def read_settings(cls, stored: Mapping[str, Any]) -> dict[str, Any]:
         """Return the constructor's arguments of the settings that `save` stored as JSON."""
         return {**stored, "loss": PreferenceLoss(**stored["loss"])}
+
+    @classmethod
+    def changed_settings(
+        cls, stored: Mapping[str, Any], changes: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return the constructor's arguments, fields of the loss changed in the loss."""
+        of_loss = {name: changes[name] for name in changes.keys() & names_of(PreferenceLoss)}
+        rest = {name: value for name, value in changes.items() if name not in of_loss}
+        loss = replace(stored["loss"], **of_loss) if "loss" not in changes else changes["loss"]
+        return {**stored, **rest, "loss": loss}
 
     # --- what one step is made of -----------------------------------------------------------------
 

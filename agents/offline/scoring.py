@@ -94,6 +94,15 @@ class ResponseScorer(nn.Module):
         self, sequences: Sequences, *, reference: bool = False, with_likeliest: bool = False
     ) -> tuple[Tensor, ...]:
         """Return the responses' log-probabilities and maybe counts, (rows,) each, see `forward`."""
+        if reference and self.reference is None and self.language_model.training:
+            # A reference is read without dropout, also where it is the model with its adapters off.
+            modules = [part for part in self.language_model.modules() if part.training]
+            self.language_model.eval()
+            try:
+                return self.response_sums(sequences, reference=True, with_likeliest=with_likeliest)
+            finally:
+                for part in modules:
+                    part.training = True
         buckets = sequences.buckets()
         if len(buckets) == 1:
             return self._bucket_sums(sequences, reference, with_likeliest)

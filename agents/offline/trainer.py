@@ -135,7 +135,7 @@ class OfflineOptions:
         rates = ("learning_rate", "num_train_epochs")
         check_number(self, *rates, least=0.0, finite=True, optional=True)
         counts = ("per_device_train_batch_size", "gradient_accumulation_steps")
-        check_count(self, *counts, optional=True)
+        check_count(self, *counts, "max_steps", optional=True)
 
 
 def arithmetic_of(policy: CausalLMPolicy) -> dict[str, str]:
@@ -493,7 +493,7 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
             args = changes.get("args")
             device = changes.get("device", "auto") if args is None else args.device
             settings["products"] = products_here(settings["products"], folder, device)
-            keywords |= {**cls.read_settings(settings), **changes}
+            keywords |= cls.changed_settings(cls.read_settings(settings), changes)
             make: Any = cls
             agent: Self = make(model, **keywords)
             restore_adapters(agent.policy, folder)
@@ -501,6 +501,13 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
             return agent
 
         return read_agent(path, cls, ENTRIES, build)
+
+    @classmethod
+    def changed_settings(
+        cls, stored: Mapping[str, Any], changes: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return the constructor's arguments that `read_settings` gave, with changes."""
+        return {**stored, **changes}
 
     @classmethod
     def read_settings(cls, stored: Mapping[str, Any]) -> dict[str, Any]:

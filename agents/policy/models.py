@@ -228,9 +228,13 @@ class PolicyModels(BasePolicy):
         elif self.reference is not None:
             yield self.reference
         else:  # the policy with its adapters off
-            assert self.language_model.adapters is not None
-            with self.language_model.adapters.disable_adapter():
+            adapters = self.language_model.adapters
+            assert adapters is not None
+            frozen = [one for one in adapters.parameters() if not one.requires_grad]
+            with adapters.disable_adapter():
                 yield self.language_model
+            for parameter in frozen:  # PEFT has all of the adapters learn again
+                parameter.requires_grad_(False)
 
     @property
     def kernels(self) -> bool:

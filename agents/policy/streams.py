@@ -15,6 +15,7 @@ from transformers.cache_utils import DynamicLayer
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.language_model import LanguageModel, full_precision
+from tokengym.rewards.models.loading import longest_input
 
 REMEDY = "use a decoder-only transformer such as GPT-2, Llama or Qwen"
 
@@ -236,3 +237,11 @@ def check_decoding(
             f"{name} decodes with a cache to other hidden states than its whole forward gives (off "
             f"by {gap:.3g} of {scale:.3g}), as recurrent models do here; {REMEDY}"
         )
+
+
+def last_position(language_model: LanguageModel, capacity: int) -> int:
+    """Return the last position that a row of a stream may have.
+
+    No text is longer, but rows that have ended count on beside those that have not.
+    """
+    return min(capacity, longest_input(language_model.model) or capacity) - 1

@@ -280,6 +280,12 @@ class PPO(EpisodicAlgorithm):
         if settings.kl_in == "reward":  # paid already: the update has no use for them
             experience = replace(experience, ref_log_probs=None)
         self.logger.record("time/assign_s", time.perf_counter() - started)
+        if not teaches.any():  # no group does, and the next rounds have others
+            nothing = torch.zeros_like(experience.advantages)
+            experience, teaches = (
+                replace(experience, advantages=nothing),
+                sequences.host_mask.any(1),
+            )
         if teaches.all():
             return experience
         return experience.select(torch.from_numpy(np.flatnonzero(teaches)))
@@ -404,7 +410,7 @@ class PPO(EpisodicAlgorithm):
         )
         weights = None  # of each token in the mean, (batch, time); None: 1 / count
         if goal.loss_mean != "token":
-            horizon = self.rounds.max_new_tokens
+            horizon = self.rounds.max_new_tokens or self.policy.max_length
             weights = losses.loss_weights(mask, goal.loss_mean, rows=rows, horizon=horizon)
         # Clipped surrogate: -min(ratio A, clip(ratio, 1 - low, 1 + high) A).
         low, high = goal.clip_range
@@ -528,7 +534,7 @@ class PPO(EpisodicAlgorithm):
             assert settings.group_size is not None
             varied = teaches & losses.varied_groups(scores, settings.group_size).numpy()
             self.logger.record("train/groups_kept", float(varied.mean(dtype=np.float32)))
-            teaches = varied if varied.any() else teaches
+            teaches = varied
         rewards_sent = sent(torch.from_numpy(rewards), self.device)
         return rewards_sent, sent(scores, self.device), teaches
 

@@ -60,7 +60,8 @@ class PPOSettings(EpisodicSettings):
     """Consecutive rows that answer one prompt, at least 2 and a divisor of the rows; None gives
     each row a prompt of its own. Estimators with a group baseline need it."""
     drop_equal_groups: bool = False
-    """Leave groups out whose scores are all equal: they teach nothing (DAPO, arXiv:2503.14476)."""
+    """Leave groups out whose scores are all equal: they teach nothing (DAPO, arXiv:2503.14476).
+    Where a round has no other group, all advantages are 0."""
     std_floor: float = 0.0
     """Least standard deviation that "grpo" divides a group's scores by."""
     loss_mean: LossMean = "auto"

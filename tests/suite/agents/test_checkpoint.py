@@ -403,3 +403,63 @@ def test_another_reward_than_the_one_learned_from_is_said(make_ppo, make_envs, t
         PPO.load(tmp_path / name, env=envs("uniform"), device="cpu")
         agent.set_env(as_vec_env(envs("uniform")))
         assert [bool(re.search(said, message)) for message in caplog.messages] == [True, True]
+
+
+# --- loaded with changes --------------------------------------------------------------------------
+
+
+def sampled(agent: PPO) -> list[tuple[int, ...]]:
+    return [(*episode.prompt_ids, *episode.response_ids) for episode in agent.collect().episodes]
+
+
+def test_a_seed_given_to_load_begins_another_continuation(make_envs, make_ppo, tmp_path):
+    make_ppo().learn(20).save(tmp_path / "run")
+    loaded = {
+        name: sampled(PPO.load(tmp_path / "run", env=make_envs(), device="cpu", **seed))
+        for name, seed in {"none": {}, "7": {"seed": 7}, "7 again": {"seed": 7}}.items()
+    }
+    assert loaded["7"] == loaded["7 again"] != loaded["none"]
+
+
+def test_a_seed_that_was_set_is_kept(make_envs, make_ppo, tmp_path):
+    agent = make_ppo(seed=0)
+    agent.set_random_seed(5)
+    agent.save(tmp_path / "run")
+    resumed = PPO.load(tmp_path / "run", env=make_envs(), device="cpu")
+    assert resumed.seed == agent.seed == 5
+    assert sampled(resumed) == sampled(agent)
+
+
+def test_another_optimizer_begins_anew(make_envs, make_ppo, tmp_path, caplog):
+    make_ppo().learn(20).save(tmp_path / "run")
+    other = torch.optim.RMSprop
+    agent = PPO.load(tmp_path / "run", env=make_envs(), device="cpu", optimizer_class=other)
+    assert "another optimizer_class begins anew" in caplog.text
+    agent.learn(20)
+    assert type(agent.policy.optimizer) is other
+
+
+def test_another_environment_takes_the_round_that_began_in_the_first(make_envs, make_ppo):
+    agent = make_ppo()
+    agent._round_start = object()  # as after a callback stopped `learn` within a round
+    agent.set_env(make_envs())
+    assert agent._round_start is None
+
+
+def test_adapters_that_were_frozen_stay_frozen_when_the_reference_is_read(make_ppo):
+    agent = make_ppo(lora=lora_config(), kl_coef=0.1)
+    named = agent.policy.language_model.adapters.named_parameters()
+    name, frozen = next((n, one) for n, one in named if "lora_B" in n)
+    frozen.requires_grad_(False)
+    before = frozen.clone()
+    agent.learn(40)
+    assert not frozen.requires_grad, name
+    assert torch.equal(frozen, before)
+
+
+def test_a_lambda_that_is_left_open_again_is_the_rules(make_ppo, make_envs):
+    agent = make_ppo()
+    decided = agent.gae_lambda
+    agent.gae_lambda = 0.5
+    agent.gae_lambda = None
+    assert agent.gae_lambda == decided

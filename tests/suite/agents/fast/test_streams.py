@@ -109,6 +109,29 @@ def test_replies_are_appended_in_one_pass(kind, prompts):
     assert max(map(len, texts.values()), default=capacity) > 12
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_row_that_has_ended_is_no_longer_than_the_batch(kind):
+    """It stays beside four others, and counts on until these have ended."""
+    model, rows, capacity = model_of(kind), 5, 12
+    texts = [[1 + row, 2, 3] for row in range(rows)]
+    stream = make_stream(model, capacity)
+    stream.start(*left_padded(texts))
+    reply = [3] * (capacity - 3)  # to the last column
+    texts[0] += reply
+    for text in texts[1:]:
+        text.append(4)
+    stream.append(torch.tensor([*reply, 4, 4, 4, 4]), torch.tensor([len(reply), 1, 1, 1, 1]))
+    stream.keep(torch.arange(1, rows))
+    for _ in range(capacity - 4):
+        states = stream.step(torch.full((rows - 1,), 5))
+        for text in texts[1:]:
+            text.append(5)
+    for state, text in zip(states, texts[1:], strict=True):
+        whole = model.hidden(torch.tensor([text]))[0, -1]
+        torch.testing.assert_close(state, whole, atol=2e-5, rtol=1e-4)
+
+
 GPT2_SIZES: Any = {"n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 32}
 LLAMA_SIZES: Any = {
     **{"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2},

@@ -4,6 +4,7 @@ import json
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -454,6 +455,31 @@ def test_settings_of_a_given_policy_stay_and_are_saved(name, value, tmp_path):
     assert loaded.language_model.products == loaded.settings.products
     with pytest.raises(ModelError, match=rf"the policy has {name}=.*, got {value!r}; make it with"):
         make_dpo(None, make_dpo(None).policy, **given)
+
+
+def test_fields_of_the_loss_are_set_anew_by_load(tmp_path):
+    dpo = make_dpo(PAIRS, beta=0.1, label_smoothing=0.2)
+    dpo.save(tmp_path / "agent")
+    other = DPO.load(tmp_path / "agent", beta=0.5, loss_type="ipo", label_smoothing=0.0)
+    assert (other.loss.beta, other.loss.loss_type) == (0.5, "ipo")
+    assert DPO.load(tmp_path / "agent", beta=0.3).loss == replace(dpo.loss, beta=0.3)
+
+
+def test_no_steps_are_refused():
+    with pytest.raises(ValueError, match="max_steps must be an integer >= 1, or None, got 0"):
+        make_dpo(PAIRS, args=None, max_steps=0)
+
+
+@torch.no_grad()
+def test_a_reference_that_is_the_model_without_adapters_is_read_without_dropout():
+    dpo = make_dpo(PAIRS, lora=lora_config(), disable_dropout=False)  # GPT-2 has dropout
+    scorer = dpo.model
+    scorer.train()
+    batch = batch_of(dpo)
+    one, two = (dpo.log_probs(batch, scorer) for _ in range(2))
+    assert torch.equal(one.reference_chosen, two.reference_chosen)
+    assert not torch.equal(one.policy_chosen, two.policy_chosen)
+    assert scorer.language_model.training
 
 
 def test_load_names_what_does_not_fit(tmp_path):

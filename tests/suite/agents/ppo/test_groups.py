@@ -116,6 +116,18 @@ def test_equal_scores_are_found_below_a_price_on_the_kl(make_ppo, make_envs):
     assert torch.equal(kept.old_log_probs, played.log_probs[4:, : kept.old_log_probs.shape[1]])
 
 
+def test_a_round_of_equal_scores_alone_teaches_nothing(make_ppo, make_envs):
+    """Else the price of the KL would be all that differs within a group, at full size."""
+    agent = build(make_ppo, make_envs, advantage="grpo", drop_equal_groups=True, kl_coef=0.5)
+    with torch.no_grad():
+        next(iter(agent.policy.trained_parameters())).add_(0.3)  # away from the reference
+    played = agent.collect()
+    episodes = tuple(replace(episode, score=1.0) for episode in played.episodes)
+    kept = agent.assign(replace(played, episodes=episodes))
+    assert len(kept.advantages) == len(episodes)
+    assert not kept.advantages.any()
+
+
 @pytest.mark.parametrize("advantage", ["rloo", "grpo", "loo"])
 def test_a_missing_score_is_not_counted_as_0(make_ppo, make_envs, advantage):
     """It is left out with its group, whose baseline would lack it, and counted."""
