@@ -80,9 +80,13 @@ class Chat(Sequence[dict[str, Any]]):
 
     @classmethod
     def of_text(cls, text: str) -> Chat:
-        """Return a text as the user's message, a written-out dialogue turn by turn."""
-        turns, _ = read_transcript(text) or ([], None)
-        return cls(turns or [{"role": "user", "content": text}])
+        """Return a text as the user's message, a written-out dialogue turn by turn.
+
+        One that ends with an answer is a message of the user's: no turn of it is left out.
+        """
+        turns, answer = read_transcript(text) or ([], None)
+        is_open = bool(turns) and answer is None
+        return cls(turns if is_open else [{"role": "user", "content": text}])
 
     @property
     def messages(self) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import math
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -90,6 +91,10 @@ def replacing(path: Path | str, *, keep_previous: bool = False) -> Iterator[Path
             it.
     """
     path = Path(path).absolute()
+    if path.is_symlink():
+        path = path.resolve()  # what the link leads to is replaced, and the link stays
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise StorageError(f"cannot write {path}: it is a device or a pipe; name a file")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     with writing(path):
         _make_room(path, part)
@@ -108,6 +113,8 @@ def replacing(path: Path | str, *, keep_previous: bool = False) -> Iterator[Path
                 part.rename(path)
                 if not keep_previous:
                     _remove(replaced)
+            elif path.is_dir():
+                raise StorageError(f"cannot write {path}: it is a folder; name a file")
             else:
                 part.replace(path)
             _sync_entry(path.parent)
@@ -143,17 +150,19 @@ def is_leftover(path: Path) -> bool:
     """
     for name in path.parts:
         if leftover := _PART.fullmatch(name):
+            import psutil  # takes as long as half of this package
+
             try:
-                os.kill(int(leftover[1]), 0)
-            except (ProcessLookupError, OverflowError):
+                return not psutil.pid_exists(int(leftover[1]))
+            except OverflowError:
                 return True
-            except PermissionError:
-                return False
     return False
 
 
 def _sync_entry(path: Path) -> None:
     """Bring a file or folder to the disk before it takes its place."""
+    if sys.platform == "win32" and path.is_dir():
+        return  # which cannot be opened there
     number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
@@ -165,8 +174,8 @@ def _sync_entry(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Delete a file or a folder, if there is one."""
-    if path.is_dir():
+    """Delete a file, a link or a folder, if there is one."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

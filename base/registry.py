@@ -293,6 +293,8 @@ class Registry(Mapping[str, T]):
     def _values(self, text: str, options: str) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for name, equals, value in _parted_options(options):
+            if name in values:
+                raise self._error(f"{self.kind} {text!r} has {name} twice; leave one out")
             if equals:
                 values[name] = option_value(value)
             elif self._bare and not values:

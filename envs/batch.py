@@ -97,6 +97,9 @@ class EpisodeBatch:
         Prompts, beginnings of responses and turns in these that are over are (len(rows),).
         """
         mdp, table, width = self.mdp, self.mdp.table, self.mdp.prompt_width
+        if prompts is not None and mdp.turns is not None:
+            for prompt in prompts:
+                mdp.turns.check_form(prompt)
         if prompts is not None:
             # -1, the id of a prompt that is not of the set, takes the set's last one for now: the
             # gathers below need a place in the table, and such rows are written after them.
@@ -207,14 +210,15 @@ class EpisodeBatch:
         starts = self._turn_starts[rows].tolist()
         responses = [self.response(row) for row in rows.tolist()]
         texts = self.mdp.decode([ids[start:] for ids, start in zip(responses, starts, strict=True)])
-        answers = self.mdp.turns.answer(
-            [
-                TurnEnd(row, self.conversations[row], self.prompts[row], ids, text, reason)
-                for row, ids, text, reason in zip(
-                    rows.tolist(), responses, texts, reasons, strict=True
-                )
-            ]
-        )
+        ends = [
+            TurnEnd(row, self.conversations[row], self.prompts[row], ids, text, reason)
+            for row, ids, text, reason in zip(rows.tolist(), responses, texts, reasons, strict=True)
+        ]
+        try:
+            answers = self.mdp.turns.answer(ends)
+        except BaseException:
+            self.begun[rows] = False  # their turns are over and have no answer: a reset begins anew
+            raise
         for row, answer in zip(rows.tolist(), answers, strict=True):
             first = self.mdp.prompt_width + int(self.lengths[row])
             self.ids[row, first : first + len(answer.appended)] = answer.appended
@@ -240,7 +244,9 @@ class EpisodeBatch:
         if self.mdp.one_mask or (phases == phases[0]).all():
             row = self.mdp.masks[phases[0]]
             # (num_envs, vocab) with stride 0 over the rows: one row of memory, read-only as it is.
-            return np.ndarray((self.num_envs, len(row)), np.int8, buffer=row.data, strides=(0, 1))
+            shown = np.ndarray((self.num_envs, len(row)), np.int8, buffer=row.data, strides=(0, 1))
+            shown.flags.writeable = False  # as it is already, but in a copy by pickle
+            return shown
         return self.mdp.masks[phases]
 
     def get_state(self, row: int) -> dict[str, Any]:

@@ -182,7 +182,9 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
             return self._observation(), Info(action_mask=self._mask.copy(), waiting=True)
         rest = as_options(options)
         response, turns = self._mdp.begun(rest.pop("response", ()), "options['response']")
-        prompt = chosen_prompt(self._mdp.table, rest)
+        prompt = chosen_prompt(self._mdp.table, rest, also=("response",))
+        if prompt is not None and self._mdp.turns is not None:
+            self._mdp.turns.check_form(prompt)
         self._warn_of_cuts()
         super().reset(seed=seed)
         if seed is not None:
@@ -432,7 +434,11 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         assert self._prompt is not None
         ids = self._response_ids()
         text = self._mdp.decode([ids[talk.start :]])[0]
-        (answer,) = rules.answer([TurnEnd(0, talk, self._prompt, ids, text, reason)])
+        try:
+            (answer,) = rules.answer([TurnEnd(0, talk, self._prompt, ids, text, reason)])
+        except BaseException:
+            self._playing, self._event_column = False, 0  # the turn is over and has no answer
+            raise
         end = self._column + len(answer.appended)
         self._ids[self._column : end] = answer.appended
         self._attention[self._column : end] = 1

@@ -102,8 +102,13 @@ def check_stop_strings(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase)
     shown = decode(tokenizer, encode_contents(tokenizer, texts))
     for text, as_shown in zip(texts, shown, strict=True):
         token = next((one for one in special_tokens(tokenizer) if one and one in text), None)
-        if token is None and as_shown:
+        if token is None and text.strip() in as_shown and as_shown:
             continue
+        if token is None and as_shown:
+            raise SettingsError(
+                f"stop_strings has {text!r}, which this tokenizer writes as {as_shown!r}, so that "
+                "it never comes; write that"
+            )
         what, remedy = f" with the special token {token!r}", "which ends the text as it is"
         if token is None:
             what, remedy = "", "which this tokenizer decodes to nothing, so that it never comes"
@@ -305,8 +310,8 @@ class TokenMdp:
         before = self.decode([tail[:-1] for tail in tails])
         after = self.decode(tails)
         for row, old, new in zip(rows, before, after, strict=True):
-            # Counted, not searched for: the same string may have stood there before.
-            stopped[row] = any(new.count(s) > old.count(s) for s in self.settings.stop_strings)
+            # Its last place moves: it may have stood before, also with a part of what stands now.
+            stopped[row] = any(new.rfind(s) > old.rfind(s) for s in self.settings.stop_strings)
         return stopped
 
 

@@ -282,10 +282,8 @@ class PPO(EpisodicAlgorithm):
         self.logger.record("time/assign_s", time.perf_counter() - started)
         if not teaches.any():  # no group does, and the next rounds have others
             nothing = torch.zeros_like(experience.advantages)
-            experience, teaches = (
-                replace(experience, advantages=nothing),
-                sequences.host_mask.any(1),
-            )
+            experience = replace(experience, advantages=nothing)
+            teaches = np.asarray(sequences.host_mask.any(1))  # but for lost rows
         if teaches.all():
             return experience
         return experience.select(torch.from_numpy(np.flatnonzero(teaches)))

@@ -102,7 +102,8 @@ def _loaded(
     """Return the rows of a file, a saved folder, or a name on the hub."""
     import datasets
 
-    kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    kind = path.with_suffix("").suffix if path.suffix.lower() == ".gz" else path.suffix
+    kind = kind.lower()
     if kind in _KINDS and not path.is_file():
         raise DatasetError(f"dataset file {str(dataset)!r} does not exist; check the path")
     if kind == ".parquet":

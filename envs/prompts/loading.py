@@ -49,8 +49,8 @@ def load_prompts(
 
     Args:
         dataset: A ``datasets.Dataset`` or ``DatasetDict``; the path of a csv, tsv, json, jsonl,
-            parquet or txt file (gzipped or not) or of a folder that ``save_to_disk`` wrote; or a
-            name on the hub, with ``name:config`` for a configuration.
+            txt (these gzipped or not) or parquet file, or of a folder that ``save_to_disk`` wrote;
+            or a name on the hub, with ``name:config`` for a configuration.
         prompt_column: Name, or position if the file has no header; None takes "prompt", or the
             only column. It holds texts, or conversations as lists of {"role", "content"}, which
             take the columns "tools", "documents" and "chat_template_kwargs" with them.

@@ -87,11 +87,19 @@ def draw_uniform(rngs: Sequence[Generator], num_prompts: int) -> list[int]:
 # --- prompts named in reset's options -------------------------------------------------------------
 
 
-def chosen_prompt(table: PromptTable, options: Mapping[str, Any]) -> EncodedPrompt | None:
-    """Return the prompt that a single environment's reset options ask for, or None to draw one."""
+def chosen_prompt(
+    table: PromptTable, options: Mapping[str, Any], also: Sequence[str] = ()
+) -> EncodedPrompt | None:
+    """Return the prompt that a single environment's reset options ask for, or None to draw one.
+
+    Args:
+        table: The environment's prompts.
+        options: Those that say which prompt.
+        also: Names of others, which reset has taken, for messages.
+    """
     if not options:
         return None
-    _check_options(options, ("prompt", "prompt_id"))
+    _check_options(options, ("prompt", "prompt_id"), also)
     if "prompt" in options:
         return table.encode(options["prompt"])
     return table.lookup(options["prompt_id"])
@@ -106,7 +114,8 @@ def chosen_prompts(
     """
     if not options:
         return None
-    _check_options(options, ("prompt", "prompt_id", "prompts", "prompt_ids", "group_size"))
+    names = ("prompt", "prompt_id", "prompts", "prompt_ids", "group_size")
+    _check_options(options, names, also=("responses", "reset_mask"))
     if "group_size" in options:
         return None
     for name in ("prompts", "prompt_ids"):
@@ -165,13 +174,14 @@ def as_options(options: object) -> dict[str, Any]:
     return dict(options or {})
 
 
-def _check_options(options: Mapping[str, Any], accepted: Sequence[str]) -> None:
-    """Refuse reset options that do not exist, or more than one of them."""
-    *rest, last = map(repr, accepted)
-    choices = f"{', '.join(rest)} or {last}"
+def _check_options(
+    options: Mapping[str, Any], accepted: Sequence[str], also: Sequence[str] = ()
+) -> None:
+    """Refuse reset options that do not exist, or more than one of them; ``also`` are others."""
     for name in options:
         if name not in accepted:
-            hint = did_you_mean(str(name), accepted, n=1) or f"use {choices}"
+            known = [*accepted, *also]
+            hint = did_you_mean(str(name), known, n=1) or f"it has {', '.join(map(repr, known))}"
             raise SettingsError(f"reset has no option {name!r}; {hint.rstrip()}")
     if len(options) > 1:
         names = " or ".join(map(repr, options))

@@ -237,6 +237,12 @@ class PromptTable:
                     f"{name} has prompt_id {prompt.prompt_id}, whose ids are others here; take it "
                     "from this environment's find_prompt"
                 )
+            if position >= 0:
+                known = self[position]
+                told = (prompt.reference, prompt.query_type, prompt.metadata)
+                if told == (known.reference, known.query_type, known.metadata):
+                    return known
+                prompt = prompt._replace(prompt_id=-1)  # another prompt of these tokens
             ids, chat = list(prompt.ids), prompt.messages
         else:
             if isinstance(prompt, str) and prompt.startswith(_CONVERTED):

@@ -27,7 +27,12 @@ class _Player(NamedTuple):
     @classmethod
     def named(cls, agent: Path | None, own_class: str | None = None) -> "_Player":
         """Return who is named on the command line, by a folder or by a word."""
-        if agent is None or agent.is_dir() or (own_class is not None and agent.is_file()):
+        from tokengym.base.packed import with_suffix
+
+        # `agent.save` writes one file under some names, with ".zip" behind what it was given.
+        is_file = agent is not None and (agent.is_file() or with_suffix(agent).is_file())
+        is_packed = is_file and split_file_word(str(agent)) is None
+        if agent is None or agent.is_dir() or is_packed or (own_class is not None and is_file):
             return cls(agent, own_class)
         if split_file_word(str(agent)) is None:
             raise ValueError(
@@ -52,6 +57,12 @@ class _Player(NamedTuple):
         if (word := self.own_class) is not None:
             return make_own_agent(word, LEARNERS.load(word), evaluator.envs)
         return evaluator.untrained(model)
+
+
+def _check_file(json: Path | None) -> None:
+    """Refuse a folder for the figures before anything is measured."""
+    if json is not None and json.is_dir():
+        raise ValueError(f"--json {json} is a folder; name a file")
 
 
 @takes_settings(task_settings)
@@ -123,6 +134,7 @@ def evaluate(
     from tokengym.scripts.commands.show import show_evaluation, show_win_rate, terminal
 
     check_counts(0, samples=samples)
+    _check_file(json)
     torch.set_num_threads(1)
     first = _Player.named(agent, agent_class)
     second = None if against is None else _Player.named(against)

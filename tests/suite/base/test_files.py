@@ -121,3 +121,31 @@ def test_json_that_is_nested_too_deeply_is_damaged(tmp_path, text):
         read_folder(folder, "record.json", 1, {}, lambda *_: None)
     write_text(tmp_path / "b.json", "[" * 63 + "1" + "]" * 63)
     assert read_json(tmp_path / "b.json")
+
+
+def test_what_a_link_leads_to_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    link, folder = tmp_path / "a.json", tmp_path / "agent"
+    link.symlink_to(tmp_path / "disk" / "a.json")
+    folder.symlink_to(tmp_path / "disk" / "agent")
+    for text in ("1", "2"):
+        with replacing(link) as part:
+            part.write_text(text)
+        with replacing(folder, keep_previous=True) as part:
+            part.mkdir()
+            (part / "b").write_text(text)
+    assert link.is_symlink()
+    assert folder.is_symlink()
+    assert (tmp_path / "disk" / "a.json").read_text() == "2"
+    assert (folder / "b").read_text() == "2"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_a_pipe_and_a_folder_are_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name, said in (("pipe", "a device or a pipe; name a file"), ("folder", "a folder; name a")):
+        with pytest.raises(StorageError, match=said), replacing(tmp_path / name) as part:
+            part.write_text("")
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "folder").is_dir()

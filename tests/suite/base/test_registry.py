@@ -66,6 +66,11 @@ def test_a_name_can_be_written_before_options(shapes, name):
         shapes.register(name, dict)
 
 
+def test_an_option_that_a_word_has_twice_is_refused(shapes):
+    with pytest.raises(PromptError, match="'square:side=1,side=2' has side twice; leave one out"):
+        shapes.parse("square:side=1,side=2")
+
+
 def test_a_word_is_taken_apart_once(shapes):
     word = shapes.parse("square: a=1, b=0.5,c=true,d=x")
     assert word == Spec(

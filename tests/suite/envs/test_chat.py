@@ -7,6 +7,7 @@ from typing import Any
 import datasets
 import pytest
 
+from tokengym.base.chat import Chat
 from tokengym.envs import (
     DatasetError,
     Prompt,
@@ -148,3 +149,10 @@ def test_conversations_of_a_data_set(chatty):
     cut = datasets.Dataset.from_dict({"prompt": [CHAT[:3]]})
     with pytest.raises(DatasetError, match=r"row 0.*conversation must end"):
         load_prompts(cut, split="all")
+
+
+def test_a_text_that_ends_with_an_answer_loses_no_turn():
+    text = "Human: Why?\n\nAssistant: Because of"
+    assert Chat.of_text(text).messages == [{"role": "user", "content": text}]
+    asked = Chat.of_text("Human: Why?\n\nAssistant: ")
+    assert asked.messages == [{"role": "user", "content": "Why?"}]

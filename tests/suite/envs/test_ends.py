@@ -165,6 +165,20 @@ def test_a_stop_string_that_decodes_to_nothing_is_refused():
     TokenGenerationEnv(**{**make, "tokenizer": make_bytes()}, stop_strings=[" ", "\n", "é"])
 
 
+def test_a_stop_string_that_the_tokenizer_writes_otherwise_is_refused():
+    with pytest.raises(SettingsError, match=r"'a  b', which this tokenizer writes as 'a b'.*that$"):
+        TokenGenerationEnv(tokenizer=make_tokenizer(), prompts=["a"], stop_strings=["a  b"])
+
+
+def test_a_stop_string_ends_the_text_also_behind_one_that_it_overlaps():
+    """The first stands where no end is legal yet."""
+    env = TokenGenerationEnv(
+        tokenizer=make_tokenizer(), prompts=["b"], stop_strings=["a a"], min_new_tokens=3
+    )
+    env.reset(seed=0)
+    assert [env.step(A)[2] for _ in range(3)] == [False, False, True]
+
+
 @pytest.mark.parametrize("is_batch", [False, True])
 @pytest.mark.parametrize(("actions", "ends"), [((A, B), True), ((A, A), False), ((B, B), True)])
 def test_a_token_completes_a_stop_string_where_it_is_legal(actions, ends, is_batch):

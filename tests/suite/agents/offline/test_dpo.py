@@ -473,11 +473,13 @@ def test_no_steps_are_refused():
 @torch.no_grad()
 def test_a_reference_that_is_the_model_without_adapters_is_read_without_dropout():
     dpo = make_dpo(PAIRS, lora=lora_config(), disable_dropout=False)  # GPT-2 has dropout
-    scorer = dpo.model
+    scorer: Any = dpo.model
     scorer.train()
     batch = batch_of(dpo)
     one, two = (dpo.log_probs(batch, scorer) for _ in range(2))
-    assert torch.equal(one.reference_chosen, two.reference_chosen)
+    assert one.ref_chosen is not None
+    assert two.ref_chosen is not None
+    assert torch.equal(one.ref_chosen, two.ref_chosen)
     assert not torch.equal(one.policy_chosen, two.policy_chosen)
     assert scorer.language_model.training
 

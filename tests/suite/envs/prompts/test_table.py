@@ -20,6 +20,14 @@ def table(tokenizer: Any, width: int | None = None, overlong: Any = "error") -> 
     )
 
 
+def test_an_encoded_prompt_with_other_annotations_is_another_prompt(tokenizer):
+    rows = table(tokenizer)
+    assert rows.encode(rows[1]) == rows[1]
+    other = rows.encode(rows[1]._replace(reference="r", metadata={"k": 1}))
+    assert (other.prompt_id, other.reference, other.metadata) == (-1, "r", {"k": 1})
+    assert other.ids == rows[1].ids
+
+
 def test_columns_are_the_prompts_that_they_stand_for():
     types: list[Any]
     references, types, levels = ["r", None], ["OPENENDED", None], [{"deep": [1]}, {"deep": []}]

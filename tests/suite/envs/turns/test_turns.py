@@ -13,12 +13,15 @@ from tests.support.partners import Several, teacher
 from tokengym.base.waiting import TookTooLongError
 from tokengym.envs import (
     Episode,
+    EpisodeOverError,
     Partner,
     PartnerError,
     PromptError,
     Reply,
     SettingsError,
     StateError,
+    TokenGenerationEnv,
+    TokenGenerationVectorEnv,
     TokenizerError,
     Turn,
     episodes_from_infos,
@@ -360,6 +363,38 @@ def test_a_failing_partner_stops_or_loses_the_episode(make_envs, name):
     assert episodes[1].turns[-1] == Turn("assistant", "", (2, 3), None)
     np.testing.assert_array_equal(episodes[1].written, [1, 0, 1])
     envs.step(np.array([A, EOS, A]))  # the run goes on
+
+
+@pytest.mark.parametrize("num_envs", [None, 2])
+def test_a_turn_whose_partner_failed_is_over_until_a_reset(make_env, make_envs, num_envs):
+    """A step after the error was caught wrote past the row's end."""
+    partner = Script(ConnectionError("away"), Reply("a"))
+    settings = {"partner": partner, "max_turns": 2, "max_new_tokens": 2}
+    env = make_env(**settings) if num_envs is None else make_envs(num_envs=num_envs, **settings)
+    env.reset(seed=0)
+    action: Any = A if num_envs is None else np.array([A, A])
+    env.step(action)
+    with pytest.raises(PartnerError, match="away"):
+        env.step(action)
+    with pytest.raises(EpisodeOverError):
+        env.step(action)
+
+
+@pytest.mark.parametrize("is_chat", [False, True])
+def test_a_prompt_of_another_form_than_the_replies_is_refused(is_chat, tokenizer):
+    talk: Any = [{"role": "user", "content": "a"}]
+    tokenizer.chat_template = CHAT_TEMPLATE
+    prompts: Any = [talk] if is_chat else ["a"]
+    settings: Any = {"tokenizer": tokenizer, "prompts": prompts, "partner": teacher, "max_turns": 2}
+    settings["max_prompt_tokens"] = 9
+    other = "b" if is_chat else talk
+    env = TokenGenerationEnv(**settings)
+    with pytest.raises(PromptError, match="would have another form"):
+        env.reset(options={"prompt": other})
+    envs = TokenGenerationVectorEnv(num_envs=2, **settings)
+    with pytest.raises(PromptError, match="would have another form"):
+        envs.reset(options={"prompts": [prompts[0], other]})
+    env.reset(options={"prompt": prompts[0]})
 
 
 @pytest.mark.parametrize("answers", [1, 3])
