@@ -692,7 +692,9 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         except AssertionError as error:
             raise SettingsError(f"{' '.join(str(error).split())}; make it as it was") from None
         self.rounds = as_rounds(self.env)
-        self._round_start = None  # of the other environment
+        # It is the other environment's. Several processes take part in one state, all of them here:
+        # the main one may save alone.
+        self._round_start = present_state(self) if self.processes.count > 1 else None
         self.note_reward(self.learned_from)
         self.decide_settings()
 

@@ -190,7 +190,9 @@ def load_checkpoint(
             record["policy"], envs, policy_kwargs=policy_kwargs, device=device, **settings
         )
         of_critic = [name for name in ("value_network", "advantage") if name in changes]
-        _restore_training(agent, folder, of_critic, same_optimizer="optimizer_class" not in changes)
+        saved = record["policy_kwargs"].get("optimizer_class") or "AdamW"
+        is_other = optimizer is not None and saved != _optimizer_name(optimizer)
+        _restore_training(agent, folder, of_critic, same_optimizer=not is_other)
         agent.decided |= decided
         learned_from = _note(folder, REWARD, str)
         agent.note_reward(None if learned_from is None else printable(learned_from))

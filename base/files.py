@@ -91,8 +91,7 @@ def replacing(path: Path | str, *, keep_previous: bool = False) -> Iterator[Path
             it.
     """
     path = Path(path).absolute()
-    if path.is_symlink():
-        path = path.resolve()  # what the link leads to is replaced, and the link stays
+    path = _behind(path)  # what a link leads to is replaced, and the link stays
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise StorageError(f"cannot write {path}: it is a device or a pipe; name a file")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -181,8 +180,17 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _behind(path: Path) -> Path:
+    """Return what a link leads to, or the path itself."""
+    try:
+        return path.resolve() if path.is_symlink() else path
+    except (OSError, RuntimeError) as error:
+        raise StorageError(f"{path} is a link to itself; name another path") from error
+
+
 def previous_folder(path: Path) -> Path:
-    """Return where `write_folder` keeps the folder that it replaces."""
+    """Return where `write_folder` keeps the folder that it replaces; of a link, beside its end."""
+    path = _behind(path)
     return path.with_name(f"{path.name}.previous")
 
 

@@ -105,9 +105,11 @@ def check_stop_strings(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase)
         if token is None and text.strip() in as_shown and as_shown:
             continue
         if token is None and as_shown:
+            bare, bare_shown = ("".join(one.split()).lower() for one in (text, as_shown))
+            remedy = "write that" if bare == bare_shown else "it lacks a part of it: leave it out"
             raise SettingsError(
                 f"stop_strings has {text!r}, which this tokenizer writes as {as_shown!r}, so that "
-                "it never comes; write that"
+                f"it never comes; {remedy}"
             )
         what, remedy = f" with the special token {token!r}", "which ends the text as it is"
         if token is None:

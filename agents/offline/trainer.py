@@ -135,6 +135,8 @@ class OfflineOptions:
         rates = ("learning_rate", "num_train_epochs")
         check_number(self, *rates, least=0.0, finite=True, optional=True)
         counts = ("per_device_train_batch_size", "gradient_accumulation_steps")
+        if self.max_steps == -1:  # the Trainer's own word for no limit
+            object.__setattr__(self, "max_steps", None)
         check_count(self, *counts, "max_steps", optional=True)
 
 

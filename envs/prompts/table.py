@@ -239,8 +239,7 @@ class PromptTable:
                 )
             if position >= 0:
                 known = self[position]
-                told = (prompt.reference, prompt.query_type, prompt.metadata)
-                if told == (known.reference, known.query_type, known.metadata):
+                if _told_alike(prompt, known):
                     return known
                 prompt = prompt._replace(prompt_id=-1)  # another prompt of these tokens
             ids, chat = list(prompt.ids), prompt.messages
@@ -321,3 +320,13 @@ def _check_rows(prompts: PromptSet, encoded: TokenRows, tokenizer: PreTrainedTok
             f"of {len(tokenizer)}, most in prompt {worst} ({prompts[worst].text[:60]!r}); pass "
             "tokenizer= or bundle= made for such texts, or other prompts"
         )
+
+
+def _told_alike(one: EncodedPrompt, other: EncodedPrompt) -> bool:
+    """Return whether two prompts have the same annotations; arrays are not looked into."""
+    if (one.reference, one.query_type) != (other.reference, other.query_type):
+        return False
+    try:
+        return bool(one.metadata is other.metadata or one.metadata == other.metadata)
+    except ValueError:
+        return False

@@ -78,7 +78,7 @@ from tokengym.evaluation.runs.spec import (
     slug,
 )
 from tokengym.evaluation.statistics import DEFAULT_LEVEL
-from tokengym.rewards import Reward
+from tokengym.rewards import FunctionScorer, Reward
 from tokengym.rewards.credits.words import REWARDS
 from tokengym.rewards.registry import RewardChoice, check_word
 
@@ -459,12 +459,14 @@ class _Decisions:
         """
         return len({self._scorer(text) for text in self.rewards}) > 1
 
-    def _scorer(self, text: str) -> tuple[str, str]:
+    def _scorer(self, text: str) -> tuple[object, ...]:
         """Return whether a reward's scorer is its own or the task's, and which one that is."""
         choice = self.choices[text]
-        if isinstance(choice.made, Reward):  # two of one name may score otherwise
+        if isinstance(choice.made, Reward):
             scorer = choice.made.raw_scorer
-            return "own", str(id(getattr(scorer, "function", scorer)))
+            if isinstance(scorer, FunctionScorer):  # two functions of one name score otherwise
+                return "own", scorer.name, scorer.function
+            return "own", scorer.name
         if choice.undivided is None:
             return "own", text  # options may change what it says
         return "task", choice.undivided if self.task.scorer is None else "scorer"

@@ -593,7 +593,7 @@ def report_curves(
     curves, settings = gather_curves([(one, None) for one in paths], how)
     about = {"source": settings.source}
     is_source = out is not None and any(one.resolve() == (out / CURVES).resolve() for one in paths)
-    if is_source and (len(paths) > 1 or how.score is not None):
+    if is_source and (len(paths) > 1 or how.score not in (None, "score")):
         raise ValueError(
             f"the report of {f'{len(paths)} files' if len(paths) > 1 else repr(how.score)} cannot "
             f"stand in {out}, whose {CURVES} is read: it has other curves; name another out"

@@ -30,9 +30,10 @@ class _Player(NamedTuple):
         from tokengym.base.packed import with_suffix
 
         # `agent.save` writes one file under some names, with ".zip" behind what it was given.
-        is_file = agent is not None and (agent.is_file() or with_suffix(agent).is_file())
-        is_packed = is_file and split_file_word(str(agent)) is None
-        if agent is None or agent.is_dir() or is_packed or (own_class is not None and is_file):
+        if agent is None or agent.is_dir():
+            return cls(agent, own_class)
+        is_file = agent.is_file() or with_suffix(agent).is_file()
+        if is_file and (own_class is not None or split_file_word(str(agent)) is None):
             return cls(agent, own_class)
         if split_file_word(str(agent)) is None:
             raise ValueError(

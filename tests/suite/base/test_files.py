@@ -11,6 +11,7 @@ import pytest
 from tokengym.base.errors import CheckpointError, StorageError
 from tokengym.base.files import (
     is_leftover,
+    previous_folder,
     read_hashed,
     read_json,
     read_jsonl,
@@ -138,6 +139,10 @@ def test_what_a_link_leads_to_is_replaced_and_the_link_stays(tmp_path: Path) -> 
     assert folder.is_symlink()
     assert (tmp_path / "disk" / "a.json").read_text() == "2"
     assert (folder / "b").read_text() == "2"
+    assert (previous_folder(folder) / "b").read_text() == "1"
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(StorageError, match="a link to itself"), replacing(tmp_path / "loop"):
+        pass
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")

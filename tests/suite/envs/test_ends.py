@@ -168,6 +168,8 @@ def test_a_stop_string_that_decodes_to_nothing_is_refused():
 def test_a_stop_string_that_the_tokenizer_writes_otherwise_is_refused():
     with pytest.raises(SettingsError, match=r"'a  b', which this tokenizer writes as 'a b'.*that$"):
         TokenGenerationEnv(tokenizer=make_tokenizer(), prompts=["a"], stop_strings=["a  b"])
+    with pytest.raises(SettingsError, match=r"'a unknown', which .* writes as 'a'.*leave it out$"):
+        TokenGenerationEnv(tokenizer=make_tokenizer(), prompts=["a"], stop_strings=["a unknown"])
 
 
 def test_a_stop_string_ends_the_text_also_behind_one_that_it_overlaps():

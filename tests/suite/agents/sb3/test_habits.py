@@ -25,6 +25,7 @@ from stable_baselines3.common.callbacks import (
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from tests.support.agents.checkpoint import assert_equal_weights
 from tests.support.agents.common import TARGET, make_model, single_env
 from tokengym.agents import PPO
 
@@ -275,11 +276,17 @@ def test_an_optimiser_of_ones_own_is_passed_again(make_envs, tmp_path):
     class Own(torch.optim.SGD):
         """An optimiser that a checkpoint cannot name."""
 
-    with_policy(make_envs, optimizer_class=Own).save(tmp_path / "m")
+    model = with_policy(make_envs, optimizer_class=Own, optimizer_kwargs={"momentum": 0.9})
+    model.learn(TOKENS)
+    model.save(tmp_path / "m")
     with pytest.raises(ValueError, match=r"none of torch\.optim; pass it again"):
         PPO.load(tmp_path / "m", env=make_envs())
     loaded: Any = PPO.load(tmp_path / "m", env=make_envs(), optimizer_class=Own)
     assert type(loaded.policy.optimizer) is Own
+    assert_equal_weights(model, loaded)
+    for one in (model, loaded):
+        one.learn(TOKENS, reset_num_timesteps=False)
+    assert_equal_weights(model, loaded)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ def test_an_encoded_prompt_with_other_annotations_is_another_prompt(tokenizer):
     other = rows.encode(rows[1]._replace(reference="r", metadata={"k": 1}))
     assert (other.prompt_id, other.reference, other.metadata) == (-1, "r", {"k": 1})
     assert other.ids == rows[1].ids
+    arrays = rows[1]._replace(metadata={"k": np.arange(2)})
+    assert rows.encode(arrays).prompt_id == -1
 
 
 def test_columns_are_the_prompts_that_they_stand_for():

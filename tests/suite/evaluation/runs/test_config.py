@@ -199,6 +199,14 @@ def test_rewards_as_objects_have_one_judge_where_they_have_one_scorer():
     assert decide("MovieReview", rewards=rewards).reference.by_gold
     assert not decide("MovieReview", rewards=alike).reference.by_gold
 
+    class Judge:
+        def score(self, prompt: str, response: str) -> float:
+            return float(len(response))
+
+    of = Judge()
+    bound = [Reward(FunctionScorer(of.score), rule_of(rule)) for rule in ("sparse", "uniform")]
+    assert not decide("MovieReview", rewards=bound).reference.by_gold  # a method is made anew
+
 
 @pytest.mark.parametrize(
     ("given", "said"),
