@@ -97,9 +97,6 @@ class EpisodeBatch:
         Prompts, beginnings of responses and turns in these that are over are (len(rows),).
         """
         mdp, table, width = self.mdp, self.mdp.table, self.mdp.prompt_width
-        if prompts is not None and mdp.turns is not None:
-            for prompt in prompts:
-                mdp.turns.check_form(prompt)
         if prompts is not None:
             # -1, the id of a prompt that is not of the set, takes the set's last one for now: the
             # gathers below need a place in the table, and such rows are written after them.

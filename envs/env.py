@@ -183,8 +183,6 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         rest = as_options(options)
         response, turns = self._mdp.begun(rest.pop("response", ()), "options['response']")
         prompt = chosen_prompt(self._mdp.table, rest, also=("response",))
-        if prompt is not None and self._mdp.turns is not None:
-            self._mdp.turns.check_form(prompt)
         self._warn_of_cuts()
         super().reset(seed=seed)
         if seed is not None:

@@ -11,7 +11,6 @@ Superior to PPO for LLM Alignment?", arXiv:2404.10719.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -201,9 +200,7 @@ def reading(run: Cell, path: str) -> Comparison:
         training |= {"kl_coef": run.price, "task": TaskSettings(scorer=path)}
     else:
         training |= {"agent": "dpo", "pairs": path, "epochs": DPO_EPOCHS, "beta": run.price}
-    # DPO is measured after each pass over the pairs.
-    evaluation = GRID if run.agent == "ppo" else replace(GRID, every=None)
-    return single_run(ENV, "sparse", evaluation=evaluation, stream="run", **training)
+    return single_run(ENV, "sparse", evaluation=GRID, stream="run", **training)
 
 
 def measure(run: Cell, record: RunRecord) -> list[Row]:

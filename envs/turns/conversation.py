@@ -159,21 +159,6 @@ class TurnRules:
             tokenizer, self.partner.role, chat=chat, opening=prompts[0].messages
         )
 
-    def check_form(self, prompt: EncodedPrompt) -> None:
-        """Refuse a caller's prompt whose replies would have another form than its own.
-
-        Raises:
-            PromptError: if it is a conversation where the prompts are texts, or a text where they
-                are conversations.
-        """
-        if bool(prompt.messages) != self._format.is_chat:
-            kinds = ("a conversation", "texts") if prompt.messages else ("a text", "conversations")
-            raise PromptError(
-                f"the prompt {prompt.text[:40]!r} is {kinds[0]} and this environment's are "
-                f"{kinds[1]}, so that replies to it would have another form; make it with such "
-                "prompts, or with chat_template=True"
-            )
-
     def answer(self, ends: Sequence[TurnEnd]) -> list[Answer]:
         """Ask the partner about turns that are over, and record them and its replies."""
         conversations = [self._messages(end) for end in ends]
@@ -314,8 +299,7 @@ class ReplyFormat:
     ) -> None:
         self._tokenizer = tokenizer
         self._role = role
-        self.is_chat = chat
-        """Whether replies are messages of the template."""
+        self._chat = chat
         self.ordinary_ids = Vocabulary.of(tokenizer).ordinary_ids
         """Ends behind which the template's own follows."""
         (self._said,) = encode_contents(tokenizer, [_SAID])
@@ -332,7 +316,7 @@ class ReplyFormat:
         The arguments of the template that the conversation's prompt has hold for all its turns.
         """
         after = content(text)
-        if self.is_chat:
+        if self._chat:
             after = self._behind(chr(free_area([text])), [text], opening)
             if ended and starts_with(after, self._end):
                 after = after[len(self._end) :]

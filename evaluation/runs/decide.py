@@ -251,7 +251,7 @@ class _Decisions:
         self._refuse_without_effect()
 
     def _refuse_without_effect(self) -> None:
-        """Refuse settings that another one, or the learners, leave without an effect."""
+        """Refuse settings that another one leaves without an effect."""
         fields = {k: leaf.path[-1] for of in self.known for k, (_, leaf) in of.items()}
         fields |= self.of_all
         given = {k: v for k, v in self.given.items() if v is not None}
@@ -263,12 +263,6 @@ class _Decisions:
                         f"{name}={given[name]!r} has no effect beside tokens={tokens}, which end "
                         "each run; leave one of the two out"
                     )
-        if not any(one.uses_credit or one.is_frozen for one in self.learners):
-            for name in {"eval_every", "eval_every_until"} & given.keys():
-                raise SettingsError(
-                    f"{name} has no effect on {self.words[0].text}, which is measured after each "
-                    "pass or iteration; leave it out"
-                )
 
     def _given_of(self, index: int, group: str) -> dict[str, Any]:
         """Return what was given of one group that a learner's runs have, by keyword."""

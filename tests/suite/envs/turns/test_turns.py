@@ -1,5 +1,6 @@
 """Conversations: a partner answers each turn, and its tokens are appended to the policy's."""
 
+import copy
 import json
 import warnings
 from typing import Any
@@ -383,6 +384,7 @@ def test_a_turn_whose_partner_failed_is_over_until_a_reset(make_env, make_envs, 
 @pytest.mark.parametrize("is_chat", [False, True])
 def test_a_prompt_of_another_form_than_the_replies_is_refused(is_chat, tokenizer):
     talk: Any = [{"role": "user", "content": "a"}]
+    tokenizer = copy.deepcopy(tokenizer)
     tokenizer.chat_template = CHAT_TEMPLATE
     prompts: Any = [talk] if is_chat else ["a"]
     settings: Any = {"tokenizer": tokenizer, "prompts": prompts, "partner": teacher, "max_turns": 2}

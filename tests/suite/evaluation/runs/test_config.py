@@ -214,11 +214,9 @@ def test_rewards_as_objects_have_one_judge_where_they_have_one_scorer():
         ({"updates": 5, "tokens": 900}, "updates=5 has no effect beside tokens=900"),
         ({"agent": "dpo", "epochs": 2.0, "tokens": 900}, r"epochs=2\.0 has no effect beside"),
         ({"agents": ["ppo", "dpo"], "updates": 5, "tokens": 900}, "updates=5 has no effect beside"),
-        ({"agent": "dpo", "eval_every": 5}, "eval_every has no effect on dpo"),
-        ({"agent": "sft", "eval_every_until": 5}, "eval_every_until has no effect on sft"),
     ],
 )
-def test_a_length_or_an_evaluation_without_effect_is_refused(given, said):
+def test_a_length_without_effect_is_refused(given, said):
     with pytest.raises(SettingsError, match=said):
         decide("MovieReview", rewards=["sparse"], **given)
 
