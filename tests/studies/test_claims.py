@@ -104,7 +104,7 @@ WHOLE = {24: 5, 48: 5, 96: 4}
 def test_what_is_said_of_the_grid() -> None:
     """The range of four ways of choosing at each length, and how many of their intervals hold 1."""
     readme = (DOCS.parents[1] / "README.md").read_text(encoding="utf-8")
-    page = (DOCS / "film_reviews.md").read_text(encoding="utf-8").split("![")[0]
+    page = (DOCS / "film_reviews.md").read_text(encoding="utf-8").split("\n## ")[0]
     overview = (DOCS / "README.md").read_text(encoding="utf-8")
     runs, by_length = grid(), one_grid.ways(DOCS)
     whole = {length: one_grid.complete(runs, length) for length in LENGTHS}
@@ -154,7 +154,7 @@ def test_what_two_of_the_ways_of_choosing_spend() -> None:
     """Every arm has the largest rate by them, and `sparse` the KL that is told."""
     texts = (
         (DOCS.parents[1] / "README.md").read_text(encoding="utf-8"),
-        (DOCS / "film_reviews.md").read_text(encoding="utf-8").split("![")[0],
+        (DOCS / "film_reviews.md").read_text(encoding="utf-8").split("\n## ")[0],
     )
     runs, by_length = grid(), one_grid.ways(DOCS)
     spent = []
@@ -216,7 +216,7 @@ def test_what_is_said_of_reward_models_not_chosen_for_their_attention() -> None:
     assert sum(each.low > 1 for each in others) == 2
     said = f"{range_of(others)} times as fast, with intervals above 1 by two"
     assert said in readme
-    assert said in page.split("![")[0]
+    assert said in page.split("\n## ")[0]
     told = f"{range_of(others)} times, with intervals above 1 by two"
     assert told in "".join(row("README: on one grid"))
     assert range_of(others) in (DOCS / "README.md").read_text(encoding="utf-8")
@@ -245,10 +245,10 @@ def test_what_is_said_of_density_and_the_critic_by_those_reward_models() -> None
     page = (DOCS / "film_reviews.md").read_text(encoding="utf-8")
     readme = (DOCS.parents[1] / "README.md").read_text(encoding="utf-8")
     even, critics = (speeds_by_others("MovieReview", arm) for arm in ("uniform", "critic"))
-    for text in (readme, page.split("![")[0]):
+    for text in (readme, page.split("\n## ")[0]):
         assert f"by two, uncorrected, where `uniform` is {range_of(even)}" in text
     assert all(each.low > 1 for each in critics)
-    assert f"from three of them, {range_of(critics)} times" in page.split("![")[0]
+    assert f"from three of them, {range_of(critics)} times" in page.split("\n## ")[0]
     assert range_of(critics) in row("README: there")[2]
     against = [
         number(each.times) for each in speeds_by_others("MovieReview", "abc-signed", "uniform")

@@ -127,7 +127,7 @@ def test_a_rule_prints_its_properties_and_a_broken_contract_is_status_1(
 
 @pytest.mark.parametrize(
     ("subject", "kind"),
-    [("loo", "an advantage estimator"), ("weight:random", "a weight on the advantage")],
+    [("loo", "an advantage estimator"), ("weight:position", "a weight on the advantage")],
 )
 def test_estimators_and_weights_have_the_gradient_alone(
     subject: str, kind: str, capsys: pytest.CaptureFixture[str]
