@@ -231,10 +231,12 @@ class PolicyModels(BasePolicy):
             adapters = self.language_model.adapters
             assert adapters is not None
             frozen = [one for one in adapters.parameters() if not one.requires_grad]
-            with adapters.disable_adapter():
-                yield self.language_model
-            for parameter in frozen:  # PEFT has all of the adapters learn again
-                parameter.requires_grad_(False)
+            try:
+                with adapters.disable_adapter():
+                    yield self.language_model
+            finally:  # PEFT has all of the adapters learn again
+                for parameter in frozen:
+                    parameter.requires_grad_(False)
 
     @property
     def kernels(self) -> bool:

@@ -27,24 +27,14 @@ Form = Literal["text", "pair", "chat"]
 separator, or as a conversation in the tokenizer's chat template."""
 
 
-def token_spans(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> list[Span]:
-    """Return which characters of the decoded text each token added.
-
-    A token that only begins a character (byte-level vocabularies) gets an empty span; the one
-    that completes it gets the character. Special tokens are left out of the text, as in episodes.
-
-    Returns:
-        One span per token, in order, without gaps, ending at the text's end.
-    """
-    return continued_spans(tokenizer, [], ids)[1]
-
-
 def continued_spans(
     tokenizer: "PreTrainedTokenizerBase", prefix: Sequence[int], ids: Sequence[int]
 ) -> tuple[str, list[Span]]:
     """Return the text that ids add behind a prefix, and which of its characters each one added.
 
-    Behind a prefix the first word keeps its space; decoded alone it may lose it.
+    Behind a prefix the first word keeps its space; decoded alone it may lose it. A token that only
+    begins a character (byte-level vocabularies) gets an empty span; the one that completes it gets
+    the character. Special tokens are left out of the text, as in episodes.
 
     Args:
         tokenizer: What decodes the ids.
@@ -52,7 +42,8 @@ def continued_spans(
         ids: The response's tokens.
 
     Returns:
-        The added text, and one span of it per token of ``ids`` as `token_spans` gives them.
+        The added text, and one span of it per token of ``ids``, in order, without gaps, ending at
+        the text's end.
     """
     prefix, ids = list(prefix), list(ids)
     texts = decode(tokenizer, [prefix + ids[:end] for end in range(len(ids) + 1)])

@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.rewards.alignment import byte_tokenizer
-from tokengym.rewards.attribution.alignment import spread_by_overlap, token_spans
+from tokengym.rewards.attribution.alignment import Span, continued_spans, spread_by_overlap
+
+
+def token_spans(tokenizer, ids) -> list[Span]:
+    """Return the spans of ids that nothing stands before."""
+    return continued_spans(tokenizer, [], ids)[1]
 
 
 def test_spans_of_words(tokenizer):
