@@ -51,7 +51,12 @@ from tokengym.agents.sb3.progress import LastLogRow, TokenProgressBar
 from tokengym.base.device import check_learning, drawn_from, select_device
 from tokengym.base.errors import SettingsError
 from tokengym.base.packed import Place
-from tokengym.base.settings import from_keywords, names_of, shown_signature
+from tokengym.base.settings import (
+    answers_keywords,
+    from_keywords,
+    names_of,
+    shown_signature,
+)
 from tokengym.rewards import RewardError, RewardModel
 
 logger = logging.getLogger(__name__)
@@ -171,6 +176,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             if hasattr(self.settings, field):  # a setting of the learner that its policy has too
                 policy_kwargs[field] = getattr(self.settings, field)
         self.check_settings()
+        self.check_supply()
         self.decide_settings()
         device = select_device(device)
         self._only_plays = isinstance(envs, NoEnvironment)
@@ -191,6 +197,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             device=device,
             _init_setup_model=False,
         )
+        self.stats_window_size = stats_window_size
         self._stats_window_size = stats_window_size or self.processes.count * self.n_envs
         self._setup_model()
         self.processes.prepare(self)
@@ -228,6 +235,9 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
 
     def check_settings(self) -> None:
         """Refuse settings that contradict each other; called before anything is built."""
+
+    def check_supply(self) -> None:
+        """Refuse an environment that lacks what is read; called again with another environment."""
 
     def decide_settings(self) -> None:
         """Settle by the environment what nobody gave; called again with another environment."""
@@ -283,6 +293,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         """Update the policy from one round; a subclass defines it."""
         raise NotImplementedError
 
+    @answers_keywords
     def learn(
         self: Self,
         total_timesteps: int,
@@ -314,6 +325,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             pass
         return self
 
+    @answers_keywords
     def updates(
         self,
         total_timesteps: int | None = None,
@@ -685,13 +697,23 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         return as_vec_env(env)
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:
-        """Continue in another environment; see SB3's ``set_env``."""
+        """Continue in another environment; see SB3's ``set_env``.
+
+        Raises:
+            SettingsError: if it has other sizes, or lacks what the learner reads.
+        """
         check_learnable(env, type(self).__name__)
+        before = self.env, self.rounds
         try:
             super().set_env(env, force_reset)
+            self.rounds = as_rounds(self.env)
+            self.check_supply()
+            self.processes.prepare(self)
         except AssertionError as error:
             raise SettingsError(f"{' '.join(str(error).split())}; make it as it was") from None
-        self.rounds = as_rounds(self.env)
+        except Exception:
+            self.env, self.rounds = before
+            raise
         # It is the other environment's. Several processes take part in one state, all of them here:
         # the main one may save alone.
         self._round_start = present_state(self) if self.processes.count > 1 else None

@@ -292,9 +292,19 @@ def write_agent(
         fill_folder(folder, RECORD, fill)
 
 
+BESIDE_SETTINGS = ("tensorboard_log", "verbose", "seed", "stats_window_size")
+"""Arguments of a learner's constructor, beside the settings, that a checkpoint keeps."""
+
+
 def _setting_names(algorithm: type[Any]) -> list[str]:
     """Return the constructor's arguments that a checkpoint keeps: all but the objects."""
-    return [*names_of(algorithm.settings_class), "tensorboard_log", "verbose", "seed"]
+    return [
+        *names_of(algorithm.settings_class),
+        "tensorboard_log",
+        "verbose",
+        "seed",
+        "stats_window_size",
+    ]
 
 
 def _record(agent: Any, start: TrainingState) -> dict[str, Any]:

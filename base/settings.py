@@ -10,14 +10,16 @@ import inspect
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from functools import wraps
 from math import inf, isfinite
 from numbers import Real
 from operator import index
-from typing import Any, NoReturn, TypeVar, get_type_hints
+from typing import Any, NoReturn, ParamSpec, TypeVar, get_type_hints
 
 from tokengym.base.errors import SettingsError
 from tokengym.base.registry import did_you_mean
 
+P = ParamSpec("P")
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,14 +49,33 @@ def from_keywords(
         ValueError: if a value is out of range.
     """
     known = [one.name for one in fields(declared)]  # type: ignore[arg-type]
-    for name in [name for name in keywords if name not in known]:
-        from tokengym.base.spellings import answer
-
-        known = [*others, *known]
-        said = answer(name, known, keywords[name], is_option=False)
-        hint = f"{said}; " if said else did_you_mean(name, known)
-        raise TypeError(f"{owner}() has no argument {name!r}; {hint}known: {', '.join(known)}")
+    if unknown := [name for name in keywords if name not in known]:
+        name = unknown[0]
+        raise TypeError(no_argument(owner, name, keywords[name], [*others, *known]))
     return declared(**keywords)
+
+
+def no_argument(owner: str, name: str, value: Any, known: Collection[str]) -> str:
+    """Return what is said of an argument that a function does not have."""
+    from tokengym.base.spellings import answer  # a table that only errors need
+
+    said = answer(name, known, value, is_option=False)
+    hint = f"{said}; " if said else did_you_mean(name, known)
+    return f"{owner}() has no argument {name!r}; {hint}known: {', '.join(known)}"
+
+
+def answers_keywords(function: Callable[P, T]) -> Callable[P, T]:
+    """Have a function answer an unknown keyword as `from_keywords` does."""
+    known = [name for name in inspect.signature(function).parameters if name != "self"]
+
+    @wraps(function)
+    def answering(*args: P.args, **kwargs: P.kwargs) -> T:
+        for name, value in kwargs.items():
+            if name not in known:
+                raise TypeError(no_argument(function.__name__, name, value, known))
+        return function(*args, **kwargs)
+
+    return answering
 
 
 def shown_signature(function: Callable[..., Any], *declared: type) -> inspect.Signature:

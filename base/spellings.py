@@ -146,6 +146,15 @@ SPELLINGS = (
         "tokengym compare, with such agents as ppo:learning_rate=1e-3",
     ),
     Spelling(("algo",), (ZOO,), "the learner", "--agent {}", 'agent="{}"', is_learner=True),
+    Spelling(
+        ("algo", "algos"), (ZOO,), "the learners", "--agents {}", 'agents=["{}"]', is_learner=True
+    ),
+    Spelling(
+        ("load_best", "load_checkpoint", "load_last_checkpoint", "exp_id"),
+        (ZOO,),
+        "the folder of a saved agent, before the options",
+        "tokengym evaluate FOLDER/agent",
+    ),
     Spelling(("env_id", "gym_id"), (CLEANRL,), "the environment", "--env {}", 'env="{}"'),
     Spelling(
         ("env_kwargs",),
@@ -176,8 +185,8 @@ SPELLINGS = (
         "eval_episodes={}",
     ),
     Spelling(
-        ("episodes", "n_episodes", "eval_episodes"),
-        (CLEANRL,),
+        ("episodes", "n_episodes", "eval_episodes", "n_eval_episodes", "num_eval_episodes"),
+        (CLEANRL, SB3),
         "the number of episodes",
         "--num-episodes {}",
         "num_episodes={}",

@@ -28,7 +28,12 @@ from tokengym.envs.prompts.tokenization import (
     load_tokenizer,
     response_texts,
 )
-from tokengym.envs.prompts.vocabulary import EosToken, Vocabulary, with_date
+from tokengym.envs.prompts.vocabulary import (
+    EosToken,
+    Vocabulary,
+    asks_for_date,
+    with_date,
+)
 from tokengym.envs.settings import TOKEN_BYTES, GenerationSettings
 from tokengym.envs.turns.conversation import Conversation, TurnRules, turn_start
 from tokengym.envs.turns.partner import Turn
@@ -140,6 +145,11 @@ class TokenMdp:
         settings: GenerationSettings,
     ) -> None:
         check_memory("max_new_tokens", settings.max_new_tokens, bytes_each=TOKEN_BYTES)
+        if settings.template_date is not None and not asks_for_date(tokenizer):
+            raise SettingsError(
+                f"template_date={settings.template_date!r} has no effect: the tokenizer has no "
+                "chat template that asks for today's date; leave it out"
+            )
         self.tokenizer = tokenizer = with_date(tokenizer, settings.template_date)
         self.settings = settings
         self.vocab_size = len(self.tokenizer)

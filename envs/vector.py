@@ -216,6 +216,7 @@ class TokenGenerationVectorEnv(
         self._over[rows] = False
         infos: dict[str, Any] = Info()
         self._batch.add_prompts(infos, rows)
+        self._put_waiting(infos, np.flatnonzero(self._over & self._holds))
         self._batch.add_action_masks(infos, rows, serve_all=self._holds)
         return self._observations(), infos
 
@@ -263,7 +264,7 @@ class TokenGenerationVectorEnv(
             if len(due):
                 rows = batch.all_rows  # rows that were idle have an action mask again
                 if self._holds:
-                    batch.put(infos, due, {"waiting": (True, np.zeros_like(self._over))})
+                    self._put_waiting(infos, due)
                 else:
                     batch.begin(due)
                     self._over[due] = False
@@ -271,6 +272,11 @@ class TokenGenerationVectorEnv(
         batch.add_action_masks(infos, rows, serve_all=True)
         rewards = np.zeros(self.num_envs, dtype=np.float64)
         return self._observations(), rewards, terminated, truncated, infos
+
+    def _put_waiting(self, infos: dict[str, Any], rows: NDArray[np.int64]) -> None:
+        """Add an info to rows that are over and stay so, see `hold_after_end`."""
+        if len(rows):
+            self._batch.put(infos, rows, {"waiting": (True, np.zeros_like(self._over))})
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the legal next tokens, bool (num_envs, vocab)."""

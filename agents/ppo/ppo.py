@@ -39,6 +39,7 @@ from tokengym.agents.ppo.alarms import (
     UpdateStats,
     movement,
 )
+from tokengym.agents.ppo.functions import RoundFunction
 from tokengym.agents.ppo.inputs import RoundInputs
 from tokengym.agents.ppo.settings import GAE_LAMBDA, Objective, PPOSettings
 from tokengym.agents.ppo.steps import GradientSteps, read_once
@@ -124,11 +125,23 @@ class PPO(EpisodicAlgorithm):
         self._tokenizer = self.rounds.attribute("tokenizer")
         self.estimator = find_advantage(self.settings.advantage).bind(self._tokenizer)
         check_estimator(self.estimator, self.settings)
-        self.estimator.check_supply(
-            self.reward.scorer, self._columns, partial(self.rounds.attribute, "settings")
-        )
         self.has_critic = self.estimator.needs_critic
         self._alarms, self._log_prob_gap = TrainingAlarms(), 0.0
+
+    def check_supply(self) -> None:
+        """Refuse an environment that lacks a name which `functions` read.
+
+        Raises:
+            SettingsError: in one line, with who could supply the name.
+        """
+        settings = partial(self.rounds.attribute, "settings")
+        for function in self.functions:
+            function.check_supply(self.reward.scorer, self._columns, settings)
+
+    @property
+    def functions(self) -> tuple[RoundFunction, ...]:
+        """Functions that read a round by names: the estimator."""
+        return (self.estimator,)
 
     def decide_settings(self) -> None:
         """Take the lambda that the environment's credit rule declares, unless one was given."""
@@ -250,7 +263,7 @@ class PPO(EpisodicAlgorithm):
             scorer=self.reward.scorer,
             tokenizer=self._tokenizer,
             host_mask=sequences.host_mask,
-            reads=self.names_read,
+            reads=[name for function in self.functions for name in function.reads],
         )
         advantages, returns, check = self.estimator.queued(inputs)
         asked |= {"is_finite": (advantages.isfinite() & returns.isfinite()).all()}
@@ -287,11 +300,6 @@ class PPO(EpisodicAlgorithm):
         if teaches.all():
             return experience
         return experience.select(torch.from_numpy(np.flatnonzero(teaches)))
-
-    @property
-    def names_read(self) -> tuple[str, ...]:
-        """Names that are read of a round."""
-        return self.estimator.reads
 
     def weigh(self, experience: Experience, inputs: RoundInputs) -> Experience:
         """Return what the update learns from; a subclass may weigh the advantages of tokens."""

@@ -32,7 +32,7 @@ from tokengym.envs.prompts.contents import (
     joined,
 )
 from tokengym.envs.prompts.tokenization import encode_next, tokenize
-from tokengym.envs.prompts.vocabulary import TEMPLATE_DATE, Vocabulary
+from tokengym.envs.prompts.vocabulary import TEMPLATE_DATE, Vocabulary, asks_for_date
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -124,7 +124,7 @@ def _dated(tokenizer: PreTrainedTokenizerBase, tools: Any) -> str | None:
 
     Else a prompt would have other tokens on another day, and no run could be continued.
     """
-    if "strftime_now" not in str(tokenizer.chat_template):
+    if not asks_for_date(tokenizer):
         return None
     told = tokenizer.init_kwargs.get(TEMPLATE_DATE, DEFAULT_DATE)
     if _is_new(str(tokenizer.chat_template), f"the date {told}"):

@@ -135,6 +135,8 @@ class PromptTable:
         self._pad_id: Any = Vocabulary.of(tokenizer).pad_id
         self._positions: dict[bytes, int] | None = None
         self.prompts = prompts
+        if self._format != PLACE and prompts.num_conversations == len(prompts):
+            _say_unframed(self._format)
         parts = in_parts(range(len(prompts)))
         encoded = TokenRows.of(self._encoded(prompts.select(part)) for part in parts)
         _check_rows(prompts, encoded, tokenizer)
@@ -289,6 +291,16 @@ class PromptTable:
                 self._positions.setdefault(self.rows[position].tobytes(), position)
         position = self._positions.get(np.asarray(ids, np.int32).tobytes(), -1)
         return None if position < 0 else self[position]
+
+
+@functools.cache
+def _say_unframed(prompt_format: str) -> None:
+    """Log, once, that a frame is around no prompt."""
+    logger.warning(
+        "prompt_format=%r is the frame of texts, and all prompts are conversations, which stay as "
+        "they are; leave it out, or write it into their messages",
+        prompt_format,
+    )
 
 
 @functools.cache

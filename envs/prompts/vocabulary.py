@@ -149,6 +149,11 @@ def with_ends(
     return changed
 
 
+def asks_for_date(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether the chat template writes today's date."""
+    return "strftime_now" in str(tokenizer.chat_template)
+
+
 def with_date(
     tokenizer: PreTrainedTokenizerBase, date: str | None = None
 ) -> PreTrainedTokenizerBase:

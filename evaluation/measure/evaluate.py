@@ -15,6 +15,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from tokengym.base.bundle import Bundle
+from tokengym.base.settings import answers_keywords
 from tokengym.base.text import number
 from tokengym.envs import Episode, SettingsError, TokenGenerationVectorEnv, bundled
 from tokengym.evaluation.measure.environments import has_own_prompts, is_own_task, resolve_env
@@ -432,6 +433,7 @@ def _entropy(sums: Sequence[torch.Tensor | None], episodes: Sequence[Episode]) -
     return {"entropy": float(total) / sum(episode.num_written for episode in episodes)}
 
 
+@answers_keywords
 def evaluate(
     agent: "Agent",
     env: "str | Environments",

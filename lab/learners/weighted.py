@@ -110,14 +110,11 @@ class WeightedPPO(PPO):
         """Refuse unknown weights, and settings that PPO refuses."""
         super().check_settings()
         self.weight = find_weights(self.settings.weights).bind(self._tokenizer)
-        self.weight.check_supply(
-            self.reward.scorer, self._columns, partial(self.rounds.attribute, "settings")
-        )
 
     @property
-    def names_read(self) -> tuple[str, ...]:
-        """Names that the estimator or the weights read of a round."""
-        return (*super().names_read, *self.weight.reads)
+    def functions(self) -> tuple[RoundFunction, ...]:
+        """Functions that read a round by names: the estimator, and the weights."""
+        return (*super().functions, self.weight)
 
     def weigh(self, experience: Experience, inputs: RoundInputs) -> Experience:
         """Return the experience with weighted advantages."""

@@ -1,5 +1,7 @@
 """The frame of prompts, and bundles by name."""
 
+import copy
+
 import pytest
 
 from tokengym.envs import Prompt, SettingsError, bundled
@@ -13,6 +15,16 @@ def test_the_policy_reads_the_frame_and_scorers_do_not(make_env):
     _, info = env.reset(options={"prompt": "c"})
     assert env.get_state()["prompt_ids"] == [7, 5, 6]
     assert info["prompt"] == "c"
+
+
+def test_a_frame_around_no_prompt_is_said(make_env, caplog):
+    tokenizer = copy.deepcopy(make_env().tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    talk = [{"role": "user", "content": "b"}]
+    for prompts in ([talk, "b"], [talk]):
+        make_env(tokenizer=tokenizer, prompts=prompts, prompt_format="a {prompt} d")
+    (said,) = caplog.messages
+    assert "prompt_format='a {prompt} d' is the frame of texts" in said
 
 
 @pytest.mark.parametrize("frame", ["Continue this film review:", "{prompt} {prompt}", "{Prompt}"])

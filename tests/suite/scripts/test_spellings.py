@@ -16,6 +16,7 @@ from tokengym.scripts.commands.options import options_of
 
 agents: Any = tokengym.agents
 compare: Any = tokengym.compare
+evaluate: Any = tokengym.evaluate
 """Whose arguments a type checker would refuse."""
 AGENTS = ("ppo", "grpo", "dpo")
 LINES = (["compare"], *(["train", "--agent", agent] for agent in AGENTS), ["evaluate"])
@@ -92,6 +93,9 @@ def test_no_row_is_hidden_by_those_before_it():
         ("train --learning-rate lin_3e-4", "got 'lin_3e-4'; write 3e-4, which falls to 0"),
         ("train --learning-rate 3,4", "must be FLOAT, got '3,4'\n"),
         ("train --algo ppo", "write --agent ppo\n"),
+        ("compare --algos ppo", "write --agents ppo\n"),
+        ("evaluate --load-best", "before the options: write tokengym evaluate FOLDER/agent\n"),
+        ("evaluate runs/x --n-eval-episodes 64", "write --num-episodes 64"),
         ("train --algo PPO", "write --agent ppo\n"),
         ("train --algo a2c", "write --agent sb3:A2C\n"),
         ("train --algo sb3:A2C", "write --agent sb3:A2C\n"),
@@ -164,6 +168,14 @@ def test_other_tools_words_get_one_line_with_what_to_write(typed, said, capsys, 
             "write sample_temp",
         ),
         (lambda envs: compare("MovieReview", agent="sft", num_train_epochs=2.0), "write epochs=2"),
+        (
+            lambda envs: evaluate(None, envs, n_eval_episodes=20),
+            r"^evaluate\(\) has no argument 'n_eval_episodes'; .*write num_episodes=20;",
+        ),
+        (
+            lambda envs: agents.PPO("CausalLMPolicy", envs).learn(total_steps=9),
+            r"^learn\(\) has no argument 'total_steps'; did you mean 'total_timesteps'",
+        ),
     ],
 )
 def test_other_librarys_arguments_get_one_line_with_what_to_write(call, said):

@@ -13,10 +13,11 @@ from tests.support.rules import rule_of
 from tokengym.agents import PPO, losses
 from tokengym.agents.ppo.advantages import ADVANTAGES, find_advantage, register_advantage
 from tokengym.agents.ppo.settings import PPOSettings
+from tokengym.envs import Prompt, SettingsError
 
 
-def dense(make_envs: Callable[..., Any], num_envs: int) -> Any:
-    return make_envs(num_envs=num_envs, reward=target_reward(per_token))
+def dense(make_envs: Callable[..., Any], num_envs: int, **settings: Any) -> Any:
+    return make_envs(num_envs=num_envs, reward=target_reward(per_token), **settings)
 
 
 def reinforce(make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], **settings: Any) -> PPO:
@@ -150,6 +151,22 @@ def looks(scores, response_mask, attention):
 def test_what_an_estimator_reads_is_known_before_work(make_ppo, make_envs, function, message):
     with pytest.raises(ValueError, match=message):
         make_ppo(envs=dense(make_envs, 8), advantage=function).learn(8)
+
+
+def column(token_rewards, level):
+    """Read a column of the data."""
+    return token_rewards
+
+
+def test_another_environment_must_have_what_an_estimator_reads(make_ppo, make_envs):
+    levelled = [Prompt("a", metadata={"level": 1})]
+    agent = make_ppo(envs=dense(make_envs, 8, prompts=levelled), advantage=column)
+    before, rounds = agent.env, agent.rounds
+    with pytest.raises(SettingsError, match=r"column .*reads 'level', which is no name of a round"):
+        agent.set_env(dense(make_envs, 8, prompts=["a"]))
+    assert (agent.env, agent.rounds) == (before, rounds)
+    agent.set_env(dense(make_envs, 8, prompts=levelled))
+    assert agent.learn(8).env is not before
 
 
 # --- VinePPO's ------------------------------------------------------------------------------------

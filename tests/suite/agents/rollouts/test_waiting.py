@@ -143,6 +143,10 @@ def test_a_batch_waits_as_copies_do():
             )
             if mode == "Disabled":
                 pair[1].reset(options={"reset_mask": seen[1][2] | seen[1][3]})
+        if mode != "Disabled":
+            one, other = (envs.reset()[1]["waiting"].tolist() for envs in pair)
+            assert one == other
+            assert any(one)
 
 
 @pytest.mark.parametrize("mode", MODES)

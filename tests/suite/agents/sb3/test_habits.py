@@ -130,10 +130,13 @@ def test_progress_csv_has_the_names_of_sb3(make_ppo, tmp_path):
     assert last["train/loss"] == pytest.approx(of_terms, rel=1e-4)
 
 
-def test_means_of_the_log_are_over_so_many_episodes(make_ppo):
+def test_means_of_the_log_are_over_so_many_episodes(make_ppo, make_envs, tmp_path):
     model = make_ppo(stats_window_size=42)
     model.learn(total_timesteps=10)
     assert model.ep_info_buffer.maxlen == model.ep_success_buffer.maxlen == 42
+    model.save(tmp_path / "agent")
+    loaded = PPO.load(tmp_path / "agent", env=make_envs(), device="cpu").learn(10)
+    assert loaded.ep_info_buffer.maxlen == 42
     with pytest.raises(ValueError, match="stats_window_size must"):
         make_ppo(stats_window_size=0)
 

@@ -118,3 +118,10 @@ def test_a_reply_is_dated_like_its_prompt(dated):
 def test_what_is_no_date_is_refused(dated, date):
     with pytest.raises(SettingsError, match="template_date must be a date"):
         env_of(dated[0], template_date=date)
+
+
+def test_a_date_that_no_template_asks_for_is_refused(dated):
+    tokenizer, _ = dated
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    with pytest.raises(SettingsError, match="template_date='2031-02-03' has no effect"):
+        env_of(tokenizer, template_date="2031-02-03")
