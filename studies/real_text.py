@@ -68,9 +68,9 @@ FIGURES = {
     f"{NET} over the run": net_area,
     "score over the run": lambda rows: curve_of(rows).area("score"),
     "KL over the run": lambda rows: curve_of(rows).area("kl"),
-    "score at the end": lambda rows: float(rows[-1]["score"]),
-    "gold at the end": lambda rows: float(rows[-1]["gold_score"]),
-    "KL at the end": lambda rows: float(rows[-1]["kl"]),
+    "score at the end": lambda rows: curve_of(rows).end("score"),
+    "gold at the end": lambda rows: curve_of(rows).end("gold_score"),
+    "KL at the end": lambda rows: curve_of(rows).end("kl"),
 }
 
 

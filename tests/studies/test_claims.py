@@ -263,8 +263,10 @@ def test_what_is_said_of_those_reward_models_on_detox() -> None:
     readme = (DOCS.parents[1] / "README.md").read_text(encoding="utf-8")
     rule = speeds_by_others("Detox", "abc-signed")
     assert sum(each.low > 1 for each in rule) == 2
-    assert f"on Detox {range_of(rule)} times, above 1 by two as well" in readme
-    assert f"On Detox the rule is {range_of(rule)} times as fast by them, above 1 by two" in page
+    even = f"where `uniform` is {range_of(speeds_by_others('Detox', 'uniform'))}"
+    assert f"on Detox {range_of(rule)} times, above 1 by two as well, {even}" in readme
+    told = f"On Detox the rule is {range_of(rule)} times as fast by them, above 1 by two as well"
+    assert f"{told}, {even}" in page
     assert f"on Detox {range_of(rule)}" in row("README: on one grid")[2]
     assert f"on Detox {range_of(rule)}" in (DOCS / "README.md").read_text(encoding="utf-8")
     critics = speeds_by_others("Detox", "critic")
@@ -320,13 +322,24 @@ def test_the_end_after_four_times_the_training() -> None:
 
 
 def test_score_minus_the_price_of_kl_is_level_at_the_end() -> None:
-    assert "level at 24 and 48" in row("README: after four times the training")[2]
-    for length in (24, 48):
+    readme = (DOCS.parents[1] / "README.md").read_text(encoding="utf-8")
+    less, of_kl, is_level = [], [], []
+    for length in LENGTHS:
         base, rule, _ = arms(length, 120)
         drawn = [line for line in FILMS.drawn[WAYS] if line["length"] == length]
         start, goal = way(drawn)
         ends = [token_credit.by_seed(FILMS.runs, at, "net", at_end=True) for at in (base, rule)]
-        assert level(*paired(*reversed(ends)), goal - start, NET_MARGIN).equivalent
+        is_level.append(level(*paired(*reversed(ends)), goal - start, NET_MARGIN).equivalent)
+        net, kl = (lead(FILMS.runs, rule, base, name, at_end=True) for name in ("net", "kl"))
+        assert net.high < 0
+        less.append(-net.difference)
+        of_kl.append(kl.difference)
+    assert is_level == [True, True, False]
+    said = f"lower by {min(less):.2f} to {max(less):.2f}, within the margin of level at 24 and 48"
+    assert said in row("README: after four times the training")[2]
+    lower = f"by {less[0]:.2f} and {less[1]:.2f} at 24 and 48 tokens, within the margin of level"
+    assert f"{lower}, and by {less[2]:.2f} at 96" in readme
+    assert f"from {max(of_kl):.1f} nats above that of `sparse` to {-min(of_kl):.1f} below" in readme
 
 
 def test_the_rule_is_ahead_of_sparse_and_both_controls_on_one_task_of_four() -> None:
@@ -381,7 +394,7 @@ def test_no_rule_is_shown_ahead_on_the_board() -> None:
 def test_the_overview_quotes_the_page_of_film_reviews() -> None:
     overview = (DOCS / "README.md").read_text(encoding="utf-8")
     assert one_grid.answer_table(grid(), one_grid.ways(DOCS)) in overview
-    for length in (24, 48):
+    for length in LENGTHS:
         base, rule, _ = arms(length, 120)
         less = -lead(FILMS.runs, rule, base, "score", at_end=True).difference
         assert f"{number(less)} lower at {length}" in overview
