@@ -213,7 +213,7 @@ class TokenGenerationVectorEnv(
             if (row_seed := seeds[row]) is not None:
                 self._batch.seed(row, row_seed)
         self._batch.begin(rows, prompts, responses, turns, group_size=group_size)
-        self._over[rows] = False
+        self._forget_ends(rows)
         infos: dict[str, Any] = Info()
         self._batch.add_prompts(infos, rows)
         self._put_waiting(infos, np.flatnonzero(self._over & self._holds))
@@ -267,11 +267,17 @@ class TokenGenerationVectorEnv(
                     self._put_waiting(infos, due)
                 else:
                     batch.begin(due)
-                    self._over[due] = False
+                    self._forget_ends(due)
                     batch.add_prompts(infos, due)
         batch.add_action_masks(infos, rows, serve_all=True)
         rewards = np.zeros(self.num_envs, dtype=np.float64)
         return self._observations(), rewards, terminated, truncated, infos
+
+    def _forget_ends(self, rows: NDArray[np.int64]) -> None:
+        """Clear what is kept of the last episodes of rows that begin another."""
+        self._over[rows] = False
+        for row in rows.tolist() if self._shown_rewards else ():
+            self._shown_rewards.pop(row, None)
 
     def _put_waiting(self, infos: dict[str, Any], rows: NDArray[np.int64]) -> None:
         """Add an info to rows that are over and stay so, see `hold_after_end`."""

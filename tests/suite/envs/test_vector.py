@@ -187,6 +187,27 @@ def test_rendering(make_envs):
         assert make_envs().render() is None
 
 
+BEGINNINGS: dict[str, Callable[[Any], Any]] = {
+    "reset": lambda envs: envs.reset(),
+    "its own reset": lambda envs: envs.reset(options={"reset_mask": np.array([True, False])}),
+    "a step": lambda envs: envs.step(np.array([C, C])),
+}
+
+
+@pytest.mark.parametrize("begin", BEGINNINGS)
+def test_a_text_is_not_coloured_by_the_episode_before_it(make_envs, begin):
+    envs = make_envs(num_envs=2, render_mode="ansi")
+    envs.reset()
+    envs.step(np.array([EOS, C]))
+    envs.show_token_rewards(np.ones((2, 4)), rows=[0])
+    assert "48;2" in envs.render()[0]
+    BEGINNINGS[begin](envs)
+    envs.hold_after_end(True)  # as `collect` does, whose steps pay nothing
+    terminated = envs.step(np.array([EOS, C]))[2]
+    assert terminated[0]
+    assert "48;2" not in envs.render()[0]
+
+
 def rows_like_single_resets(make_env: Any, envs: Any, reset: Any, options: list[Any]) -> None:
     """Fail unless a batch that was just reset is, row by row, single environments' reset."""
     observations, infos = reset
