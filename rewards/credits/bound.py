@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from typing_extensions import Self
 from tokengym.base.registry import did_you_mean
 from tokengym.rewards.credits.names import ACCOUNTS
 from tokengym.rewards.credits.options import REPLACED
-from tokengym.rewards.credits.token_credit import REQUIRED, Declared, Signature
+from tokengym.rewards.credits.token_credit import MARK, REQUIRED, Declared, Signature
 from tokengym.rewards.errors import CreditError
 
 if TYPE_CHECKING:
@@ -229,6 +230,19 @@ class BoundFunction:
         mask = view["response_mask"]
         how: Any = {"what": self.kind, "waits": waits}
         return call(self.signature, self.function, arguments, options, mask, **how)
+
+    # --- copies -----------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is declared may hold lambdas, which nothing pickles. The function has it, and is
+        # pickled by its name.
+        bare = replace(self.signature, declared=Declared())
+        return {**vars(self), "signature": bare, "declared": bare.declared}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        self.declared = getattr(self.function, MARK, self.declared)
+        self.signature = replace(self.signature, declared=self.declared)
 
     # --- state ------------------------------------------------------------------------------------
 

@@ -1,6 +1,8 @@
 # mypy: no-check-untyped-defs
 """Each row earns the same bits alone and in a batch, under every rule of the laboratory."""
 
+import pickle
+
 import pytest
 
 from tests.support.rewards.alone import Steady, check_alone, played, reader
@@ -25,3 +27,11 @@ def test_a_row_earns_the_same_bits_in_any_batch(name, options, tokenizer):
     if name == "scar" and "cut" in options:
         options["segments"] = None  # its own default is a number
     check_alone(Rule(function, **options), tokenizer, played(3, time=20))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_rule_is_sent_to_other_processes(name):
+    rule = Rule(REWARDS.find(name).factory.function, **{n: "folder" for n in MODELS.get(name, {})})
+    again = pickle.loads(pickle.dumps(rule))
+    assert again.declared == rule.declared
+    assert again.signature == rule.signature

@@ -1,4 +1,4 @@
-"""Environments are copied and sent to other processes, with every kind of normalisation."""
+"""Environments are copied and sent to other processes, with every normalisation and rule."""
 
 import copy
 import pickle
@@ -8,7 +8,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-import tokengym  # noqa: F401  (registers the ids)
+import tokengym
+from tokengym.rewards.credits.words import SHIPPED
 
 COPIES: dict[str, Any] = {
     "copied": copy.deepcopy,
@@ -39,3 +40,25 @@ def test_a_copy_plays_on_as_the_original_does(how, normalize):
     paid = play(envs)
     assert np.any(paid)
     assert play(again) == paid
+
+
+@tokengym.token_credit(gae_lambda=lambda beta: 0.25 * beta)
+def of_a_user(scores: Any, response_mask: Any) -> Any:
+    return scores[:, None] * response_mask / response_mask.sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("rule", [*SHIPPED, of_a_user], ids=str)
+def test_a_copy_pays_by_the_same_rule(how, rule):
+    env = gym.make("tokengym/MovieReview-v0", reward=rule, max_new_tokens=3)
+    again = COPIES[how](env)
+
+    def play(one: Any) -> list[list[float]]:
+        one.reset(seed=3)
+        infos = [one.step(token)[4] for token in (7, 30, 12)]
+        return [info["token_rewards"].tolist() for info in infos if "token_rewards" in info]
+
+    assert play(again) == play(env)
+    lambdas = [one.get_wrapper_attr("reward").credit.gae_lambda for one in (env, again)]
+    assert lambdas[0] == lambdas[1]
+    assert rule is not of_a_user or lambdas[1] == 0.25
