@@ -426,8 +426,10 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         )
         self._custom_logger = is_logged and self._custom_logger
         if progress_bar and self.processes.is_main:
-            callback = CallbackList([callback, TokenProgressBar()])
-            callback.init_callback(self)
+            bar = TokenProgressBar()
+            bar.init_callback(self)
+            callback = CallbackList([callback, bar])
+            callback.model = self  # its init_callback would initialise the caller's once more
         if reset_num_timesteps or not 0 <= self.learning_since <= self.num_timesteps:
             self.learning_since = self.num_timesteps
         return budget, callback

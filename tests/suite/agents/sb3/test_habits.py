@@ -87,6 +87,33 @@ def test_callbacks_in_a_list_are_all_called(make_ppo, make_envs, tmp_path):
     assert loaded.num_timesteps > 0
 
 
+@pytest.mark.parametrize("progress_bar", [False, True])
+def test_a_callback_is_initialised_once(make_ppo, progress_bar):
+    class Counts(BaseCallback):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: list[str] = []
+
+        def _init_callback(self) -> None:
+            self.seen.append("initialised")
+
+        def _on_training_start(self) -> None:
+            assert self.parent is None
+            assert self.model is agent
+            self.seen.append("started")
+
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_training_end(self) -> None:
+            self.seen.append("ended")
+
+    agent, counts = make_ppo(), Counts()
+    agent.learn(24, callback=counts, progress_bar=progress_bar)
+    assert counts.seen == ["initialised", "started", "ended"]
+    assert counts.n_calls > 0
+
+
 @pytest.mark.parametrize(
     ("callback", "most"),
     [
