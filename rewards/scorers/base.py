@@ -515,11 +515,15 @@ class Sum(_Combination):
         self, values: NDArray[np.float64], results: Sequence[Scores], kind: str
     ) -> Attributed:
         having = [results[index] for index in self._offering[kind]]
-        columns = [scores.attributions or () for scores in having]
-        rows = [np.sum(tokens, axis=0, dtype=float) for tokens in zip(*columns, strict=True)]
         additive = all(scores.additive for scores in having)
-        if additive:
-            rows = [add_rest_to_last(float(v), row) for v, row in zip(values, rows, strict=True)]
+        rows: list[NDArray[Any]] = []
+        columns = [scores.attributions or () for scores in having]
+        for value, *tokens in zip(values.tolist(), *columns, strict=True):
+            if np.isnan(value):  # of what was not measured a row may be anything
+                rows.append(tokens[0])
+                continue
+            row = np.sum(tokens, axis=0, dtype=float)
+            rows.append(add_rest_to_last(value, row) if additive else row)
         return rows, additive, all(scores.signed for scores in having)
 
 

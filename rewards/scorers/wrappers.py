@@ -254,7 +254,10 @@ class Normalize(ScorerWrapper):
         if rows is not None and scores.signed:
             rows = [row.astype(np.float64) * by for by, row in zip(factors, rows, strict=True)]
         if rows is not None and scores.additive:
-            rows = [add_rest_evenly(float(v), row) for v, row in zip(values, rows, strict=True)]
+            rows = [  # of what was not measured a row may be anything
+                row if np.isnan(value) else add_rest_evenly(value, row)
+                for value, row in zip(values.tolist(), rows, strict=True)
+            ]
         parts: Any = scores.parts  # of a `Normalize`: with the value as it was before that one
         if not isinstance(self.scorer, Normalize):
             parts = {**inner_parts(parts), RAW_SCORE: scores.values}

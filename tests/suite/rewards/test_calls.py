@@ -23,7 +23,9 @@ from tokengym.rewards import (
     FunctionScorer,
     Normalize,
     Reward,
+    Scorer,
     ScorerError,
+    Scores,
     TimeLimit,
 )
 from tokengym.rewards.scorers import find_scorer
@@ -336,6 +338,45 @@ def test_credit_that_asks_about_beginnings_is_lost_with_an_answer_about_one():
     paid = credit(["a d", "b d", "d d a"])
     assert [episode.score for episode in paid.episodes] == [2.0, None, 3.0]
     assert paid.token_rewards.tolist() == [[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]
+
+
+class Parted(Scorer):
+    """Parts of 3 and of 5, and what stands for those of a response that was not measured."""
+
+    attribution_kinds = frozenset({"relevance"})
+
+    def score(self, episodes: Any, *, attribution: str | None = None) -> Scores:
+        return Scores([3.0, None, 5.0], None, [[1.0, 2.0], [np.nan], [4.0, 1.0]], additive=True)
+
+
+class Whole(Parted):
+    """As `Parted`, which measures all responses."""
+
+    def score(self, episodes: Any, *, attribution: str | None = None) -> Scores:
+        return Scores([3.0, 4.0, 5.0], None, [[1.0, 2.0], [2.0, 2.0], [4.0, 1.0]], additive=True)
+
+
+@pytest.mark.parametrize(
+    ("scorer", "expected"),
+    [
+        (Parted(), [[1.0, 2.0], [4.0, 1.0]]),
+        (Parted() + Whole(), [[2.0, 4.0], [8.0, 2.0]]),
+        (Whole() + Parted(), [[2.0, 4.0], [8.0, 2.0]]),
+        (Parted() * 2.0, [[2.0, 4.0], [8.0, 2.0]]),
+        # minus the mean of 4, evenly, over a deviation of 1
+        (Normalize(Parted()), [[-1.0, 0.0], [2.0, -1.0]]),
+        (Normalize(Whole() + FunctionScorer(fussy)), [[-1.5, 0.5], [1.5, -0.5]]),
+        (Normalize(Parted() + Whole()), [[-1.0, 0.0], [2.0, -1.0]]),
+    ],
+)
+def test_attributions_of_what_was_not_measured_are_left_alone(scorer, expected):
+    episodes = episodes_of("a", "b", "c", metadata={"keywords": []})
+    paid = Reward(scorer, rule_of("r3-dense")).evaluate(episodes)
+    assert paid[1].score is None
+    assert paid[1].token_rewards is None
+    for episode, rewards in zip(paid[::2], expected, strict=True):
+        assert episode.token_rewards is not None
+        np.testing.assert_allclose(episode.token_rewards, rewards, atol=1e-6)
 
 
 def test_a_word_says_how_its_function_is_called(tmp_path):
