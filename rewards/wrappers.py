@@ -17,7 +17,7 @@ from tokengym.rewards.arguments import check_columns, columns_of
 from tokengym.rewards.credits.names import NAMES, SUPPLIERS
 from tokengym.rewards.credits.options import Delivery as Delivery
 from tokengym.rewards.credits.rule import Rule
-from tokengym.rewards.errors import CreditError, RewardError
+from tokengym.rewards.errors import CreditError, NoScoreError, RewardError
 from tokengym.rewards.registry import make_reward
 from tokengym.rewards.reward import Reward, RewardTraits
 from tokengym.rewards.scorers.base import AnyScorer as AnyScorer
@@ -121,25 +121,42 @@ class PaysEpisodes:
 
     def _pay_newest(self, texts: Mapping[int, Episode]) -> dict[int, float]:
         """Return the reward of each row's newest token, with that of a reply to it."""
-        reward, scorer = self.reward, self.reward.scorer
-        scale = scorer.state_dict()  # running statistics, which finished texts move
+        scale = self.reward.scorer.state_dict()  # running statistics, which finished texts move
         if scale != self._scale:
             self._prefixes, self._scale = {}, scale
+        paid = {}
+        for row, tokens in self._earned(texts).items():
+            text = texts[row]
+            paid[row] = float(tokens[_newest(text)])
+            self._paid[row] = text, self._paid_before(row, text, tokens) + paid[row]
+        return paid
+
+    def _earned(self, texts: Mapping[int, Episode]) -> dict[int, NDArray[np.float64]]:
+        """Return what a rule gives the tokens of texts so far, (n,) by row.
+
+        A rule asks for all texts at once, and one by one where an answer is missing. Where it asks
+        for what has no score nothing is earned yet, and the last token gets what is left.
+        """
+        reward = self.reward
         known = [
             self._prefixes.get(row, np.zeros(0)) if self._continues(row, text) else np.zeros(0)
             for row, text in texts.items()
         ]
-        with reward.crediting(len(texts)):
-            inputs = reward.inputs([*texts.values()], ended=False, prefixes=known)
-            rewards = inputs.placed(reward.credit(inputs)[0])
-        scorer.load_state_dict(scale)
+        try:
+            with reward.crediting(len(texts)):
+                inputs = reward.inputs([*texts.values()], ended=False, prefixes=known)
+                rewards = inputs.placed(reward.credit(inputs)[0])
+                known = inputs.prefixes or known
+        except NoScoreError:
+            reward.scorer.load_state_dict(self._scale)
+            if len(texts) > 1:
+                alone = [self._earned({row: text}) for row, text in texts.items()]
+                return {row: tokens for one in alone for row, tokens in one.items()}
+            rewards = [np.zeros(len(text.response_ids)) for text in texts.values()]
+        reward.scorer.load_state_dict(self._scale)
         if reward.credit.each_prefix:
-            self._prefixes.update(zip(texts, inputs.prefixes or [], strict=True))
-        paid = {}
-        for (row, text), tokens in zip(texts.items(), rewards, strict=True):
-            paid[row] = float(tokens[_newest(text)])
-            self._paid[row] = text, self._paid_before(row, text, tokens) + paid[row]
-        return paid
+            self._prefixes.update(zip(texts, known, strict=True))
+        return dict(zip(texts, rewards, strict=True))
 
     def _continues(self, row: int, text: Episode) -> bool:
         """Return whether a text is the one that its row was last paid for, and one token more."""

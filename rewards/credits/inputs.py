@@ -19,7 +19,7 @@ from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.envs.turns.partner import POLICY
 from tokengym.rewards.credits.names import ACCOUNTS, CARRIED, NAMES, OF_LANGUAGE_MODEL, SUPPLIERS
 from tokengym.rewards.credits.probe import Continuations, Probe
-from tokengym.rewards.errors import CreditError
+from tokengym.rewards.errors import CreditError, NoScoreError
 from tokengym.rewards.maths.signed_parts import shift_reply_credit
 from tokengym.rewards.scorers.base import Scorer, Scores, checked_accounts
 from tokengym.rewards.scores import remedy_for
@@ -288,7 +288,23 @@ class Inputs:
                 f"the rule needs {kind} attributions, scorer {self._scorer().name!r} returned "
                 f"none; {remedy_for(kind)}"
             )
+        unknown = [
+            row
+            for row in np.flatnonzero(~scores.measured).tolist()
+            if scores.attributions[row].shape != self.written[row].shape
+            or not np.isfinite(scores.attributions[row]).all()
+        ]
+        self._check_known(len(unknown), f"no score and no {kind} attributions")
         return [self._owned(values, row) for row, values in enumerate(scores.attributions)]
+
+    def _check_known(self, missing: int, what: str) -> None:
+        """Refuse that the scorer gave so many of the texts nothing."""
+        if missing:
+            raise NoScoreError(
+                f"scorer {self._scorer().name!r} gave {missing} of {len(self.episodes)} texts "
+                f"{what}, and without them there is no credit; return a number, or take "
+                "on_error='raise' of a judge to see why"
+            )
 
     def _owned(self, values: NDArray[Any], row: int) -> NDArray[np.float64]:
         """Return a row's additive values, those of a reply at the own token before it."""
@@ -300,6 +316,7 @@ class Inputs:
         return torch.as_tensor(np.asarray(values, np.float64)).to(self.dtype)
 
     def _supply_scores(self) -> Tensor:
+        self._check_known(int((~self.scored.measured).sum()), "no score")
         return self._number(self.scored.values)
 
     def _supply_score_parts(self) -> dict[str, Tensor]:
@@ -328,9 +345,14 @@ class Inputs:
         else:
             moves = self.padded(self._attributions("prefix"), torch.float64)
             table[:, 1:] = moves.cumsum(1)
-        if self.ended:  # in the scale of the score, which a running normalisation moves
+        if self.ended or not self.each_prefix:
+            # To the level of the text's own score: moves have none, and a running normalisation
+            # shifts that of prefixes which were scored as texts.
             whole = torch.from_numpy(self.scored.values.astype(np.float64))
-            table += (whole - table[:, -1])[:, None]
+            shift = whole - table[:, -1]
+            if not self.ended:  # a text so far without a score has moves all the same
+                shift = shift.nan_to_num(nan=0.0)
+            table += shift[:, None]
         return table.to(self.dtype)
 
     def _scored_prefixes(self, ends: Tensor) -> list[NDArray[np.float64]]:

@@ -151,7 +151,8 @@ class Rule(BoundFunction):
             return rest_on_last(inputs["scores"], rewards, mask) if inputs.ended else rewards
         if beta == 1.0:
             return rewards
-        return beta * rewards + (1.0 - beta) * on_last(inputs["scores"], mask)
+        rest = (1.0 - beta) * on_last(inputs["scores"], mask) if inputs.ended else 0.0
+        return beta * rewards + rest
 
     def pieces(self, episodes: Sequence[Episode], **supplied: Any) -> list[list[range]]:
         """Return the tokens of each response that are paid in one sum."""

@@ -108,6 +108,101 @@ def test_a_causal_credit_is_paid_token_by_token(make_env, classifier):
     assert rewards == [pytest.approx(info["score"])]
 
 
+@token_credit(causal=True, parts=True)
+def shaping(prefix_scores):
+    return 0.9 * prefix_scores[:, 1:] - prefix_scores[:, :-1]
+
+
+@token_credit(causal=True)
+def first_keeps_the_empty_text(prefix_scores):
+    increments = prefix_scores.diff(dim=1)
+    increments[:, 0] += prefix_scores[:, 0]
+    return increments
+
+
+@pytest.mark.parametrize("options", [{}, {"prefixes": "each"}, {"prefixes": "each", "beta": 0.5}])
+@pytest.mark.parametrize("rule", [shaping, first_keeps_the_empty_text])
+def test_a_rule_of_levels_is_paid_its_token_rewards(make_env, classifier, rule, options):
+    env = CreditReward(make_env(), RewardModel(classifier), Rule(rule, **options))
+    rewards, info = play(env, [5, 6, 7, 1])
+    np.testing.assert_allclose(rewards, info["token_rewards"], atol=TOLERANCE)
+
+
+def test_the_share_that_is_not_spread_is_paid_once(make_env):
+    scorer = FunctionScorer(lambda prompt, response: float(len(response) ** 2))
+    rule = Rule(first_keeps_the_empty_text, prefixes="each", beta=0.5)
+    # "b c d" is worth 25, its beginnings 1 and 9
+    rewards, info = play(CreditReward(make_env(), scorer, rule), [4, 5, 6, 1])
+    assert rewards == info["token_rewards"].tolist() == [0.5, 4.0, 8.0, 12.5]
+
+
+@pytest.mark.parametrize("answers", [1, 0])
+def test_a_beginning_without_a_score_is_paid_at_the_end(make_env, make_envs, answers):
+    asked = []
+
+    def judge(response_ids):
+        if (is_fragment := response_ids == (5, 6)) and len(asked) >= answers:
+            return float(sum(response_ids))
+        asked.append(response_ids) if is_fragment else None
+        return None if is_fragment else float(sum(response_ids))
+
+    env = CreditReward(make_env(), FunctionScorer(judge), "red:prefixes=each")
+    rewards, info = play(env, [5, 6, 7, 1])
+    assert rewards == [5.0, 0.0 if answers else 6.0, 7.0, 7.0 if answers else 1.0]
+    assert info["score"] == sum(rewards) == 19.0
+
+
+def test_beginnings_that_never_have_a_score_leave_the_other_rows_alone(make_envs):
+    def judge(response_ids):
+        return None if response_ids == (5, 6) else float(sum(response_ids))
+
+    envs = CreditReward(make_envs(), FunctionScorer(judge), "red:prefixes=each")
+    envs.reset(seed=0)
+    steps = [envs.step(np.array(ids)) for ids in ([5, 6, 7], [6, 7, 8], [7, 8, 9], [1, 1, 1])]
+    paid = [rewards.tolist() for _, rewards, *_ in steps]
+    assert paid == [[5, 6, 7], [0, 7, 8], [0, 8, 9], [0, 1, 1]]
+    np.testing.assert_array_equal(steps[-1][4]["score"], [np.nan, 22, 25])
+
+
+def test_what_is_known_of_a_text_is_forgotten_with_it(make_env):
+    asked = []
+
+    def judge(response_ids):
+        asked.append(response_ids)
+        return None if asked.count((6,)) == 1 and response_ids == (6,) else sum(response_ids)
+
+    env = CreditReward(make_env(), FunctionScorer(judge), "red:prefixes=each")
+    for first, rewards in ((9, [9.0, 7.0]), (6, [0.0, 7.0])):
+        env.reset(seed=0)
+        assert [env.step(token)[1] for token in (first, 7)] == rewards
+
+
+class Hesitant(LengthScorer):
+    """Gives a text of two tokens neither a score nor an account of them."""
+
+    attribution_kinds = frozenset({"prefix"})
+
+    def score(self, episodes, *, attribution=None):
+        values = [None if len(e.response_ids) == 2 else sum(e.response_ids) for e in episodes]
+        rows = [
+            np.array(e.response_ids) * (np.nan if len(e.response_ids) == 2 else 1.0)
+            for e in episodes
+        ]
+        return Scores(values, attributions=rows, signed=True)
+
+
+@token_credit(causal=True, conserves=False)
+def so_far(scores, response_mask):
+    return scores[:, None] * response_mask
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"), [("red", [5, 0, 7, 7]), (so_far, [5, 0, 18, 19 - 23])]
+)
+def test_a_text_so_far_without_a_score_is_paid_nothing(make_env, rule, expected):
+    assert play(CreditReward(make_env(), Hesitant(), rule), [5, 6, 7, 1])[0] == expected
+
+
 def test_delivery_at_the_end(make_env, classifier):
     env = CreditReward(make_env(), RewardModel(classifier), "red:delivery=end")
     rewards, info = play(env, [5, 6, 7, 1])

@@ -14,7 +14,7 @@ from tokengym.rewards import FunctionScorer, Scores
 from tokengym.rewards.credits.inputs import Inputs
 from tokengym.rewards.credits.names import NAMES
 from tokengym.rewards.credits.pieces import Pieces
-from tokengym.rewards.errors import CreditError
+from tokengym.rewards.errors import CreditError, NoScoreError
 
 NAN = float("nan")
 
@@ -49,6 +49,22 @@ def test_what_is_said_of_a_reply_counts_at_the_token_before_it():
     # 50 - 15 is the score before the first token, and 20 - 3
     assert inputs["prefix_scores"].tolist() == [[35, 36, 45, 50], [17, 18, 20, 20]]
     assert inputs["scores"].tolist() == [50, 20]
+
+
+def test_a_text_so_far_has_the_levels_of_a_whole_one():
+    assert Inputs([SHORT], scorer=Known(), ended=False)["prefix_scores"].tolist() == [[17, 18, 20]]
+
+
+def test_of_a_text_so_far_without_a_score_only_the_moves_are_known():
+    class Unsure(Known):
+        def score(self, episodes, *, attribution=None):
+            scores = super().score(episodes, attribution=attribution)
+            return replace(scores, values=scores.values * np.nan, gaps=frozenset({"values"}))
+
+    inputs = Inputs([SHORT], scorer=Unsure(), ended=False)
+    assert inputs["prefix_scores"].diff(dim=1).tolist() == [[1, 2]]
+    with pytest.raises(NoScoreError, match=r"gave 1 of 1 texts no score.*on_error='raise'"):
+        inputs["scores"]
 
 
 def test_nothing_unnamed_is_computed_and_the_score_comes_with_the_first_account():
