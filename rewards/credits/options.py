@@ -68,8 +68,12 @@ def resolved(defaults: Mapping[str, Any], given: Mapping[str, Any], causal: Any)
     _check_ranges(options, defaults)
     cut, segments = getattr(options, "cut", None), getattr(options, "segments", None)
     if "cut" in defaults and "segments" in defaults:
-        if segments is not None and "cut" not in given and cut not in COUNTED:
-            cut = options.cut = "even"
+        if segments is not None and cut not in COUNTED:
+            # Of the two, a default of the rule gives way to what the user passed.
+            if "cut" not in given:
+                cut = options.cut = "even"
+            elif cut is not None and "segments" not in given:
+                segments = options.segments = None
         _check_cut(cut, segments, given)
     if "delivery" in defaults:
         _settle_delivery(options, causal, cut, segments)

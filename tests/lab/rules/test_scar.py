@@ -7,7 +7,15 @@ import pytest
 
 from tests.support.rewards.common import LengthScorer, make_episode, random_episodes
 from tokengym.lab.rules.scar import scar
-from tokengym.rewards import FunctionScorer, Normalize, Reward, RewardModel, Rule, Scores
+from tokengym.rewards import (
+    FunctionScorer,
+    Normalize,
+    Reward,
+    RewardModel,
+    Rule,
+    Scores,
+    make_reward,
+)
 from tokengym.rewards.errors import CreditError, ScorerError
 from tokengym.rewards.maths.redistribution import close_sum
 
@@ -166,6 +174,12 @@ def test_more_pieces_than_bits_of_an_integer():
     episode = make_episode(response_ids=range(3, 80))
     (paid,) = Reward(Table(), Rule(scar, segments=77, permutations=4)).evaluate([episode])
     assert close_sum(paid.score, paid.token_rewards)
+
+
+def test_pieces_by_a_word():
+    scored = ("turn", "line", "sentence")
+    made = [make_reward(f"scar:cut={cut}", scorer=Table()).credit for cut in scored]
+    assert [(rule.cut, rule.options["segments"]) for rule in made] == [(c, None) for c in scored]
 
 
 def test_bad_arguments():

@@ -94,6 +94,21 @@ def test_a_causal_rule_is_paid_by_the_step_unless_told_otherwise():
     assert Rule(increments, prefixes="each").accounts == []
 
 
+def test_a_cut_by_the_text_takes_the_place_of_the_rules_own_segments():
+    @token_credit(segments=6, pay="evenly")
+    def cuts(scores, response_mask):
+        return scores[:, None] * response_mask
+
+    assert Rule(cuts).options["segments"] == 6
+    for cut in ("turn", "line", "sentence"):
+        rule = Rule(cuts, cut=cut)
+        assert (rule.cut, rule.options["segments"]) == (cut, None)
+        with pytest.raises(CreditError, match=f"segments=3 has no effect with cut='{cut}'"):
+            Rule(cuts, cut=cut, segments=3)
+    for cut in ("even", "entropy", None):
+        assert Rule(cuts, cut=cut).options["segments"] == 6
+
+
 def test_a_class_is_made_with_its_options_and_keeps_a_state():
     rule = Rule(Running, decay=0.75, scale=2.0)
     assert rule.reads == ("scores", "response_mask")
