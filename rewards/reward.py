@@ -324,8 +324,8 @@ class Reward:
         tokens, figures = self.credit(inputs)
         rewards = [row.astype(np.float32) for row in inputs.placed(tokens)]
         self._check_sums(scores, rewards)
-        parts = {**scores.parts, **{name: one.cpu().numpy() for name, one in figures.items()}}
-        return Scores(scores.values, parts, gaps=scores.gaps), rewards
+        reported = inner_parts({name: one.cpu().numpy() for name, one in figures.items()})
+        return Scores(scores.values, {**scores.parts, **reported}, gaps=scores.gaps), rewards
 
     def inputs(self, episodes: Sequence[Episode], **known: Any) -> "Inputs":
         """Return the names that the rule may read of episodes; ``known`` as for `Inputs`."""

@@ -108,14 +108,20 @@ def check_finite(result: Tensor, who: str) -> None:
         )
 
 
-def checked_figures(figures: Figures, count: int, who: str) -> Figures:
-    """Return a rule's figures as tensors, (batch,) each, or refuse them."""
+def checked_figures(figures: Figures, count: int, who: str, *, waits: bool = True) -> Figures:
+    """Return a rule's figures as tensors, (batch,) each, or refuse them; ``waits`` as of `call`."""
     tensors = {name: torch.as_tensor(one) for name, one in figures.items()}
     for name, one in tensors.items():
         if tuple(one.shape) != (count,):
             raise CreditError(
                 f"{who} returned the figure {name!r} of shape {tuple(one.shape)}; return one "
                 f"number per row, ({count},)"
+            )
+        if waits and bool((endless := one.float().isinf()).any()):  # kept as float32
+            row = int(endless.nonzero()[0])
+            raise CreditError(
+                f"{who} gives row {row} the figure {name!r} = {float(one[row])}; it must be "
+                "finite, or nan where nothing was measured"
             )
     return tensors
 

@@ -140,7 +140,8 @@ class Rule(BoundFunction):
         rewards, figures = self.call(view, waits=waits)
         if isinstance(view, Pieces):
             rewards = view.placed(rewards, self.options["pay"])
-        return self._whole(inputs, rewards), checked_figures(figures, len(rewards), self.who)
+        figures = checked_figures(figures, len(rewards), self.who, waits=waits)
+        return self._whole(inputs, rewards), figures
 
     def _whole(self, inputs: Inputs, rewards: Tensor) -> Tensor:
         """Return the rewards with the share of the score that is not spread, and the rest."""

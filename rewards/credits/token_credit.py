@@ -120,7 +120,7 @@ def token_credit(function: Any = None, /, **facts: Any) -> Any:
     A parameter without a default is read (`NAMES`, or a column of the data); one with a default is
     an option, as in "rules.py:abc:beta=1". The function is returned as it is, and can be called and
     pickled as before. It returns token rewards (batch, time), or those and a mapping of figures,
-    (batch,) each, which the score's parts then have.
+    (batch,) each and nan where nothing was measured, which the score's parts then have.
 
     Args:
         function: The function; a class that has a state is made with its options, and its

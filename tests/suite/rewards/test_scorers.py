@@ -15,6 +15,8 @@ from tokengym.rewards import (
     Scorer,
     Scores,
     Sentiment,
+    on_last,
+    token_credit,
 )
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.wrappers import TimeLimit
@@ -211,6 +213,18 @@ PENALTY = FunctionScorer(lambda prompt, response: -100.0, name="penalty")
 def test_what_is_measured_is_the_score_before_the_outermost_scaling(scorer, measured):
     paid = Reward(scorer, rule_of("uniform")).evaluate(EPISODES)
     assert [episode.raw_score for episode in paid] == pytest.approx(measured, rel=1e-5)
+
+
+def test_a_figure_of_a_rule_is_not_what_is_measured():
+    @token_credit
+    def noted(scores, response_mask):
+        return on_last(scores, response_mask), {"raw_score": 0 * scores, "unknown": scores * np.nan}
+
+    for scorer in (LengthScorer(), Normalize(LengthScorer())):
+        paid = Reward(scorer, noted).evaluate(EPISODES)
+        assert [episode.raw_score for episode in paid] == [12.0, 8.0]
+        assert [episode.score_parts["inner_raw_score"] for episode in paid] == [0.0, 0.0]
+        assert all("unknown" not in episode.score_parts for episode in paid)
 
 
 def test_normalize_state_round_trip():

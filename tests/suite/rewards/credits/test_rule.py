@@ -172,9 +172,16 @@ def bad_figure(scores, response_mask):
     return on_last(scores, response_mask), {"figure": torch.ones(7)}
 
 
+def endless_figure(scores, response_mask):
+    return on_last(scores, response_mask), {
+        "figure": torch.tensor([1.0, 1e300], dtype=torch.float64)
+    }
+
+
 @pytest.mark.parametrize(
     ("function", "words"),
     [
+        (endless_figure, r"gives row 1 the figure 'figure' = 1e\+300; it must be finite, or nan"),
         (wrong_shape, r"shape \(2,\); return \(batch, time\), here \(2, 4\)"),
         (not_finite, "gives token 0 of row 0 the value nan"),
         (no_tensor, r"returned list; return a tensor of shape \(2, 4\)"),
