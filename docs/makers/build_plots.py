@@ -267,12 +267,13 @@ def draw_batch(axes: "Axes") -> None:
 
 def draw_tokens(axes: "Axes") -> None:
     """Show a run over all of its tokens, and over those of its responses alone."""
-    for name, label, colour in (("sparse", "sparse", GREY), ("mc", "mc, all its tokens", BLUE)):
+    rule = "mc:k=3,segments=4"
+    for name, label, colour in (("sparse", "sparse", GREY), ("mc", f"{rule}, all tokens", BLUE)):
         points, values = curves(read(f"earlier/{name}.csv"), column("score"), "tokens")
         draw_line(axes, points / 1000, values, label, colour)
     rows = read("earlier/mc.csv")
     points, values = curves(rows, column("score"), "episodes")
-    label = "mc, its responses alone"
+    label = f"{rule}, its responses alone"
     axes.plot(points * 48 / 1000, values.mean(0), color=ORANGE, linestyle="--", label=label)
     axes.set(xlabel="thousand tokens", ylabel="score")
     axes.legend()

@@ -38,10 +38,11 @@ def integrated_gradients(
 ) -> Tensor:
     """Each token earns what it did to the score by integrated gradients, good or bad.
 
-    They sum to R minus the score at zero.
+    They sum to R minus the score of a blank response, whose embeddings are 0, or EOS's in models
+    with RMSNorm.
 
-    a_t = e_t . mean of dR/de_t along the straight line from zero embeddings of the response to
-    its own; as many forward and backward passes as the line has points.
+    a_t = (e_t - blank) . mean of dR/de_t along the straight line from a blank response to the
+    own one; as many forward and backward passes as the line has points.
 
     Args:
         scores: R.

@@ -131,7 +131,15 @@ class PolicyReader(Shared):
         Args:
             episodes: Finished episodes.
             names: "log_probs" or "entropy", as the methods above return them.
+
+        Raises:
+            ScorerError: if a prompt is empty, or a text too long for the model.
         """
+        if any(len(one.prompt_ids) == 0 and len(one.response_ids) > 0 for one in episodes):
+            raise ScorerError(
+                f"{self.name} reads at least one token before a response, and a prompt is empty; "
+                "pass prompts=, or a prompt of the BOS token alone"
+            )
         result = {name: [np.zeros(0)] * len(episodes) for name in names}
         for batch in self.batches(episodes):
             logits = self.model(**batch.tensors, use_cache=False).logits

@@ -84,7 +84,7 @@ NAMES: Mapping[str, Name] = {
         _TOKENS, "reward", "scorer", "embedding times gradient of the score", "sum", "gradient"
     ),
     "integrated_gradients": Name(
-        *(_TOKENS, "reward", "scorer", "the same, averaged from zero embeddings on"),
+        *(_TOKENS, "reward", "scorer", "the same, averaged on the way from a blank response"),
         *("sum", "integrated-gradients"),
     ),
     "deeplift": Name(

@@ -186,6 +186,15 @@ def test_a_language_model_reads_once_for_log_probs_and_entropy():
     assert len(passes) == 3
 
 
+def test_a_language_model_reads_no_response_without_a_token_before_it():
+    config = GPT2Config(vocab_size=40, n_positions=32, n_embd=32, n_layer=1, n_head=2)
+    reader = PolicyReader(GPT2LMHeadModel(config))
+    with pytest.raises(ScorerError, match=r"at least one token before .* a prompt is empty; pass"):
+        Inputs([make_episode(()), make_episode()], reference=reader)["ref_entropy"]
+    (empty,) = reader.log_probs([make_episode((), ())])
+    assert empty.size == 0
+
+
 def test_slices_of_score_without_give_the_numbers_and_the_scorings_of_one_call(
     tokenizer, monkeypatch
 ):
