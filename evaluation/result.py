@@ -28,6 +28,7 @@ from tokengym.evaluation.runs.results import (
     COUNTS,
     CURVES,
     CurveSettings,
+    Given,
     curves_hash,
     gather_curves,
     read_comparison,
@@ -397,21 +398,24 @@ def read_curves(
 
     Args:
         source: A file, a folder, a pandas DataFrame, rows, or a `Result`. Several are shown
-            together: a list of them, or a mapping from names to them.
+            together: a list of them, or a mapping from names to them. The names are those of other
+            tools' runs, with a seed at the end where there are several: ``abc-seed-1``.
         baseline: Arm that the others are compared with; None takes sparse if present, else the
             first.
-        axis: What runs are compared at equal amounts of, "step" or "tokens"; None decides.
+        axis: What runs are compared at equal amounts of, "step" or "tokens"; None takes that of a
+            `Result` or of the summary.json beside a file, and else decides.
         group_by: Columns of our own tables to group by; None takes all that are no measurement.
         score: Column with the score; None takes score, or the one that is known of other tools.
         level: Confidence level of the intervals.
         kl_coef: Price of a nat of KL, for the score minus its penalty.
 
     Raises:
-        ValueError: if a source cannot be read.
+        ValueError: if a source cannot be read, or runs are measured by different scorers, or in
+            different columns, and can be compared by a common one.
         TypeError: if it is none of these.
     """
-    curves, settings = gather_curves(
-        [(_plain(one), name) for one, name in _sources(source)],
+    curves, settings, about = gather_curves(
+        [_given(one, name) for one, name in _sources(source)],
         CurveSettings(
             baseline=baseline,
             axis=axis,
@@ -421,7 +425,7 @@ def read_curves(
             kl_coef=kl_coef,
         ),
     )
-    return Result(summarize(on_axis(curves, settings.axis), settings), curves)
+    return Result({**summarize(on_axis(curves, settings.axis), settings), **about}, curves)
 
 
 def _sources(source: Any) -> list[tuple[Any, str | None]]:
@@ -436,7 +440,7 @@ def _sources(source: Any) -> list[tuple[Any, str | None]]:
     return [(source, None)]
 
 
-def _plain(source: Any) -> Any:
+def _given(source: Any, name: str | None) -> Given:
     if isinstance(source, Result):
-        return source.curves
-    return Path(source) if isinstance(source, str) else source
+        return Given(source.curves, name, source, source.folder)
+    return Given(Path(source) if isinstance(source, str) else source, name)

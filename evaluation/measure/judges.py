@@ -61,6 +61,18 @@ def measured_by(
     return f"{_GOLD}{gold}" if by_gold or scorer is None else f"{_GOLD}{gold}{_OWN}{scorer}"
 
 
+def words_of(column: str, words: str) -> str:
+    """Return the scorer of a column of curves, as far as the `measured_by` of its runs says, or "".
+
+    Example:
+        >>> words_of("gold_score", "the gold score, Lexicon, and the score by RewardModel(film)")
+        'the gold score, Lexicon'
+    """
+    if column == "gold_score" and (gold := Judges.parse(words).gold) is not None:
+        return f"{_GOLD}{gold}"
+    return words if column == "score" else ""
+
+
 # --- one judge for several folders ----------------------------------------------------------------
 
 
@@ -117,6 +129,17 @@ def settle_judges(
         if differs or one.by_gold != other.by_gold:
             return _by_gold(folders, one, other, curves)
     return list(curves), None
+
+
+def judge_of_all(folders: Sequence[JudgedRuns], *, settled: bool) -> str:
+    """Return the scorers that the scores of folders are of, in words.
+
+    With ``settled`` the gold score was taken as their common judge, see `settle_judges`.
+    """
+    if settled:
+        golds = sorted({gold for runs in folders for gold in runs.gold_scorers})
+        return f"{_GOLD}{'; '.join(golds)}" if golds else "the gold score"
+    return "; ".join(dict.fromkeys(words for runs in folders for words in runs.measured_by))
 
 
 def _by_gold(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tokengym.base.files import write_csv
 from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import AXES, MEASURES, UNSCORED, Axis
-from tokengym.evaluation.report.reading import NEEDED, Source, Table, read_table
+from tokengym.evaluation.report.reading import NEEDED, PARTS, Source, Table, read_table
 from tokengym.evaluation.statistics import Array, Curve, iqm, leaps
 from tokengym.evaluation.statistics.curve import ROUND_KL, Group, scored_alike
 from tokengym.evaluation.statistics.series import final_points
@@ -34,7 +34,8 @@ COLUMNS = ("credit", "seed", "step", "tokens", "episodes", *MEASUREMENTS, "wall_
 LARGEST = 3.4e38
 """Largest number of a cell, that of float32, which scores are."""
 SETTING = "setting "
-"""Beginning of the column of a setting that has the name of a measurement, or one like an error."""
+"""Beginning of the column of a setting that has the name of a measurement or of a part of an arm,
+or one like an error."""
 ERROR = "_se"
 """End of the names of standard errors, such as ``score_se``; no setting has one."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -146,7 +147,8 @@ def read_curves(
             the module's docstring for its columns.
         group_by: Columns to group by; None takes all that are no known measurement.
         score: Column with the score; None takes score, or the one that is known of other tools.
-        name: Name of the runs of another tool, in place of that of their folder.
+        name: Name of the runs of another tool, with or without a seed at its end, in place of that
+            of their folder.
         seed: Their seed, likewise.
 
     Returns:
@@ -157,7 +159,11 @@ def read_curves(
             a number, a step below 0 or no name of a credit, has two rows for one step of a run, or
             would be grouped by a column that changes in the course of a run.
     """
-    table = read_table(source, score=score, name=name, seed=seed)
+    return curves_of(read_table(source, score=score, name=name, seed=seed), group_by=group_by)
+
+
+def curves_of(table: Table, *, group_by: Sequence[str] | None = None) -> list[Curve]:
+    """Return the curves of a table; see `read_curves`."""
     path, header, rows = table.label, table.header, table.rows
     if table.names and group_by:
         raise ValueError(f"{path} has no columns to group by {', '.join(group_by)}; leave it out")
@@ -182,7 +188,8 @@ def read_curves(
         raise ValueError(f"{path} has two columns whose names print alike: {', '.join(shown)}")
     runs: dict[tuple[Group, str, int], dict[float, dict[str, float]]] = {}
     for number, row in rows:
-        group = tuple((name, printable(row[raw])) for name, raw in shown.items())
+        # Where it is empty the run has no such setting, as those of other learners.
+        group = tuple((name, printable(row[raw])) for name, raw in shown.items() if row[raw])
         credit = printable(from_cell(row["credit"]))
         run_seed = int(_number(table, number, row, "seed"))
         points = runs.setdefault((group, credit, run_seed), {})
@@ -226,7 +233,7 @@ def _is_progress(
         for (group, credit, seed), points in runs.items():
             others = tuple(pair for pair in group if keep_others and pair[0] != column)
             parts = runs_parts.setdefault((others, credit, seed), {})
-            parts.setdefault(dict(group)[column], set()).update(points)
+            parts.setdefault(dict(group).get(column, ""), set()).update(points)
         parted = [list(parts.values()) for parts in runs_parts.values() if len(parts) > 1]
         if parted and all(a.isdisjoint(b) for parts in parted for a, b in combinations(parts, 2)):
             return True
@@ -284,7 +291,7 @@ def columns_of(group: Group) -> dict[str, str]:
         {'kl_coef': '0.1', 'setting tokens': '9000'}
     """
     return {
-        f"{SETTING}{name}" if name in COLUMNS or name.endswith(ERROR) else name: value
+        f"{SETTING}{name}" if name in (*COLUMNS, *PARTS) or name.endswith(ERROR) else name: value
         for name, value in group
     }
 

@@ -45,12 +45,13 @@ WINDOW = 100
 ``ep_rew_mean``."""
 MOST_POINTS = 200
 """Points that a curve of single episodes is thinned to."""
-OF_SB3 = ("eval/mean_reward", "rollout/ep_rew_mean")
-"""Scores of Stable-Baselines3, whose steps are those of the environment: tokens."""
+OF_SB3 = EVALUATED, PLAYED = "eval/mean_reward", "rollout/ep_rew_mean"
+"""Scores of Stable-Baselines3, whose steps are those of the environment: tokens. The first is that
+of evaluations.npz too, the second that of monitors."""
 TIMESTEPS = ("time/total_timesteps", "timesteps")
 KNOWN = {
     "score": (
-        *("score", "eval/score", OF_SB3[0], "rollout/score", OF_SB3[1]),
+        *("score", "eval/score", EVALUATED, "rollout/score", PLAYED),
         *("reward", "train/reward", "objective/scores", "objective/rlhf_reward"),
     ),
     "gold_score": ("gold_score", "eval/gold_score"),
@@ -65,6 +66,8 @@ KNOWN = {
     "step": ("step", "train/global_step", "global_step", "_step", *TIMESTEPS),
 }
 """Names that other tools have for ours; of several that a table has, the first counts."""
+TRACKED = {"eval/score": "score", "train/reward": "reward"}
+"""Names that a tracker has for scores, with those of the run's own log."""
 STEPS = ("step", "steps", "global_step", "_step")
 """Names, behind the last slash, of an exported chart's axis that counts steps."""
 RUN = ("credit", "arm", "run", "run_name", "Name", "name")
@@ -87,6 +90,9 @@ class Table:
     """Number of each row, for messages, and its cells."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Another tool's names of the columns, for messages; empty for a table like ours."""
+    scores: Sequence[tuple[str, Sequence[str]]] = ()
+    """Of each run of another tool its name and its columns that are a score, the first of which is
+    taken; () for a table like ours, which has one."""
 
 
 def read_table(
@@ -97,7 +103,8 @@ def read_table(
     Args:
         source: A file, a run's folder, a frame, or a list of rows.
         score: Column with the score; None takes score, or the one that is known of other tools.
-        name: Name of the runs, in place of that of the run's folder.
+        name: Name of the runs of another tool, with or without a seed at its end, in place of that
+            of the run's folder.
         seed: Their seed, likewise.
 
     Raises:
@@ -107,16 +114,14 @@ def read_table(
         label, rows = _frame_rows(source)
         if _is_ours(header := _header(rows), score):
             return _ours(label, header, list(enumerate(rows, 1)), score)
-        return _of_tools(label, rows, score, (name or "run", 0), seed)
-    path, *others = _files_in(Path(source)) if Path(source).is_dir() else [Path(source)]
+        return _of_tools(label, rows, score, _seed_of(name or "run"), seed)
+    path, *others = files_of(Path(source))
     for file in (path, *others):
         check_regular(file)
     own_name, own_seed = run_name(path)
     is_monitor = path.name.endswith("monitor.csv") or _begins(path).startswith("#{")
-    if score is not None and (is_monitor or path.suffix == ".npz"):
-        raise ValueError(
-            f"{path} has one score, so that score={score!r} has no effect; leave it out"
-        )
+    if is_monitor or path.suffix == ".npz":
+        _check_score(path, score, PLAYED if is_monitor else EVALUATED)
     if path.suffix == ".json":
         rows = _trainer_rows(path)
     elif path.suffix == ".npz":
@@ -130,11 +135,26 @@ def read_table(
         if not (_exported(header) or score or {*header} & {*KNOWN["score"][1:]}):
             return Table(path, header, numbered)  # a table like ours, of which a column is missing
         rows = [row for _, row in numbered]
-    return _of_tools(path, rows, score, (name or own_name, own_seed), seed)
+    own = _seed_of(name, own_seed) if name else (own_name, own_seed)
+    return _of_tools(path, rows, score, own, seed)
 
 
-def _files_in(folder: Path) -> list[Path]:
-    """Return the file of a run's folder that has its curve, or the monitors of its environments."""
+def _check_score(path: Path, score: str | None, only: str) -> None:
+    """Refuse another score than the one that a file has."""
+    if score not in (None, only):
+        raise ValueError(
+            f"{path} has one score, so that score={score!r} has no effect; leave it out, or write "
+            f"its name, {only}"
+        )
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Return the file of a run's folder that has its curve, or the monitors of its environments.
+
+    What is no folder is read itself.
+    """
+    if not folder.is_dir():
+        return [folder]
     for name in FILES:
         found = [folder / name, *sorted(folder.glob(f"checkpoint-*/{name}"), key=_checkpoint)[-1:]]
         for path in found:
@@ -171,10 +191,10 @@ def run_name(path: Path) -> tuple[str, int]:
     return folder, 0
 
 
-def _seed_of(run: str) -> tuple[str, int]:
-    """Return a run's name without the seed at its end, and the seed."""
+def _seed_of(run: str, seed: int = 0) -> tuple[str, int]:
+    """Return a run's name without the seed at its end, and that seed; ``seed`` if there is none."""
     match = re.fullmatch(r"(.+?)[-_ ,]*seed[-_ =]?(\d+)", run)
-    return (match[1], int(match[2])) if match else (run, 0)
+    return (match[1], int(match[2])) if match else (run, seed)
 
 
 # --- ours -----------------------------------------------------------------------------------------
@@ -253,7 +273,8 @@ def _frame_rows(source: Any) -> tuple[str, Rows]:
     else:
         raise TypeError(
             "curves must be a file, a folder, a pandas DataFrame or a list of rows as a trainer's "
-            f"log_history is, got {type(source).__name__}"
+            f"log_history is, got {type(source).__name__}; runs of several seeds are a mapping, "
+            "{'abc-seed-0': ..., 'abc-seed-1': ...}"
         )
     if not rows:
         raise ValueError(f"{label} holds no rows; it needs a row per step")
@@ -309,7 +330,7 @@ def _of_tools(
     whole = list(dict.fromkeys(one for table in tables for one in table.header))
     theirs = {ours: other for table in tables for ours, other in table.names.items()}
     cells = [(n, {k: row.get(k, "") for k in whole}) for t in tables for n, row in t.rows]
-    return Table(label, whole, cells, theirs)
+    return Table(label, whole, cells, theirs, [one for table in tables for one in table.scores])
 
 
 def _exported(header: Sequence[str]) -> tuple[str, dict[str, dict[str, str]]] | None:
@@ -334,13 +355,14 @@ def _of_run(label: Path | str, rows: Rows, score: str | None, name: str, seed: A
         return any(_cell(row.get(column)) for row in rows)
 
     header = _header(rows)
-    column = score or next((one for one in KNOWN["score"] if has_values(one)), None)
-    if column is None:
+    scores = [score] if score else [one for one in KNOWN["score"] if has_values(one)]
+    if not scores:
         raise ValueError(
             f"{label} logs no reward, only {', '.join(sorted(header)) or 'nothing'}; pass a run "
             "that learned from rewards, a table with credit, seed, step, score, or the name of the "
             "column: read_curves(score=), --score"
         )
+    column = scores[0]
     if not has_values(column):
         raise ValueError(
             f"{label} has no column {score!r} with numbers, only {', '.join(header)}; name the "
@@ -373,7 +395,35 @@ def _of_run(label: Path | str, rows: Rows, score: str | None, name: str, seed: A
             )
         before, last = cells["step"], at
         points[cells["step"]] = {"credit": name, "seed": str(seed), **cells}
-    return Table(label, ["credit", "seed", *columns], list(enumerate(points.values(), 1)), columns)
+    numbered = list(enumerate(points.values(), 1))
+    return Table(label, ["credit", "seed", *columns], numbered, columns, [(name, scores)])
+
+
+def by_column(scores: Iterable[tuple[str, Sequence[str]]]) -> dict[str, list[str]]:
+    """Return the columns that the scores of runs were taken from, each with its arms.
+
+    Args:
+        scores: Of each run its arm and its columns that are a score, the first of which was taken.
+
+    Raises:
+        ValueError: if they are of different columns, and all runs have one in common.
+
+    Example:
+        >>> by_column([("abc", ["score"]), ("stock", ["rollout/ep_rew_mean"])])
+        {'score': ['abc'], 'rollout/ep_rew_mean': ['stock']}
+    """
+    scores = list(scores)
+    columns: dict[str, dict[str, None]] = {}
+    for arm, known in scores:
+        columns.setdefault(TRACKED.get(known[0], known[0]), {})[arm] = None
+    common = [one for one in scores[0][1] if all(one in known for _, known in scores)]
+    if len(columns) > 1 and common:
+        taken = "; ".join(f"{column} of {', '.join(arms)}" for column, arms in columns.items())
+        raise ValueError(
+            f"the scores are of different columns ({taken}), which are different measurements; "
+            f"name one that all have: --score {common[0]}, in Python score={common[0]!r}"
+        )
+    return {column: [*arms] for column, arms in columns.items()}
 
 
 def _as_number(cell: str) -> float:
@@ -433,7 +483,7 @@ def _evaluations(path: Path) -> Rows:
             "results, ep_lengths"
         ) from None
     return [
-        {"timesteps": int(at), "score": float(mean), "length": float(length)}
+        {"timesteps": int(at), EVALUATED: float(mean), "length": float(length)}
         for at, mean, length in columns
     ]
 
@@ -467,7 +517,7 @@ def _monitors(files: Sequence[Path]) -> Rows:
         rows.append(
             {
                 "timesteps": int(lengths[: last + 1].sum()),
-                "score": float(returns[recent].mean()),
+                PLAYED: float(returns[recent].mean()),
                 "length": float(lengths[recent].mean()),
                 "wall_s": float(ends[last] - min(began)),
             }

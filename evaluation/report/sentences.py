@@ -237,6 +237,12 @@ def another_baseline(wanted: str, baseline: str) -> str:
     return f"{wanted} has no finished run here; {baseline} takes its place as the baseline."
 
 
+def unlike_scores(columns: Mapping[str, Sequence[str]]) -> str:
+    """Return that the scores of arms were logged in different columns."""
+    taken = [f"{column} of {listed(arms)}" for column, arms in columns.items()]
+    return f"The scores may be different measurements, as their columns are: {'; '.join(taken)}."
+
+
 def few_seeds(kind: Kind, seeds: int) -> str:
     """Return that intervals are unreliable."""
     return f"Fewer than {RELIABLE_SEEDS} seeds per {kind} ({seeds}): the intervals are unreliable."

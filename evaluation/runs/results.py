@@ -21,23 +21,24 @@ from tokengym.base.registry import split_file_word
 from tokengym.base.saved_code import display_name
 from tokengym.base.settings import check_number
 from tokengym.envs import printable
-from tokengym.evaluation.measure.judges import JudgedRuns, settle_judges
+from tokengym.evaluation.measure.judges import JudgedRuns, judge_of_all, settle_judges, words_of
 from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.measure.references import SAMPLES, common_samples, read_references
+from tokengym.evaluation.report import sentences
 from tokengym.evaluation.report.compared import RunWords, compared
 from tokengym.evaluation.report.curves import (
     Curve,
     Group,
     columns_of,
     counts_tokens,
+    curves_of,
     group_label,
     on_axis,
-    read_curves,
     write_curves,
 )
 from tokengym.evaluation.report.figures import Paper, save_figure
 from tokengym.evaluation.report.learning import Log, by_epoch, final_figures
-from tokengym.evaluation.report.reading import Source
+from tokengym.evaluation.report.reading import Source, Table, by_column, files_of, read_table
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.runs.comparison import (
@@ -329,7 +330,7 @@ class _Results:
                 "settings": self._with_lambdas(shared),
                 "versions": {name: ", ".join(met) for name, met in self._met("versions").items()},
                 "made": {n: " and ".join(map(str, v)) for n, v in self._met("made").items() if v},
-                "measured_by": self.measured_by,
+                "measured_by": judge_of_all(self.judged, settled=self.caution is not None),
                 "compared": compared(map(_words, self.specs)),
                 **self._asked,
             },
@@ -381,14 +382,6 @@ class _Results:
         if not lambdas or settings.get("gae_lambda", 0) is not None:
             return settings
         return {**settings, "gae_lambda": ", ".join(f"{n} {v:g}" for n, v in lambdas.items())}
-
-    @property
-    def measured_by(self) -> str:
-        """The scorers that the runs' scores are of, in words."""
-        if self.caution is not None:
-            golds = sorted({gold for runs in self.judged for gold in runs.gold_scorers})
-            return f"the gold score, {'; '.join(golds)}" if golds else "the gold score"
-        return "; ".join(dict.fromkeys(words for runs in self.judged for words in runs.measured_by))
 
     def _summary_settings(self, baseline: str | None) -> SummarySettings:
         """Return what the figures of the curves depend on besides them."""
@@ -557,9 +550,9 @@ class CurveSettings:
     baseline: str | None = None
     """Arm that the others are compared with; None takes sparse if present, else the first."""
     axis: Axis | None = None
-    """What runs are compared at equal amounts of; None takes that of the summary.json beside the
-    curves, as of learners, tokens for runs that count nothing else, as those of
-    Stable-Baselines3, and updates where there is neither."""
+    """What runs are compared at equal amounts of; None takes that of the summary of the curves, as
+    of learners, tokens for runs that count nothing else, as those of Stable-Baselines3, and updates
+    where there is neither."""
     group_by: Sequence[str] | None = None
     """Columns of our own tables to group by; None takes all that are no measurement."""
     score: str | None = None
@@ -578,6 +571,45 @@ class CurveSettings:
         check_number(self, "level", above=0.0, below=1.0, hint=f"{DEFAULT_LEVEL} is usual")
 
 
+@dataclass(frozen=True)
+class Given:
+    """Learning curves as they were given to be read."""
+
+    source: Source
+    name: str | None = None
+    """Name of their runs; None takes that of their folder."""
+    summary: Mapping[str, Any] | None = None
+    """Their summary; None takes the summary.json beside the file that is read, if there is one."""
+    folder: Path | None = None
+    """Where they are, for messages; None takes that of the file."""
+
+    @property
+    def file(self) -> Path | None:
+        """The file that is read, that of a folder too; None for a table."""
+        return files_of(self.source)[0] if isinstance(self.source, Path) else None
+
+    @cached_property
+    def known(self) -> Mapping[str, Any]:
+        """Their summary, {} if there is none."""
+        if self.summary is not None:
+            return self.summary
+        return {} if self.file is None else _summary_beside(self.file)
+
+    def judged(self, curves: list[Curve], score: str) -> JudgedRuns | None:
+        """Return its curves with what measured a column of theirs; None where that is not known."""
+        words = self.known.get("measured_by")
+        if not isinstance(words, str) or not (words := words_of(score, words)):
+            return None
+        folder = self.folder or (self.file and self.file.absolute().parent)
+        return JudgedRuns(
+            folder=folder or Path(self.name or "curves"),
+            group=(),
+            has_rivals=self.known.get("by_gold") is True,
+            curves=curves,
+            measured_by=[words],
+        )
+
+
 def report_curves(
     path: Path | Sequence[Path],
     out: Path | None,
@@ -589,13 +621,13 @@ def report_curves(
 
     ``out`` and ``paper`` are `write_results`'s, the rest is `gather_curves`'s, as are the errors.
     """
-    paths = [path] if isinstance(path, Path) else list(path)
-    curves, settings = gather_curves([(one, None) for one in paths], how)
-    about = {"source": settings.source}
-    is_source = out is not None and any(one.resolve() == (out / CURVES).resolve() for one in paths)
-    if is_source and (len(paths) > 1 or how.score not in (None, "score")):
+    sources = [Given(one) for one in ([path] if isinstance(path, Path) else path)]
+    curves, settings, about = gather_curves(sources, how)
+    files = [one.file.resolve() for one in sources if one.file is not None]
+    is_source = out is not None and (out / CURVES).resolve() in files
+    if is_source and (len(files) > 1 or how.score not in (None, "score")):
         raise ValueError(
-            f"the report of {f'{len(paths)} files' if len(paths) > 1 else repr(how.score)} cannot "
+            f"the report of {f'{len(files)} files' if len(files) > 1 else repr(how.score)} cannot "
             f"stand in {out}, whose {CURVES} is read: it has other curves; name another out"
         )
     return write_results(
@@ -609,56 +641,76 @@ def report_curves(
 
 
 def gather_curves(
-    sources: Sequence[tuple[Source, str | None]], how: CurveSettings = CurveSettings()
-) -> tuple[list[Curve], SummarySettings]:
+    sources: Sequence[Given], how: CurveSettings = CurveSettings()
+) -> tuple[list[Curve], SummarySettings, dict[str, Any]]:
     """Read learning curves that were made elsewhere, and decide how they are compared.
 
-    Each source has a name for its runs, or None, which takes that of their folder.
+    Returns:
+        The curves, by their steps; what their figures depend on besides; and what a summary says
+        ``about`` them: source, scorer, and the columns of their scores with the arms of each.
 
     Raises:
         ValueError: if a source cannot be read, lacks tokens to compare at, the baseline is
-            unknown, or the summaries beside several files name different scorers and not all runs
-            have one gold score.
+            unknown, the scores are of different columns and all have one in common, or the
+            summaries of several sources name different scorers and not all runs have one gold
+            score.
     """
-    kl_coef = how.kl_coef
-    read = [
-        (one, read_curves(one, group_by=how.group_by, name=name, score=how.score))
-        for one, name in sources
-    ]
-    curves = [curve for _, found in read for curve in found]
-    files = {one: found for one, found in read if isinstance(one, Path)}
-    beside = {one: _summary_beside(one) for one in files}
+    kl_coef, score = how.kl_coef, how.score or "score"
+    tables = [read_table(one.source, score=how.score, name=one.name) for one in sources]
+    read = [curves_of(table, group_by=how.group_by) for table in tables]
+    known = [one.known for one in sources]
+    curves = [curve for found in read for curve in found]
+    parts = zip(tables, read, known, strict=True)
+    columns = by_column(one for part in parts for one in _scores_of(*part, score))
     judged = [
-        JudgedRuns(
-            folder=one.absolute().parent,
-            group=(),
-            has_rivals=beside[one].get("by_gold") is True,
-            curves=found,
-            measured_by=[words],
-        )
-        for one, found in files.items()
-        if (words := beside[one].get("measured_by")) and isinstance(words, str)
-    ]  # curves made elsewhere do not tell
+        runs
+        for one, found in zip(sources, read, strict=True)
+        if (runs := one.judged(found, score)) is not None
+    ]
     curves, caution = settle_judges(judged, curves)
+    cautions = [] if caution is None else [caution]
+    cautions += [sentences.unlike_scores(columns)] if len(columns) > 1 else []
     # An agent that cannot tell its KL takes no price from the others.
-    known = [curve for curve in curves if np.isfinite(curve.values.get("kl", np.nan)).any()]
-    for curve in scored_alike(known or curves) if kl_coef is not None else ():
+    priced = [curve for curve in curves if np.isfinite(curve.values.get("kl", np.nan)).any()]
+    for curve in scored_alike(priced or curves) if kl_coef is not None else ():
         if (step := curve.nan_step("kl")) is not None:
             raise ValueError(
                 f"kl_coef={kl_coef:g} prices the KL, which {curve.credit}, seed {curve.seed} has "
                 f"not at step {step:g}; fill in the column kl, or leave kl_coef out"
             )
-    of_learners = any(summary.get("axis") == "tokens" for summary in beside.values())
+    of_learners = any(summary.get("axis") == "tokens" for summary in known)
+    names = dict.fromkeys(one.source.name for one in sources if isinstance(one.source, Path))
     settings = SummarySettings(
         kl_coef=kl_coef,
         level=how.level,
         baseline=baseline_of((curve.credit for curve in curves), given=how.baseline),
         axis=axis_of(curves, of_learners=of_learners, given=how.axis),
-        cautions=[] if caution is None else [caution],
-        by_gold=caution is not None,
-        source=", ".join(dict.fromkeys(one.name for one in files)) or "curves",
+        cautions=cautions,
+        by_gold=caution is not None
+        or (len(judged) == len(sources) and all(runs.by_gold for runs in judged)),
+        source=", ".join(names) or "curves",
     )
-    return curves, settings
+    about = {
+        "source": settings.source,
+        "measured_by": judge_of_all(judged, settled=caution is not None),
+        "score_columns": columns,
+    }
+    return curves, settings, about
+
+
+def _scores_of(
+    table: Table, curves: Iterable[Curve], known: Mapping[str, Any], score: str
+) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield the arms of a table, each with its columns that are a score; see `by_column`.
+
+    A table of ours has one, ``score``, but may be of what other tools logged, as its summary knows.
+    """
+    yield from table.scores
+    logged = known.get("score_columns") if score == "score" else None
+    columns = logged if isinstance(logged, Mapping) else {}
+    of_arms = {arm: column for column, arms in columns.items() for arm in arms}
+    for curve in () if table.scores else curves:
+        yield curve.credit, [of_arms.get(curve.credit, score)]
 
 
 def _summary_beside(path: Path) -> dict[str, Any]:

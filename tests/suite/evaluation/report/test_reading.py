@@ -11,7 +11,9 @@ import pytest
 from gymnasium import spaces
 
 from tokengym.evaluation.report.curves import read_curves
-from tokengym.evaluation.runs.results import report_curves
+from tokengym.evaluation.result import Result
+from tokengym.evaluation.result import read_curves as read_result_of
+from tokengym.evaluation.runs.results import CurveSettings, report_curves
 
 
 class Countdown(gym.Env):
@@ -243,7 +245,7 @@ def test_a_report_of_stable_baselines3_is_by_its_tokens(zoo, tmp_path):
         (tmp_path / f"dqn-seed-{seed}" / "progress.csv").write_text(
             "rollout/ep_rew_mean,time/total_timesteps\n1,20\n3,60\n"
         )
-    files = [zoo / "progress.csv", *sorted(tmp_path.glob("*/progress.csv"))]
+    files = [zoo, *sorted(tmp_path.glob("*/progress.csv"))]  # its evaluations
     summary = report_curves(files, tmp_path / "report")
     assert summary["axis"] == "tokens"
     (group,) = summary["groups"]
@@ -258,3 +260,84 @@ def test_a_report_of_stable_baselines3_is_by_its_tokens(zoo, tmp_path):
     better = dqn["versus_baseline"]["probability_of_improvement"]["score"]["auc"]
     assert better["probability"] == 0.0
     assert (tmp_path / "report" / "report.html").exists()
+
+
+def rows_of(*columns: str, by: str = "time/total_timesteps") -> list[dict[str, float]]:
+    """Return a log of three steps, whose columns rise from the number of each."""
+    return [
+        {by: 10.0 * at, **{name: at + float(place) for place, name in enumerate(columns)}}
+        for at in range(3)
+    ]
+
+
+def said_of_scores(result: Result) -> list[str]:
+    (group,) = result["groups"]
+    return [text for text in group["verdict"]["cautions"] if "different measurements" in text]
+
+
+def test_scores_of_different_columns_are_refused_where_all_have_one(tmp_path):
+    played, both = (
+        rows_of("rollout/ep_rew_mean"),
+        rows_of("rollout/ep_rew_mean", "eval/mean_reward"),
+    )
+    files = []
+    logs = {"sparse": played, "dense": both}
+    for name, log in logs.items():
+        for seed in (0, 1):
+            files.append(tmp_path / f"{name}-seed-{seed}" / "progress.csv")
+            files[-1].parent.mkdir()
+            pd.DataFrame(log).to_csv(files[-1], index=False)
+    message = (
+        r"different columns \(rollout/ep_rew_mean of sparse; eval/mean_reward of dense\), .* "
+        r"name one that all have: --score rollout/ep_rew_mean, in Python score='rollout/ep_rew_mean"
+    )
+    with pytest.raises(ValueError, match=message):
+        report_curves(files, None)
+    table = [{"name": name, **row} for name, log in logs.items() for row in log]
+    with pytest.raises(ValueError, match=message):  # of one table, too
+        read_result_of(pd.DataFrame(table))
+    named = report_curves(files, None, CurveSettings(score="rollout/ep_rew_mean"))
+    (group,) = named["groups"]
+    assert [e["figures"]["score"]["final"]["iqm"] for e in group["rewards"].values()] == [2.0, 2.0]
+    (tmp_path / "monitored-seed-0").mkdir()  # which has that score alone
+    monitor = '#{"t_start": 0.0}\nr,l,t\n0,10,1\n2,10,2\n'
+    (tmp_path / "monitored-seed-0" / "monitor.csv").write_text(monitor)
+    sources = [tmp_path / "dense-seed-0", tmp_path / "monitored-seed-0"]
+    with pytest.raises(ValueError, match="--score rollout/ep_rew_mean"):
+        read_result_of(sources)
+    assert not said_of_scores(read_result_of(sources, score="rollout/ep_rew_mean"))
+
+
+def test_scores_without_a_common_column_are_said_to_differ():
+    logs = {"grpo": rows_of("reward", by="step"), "ppo": rows_of("objective/scores", by="step")}
+    said = "The scores may be different measurements, as their columns are: "
+    ends = ["reward of grpo", "objective/scores of ppo"]
+    assert said_of_scores(read_result_of(logs)) == [f"{said}{'; '.join(ends)}."]
+    one_by_one = [read_result_of({name: log}) for name, log in logs.items()]
+    assert said_of_scores(read_result_of(one_by_one)) == [f"{said}{'; '.join(ends)}."]
+    ours = [{"credit": "abc", "seed": 0, "step": at, "score": at} for at in range(3)]
+    assert said_of_scores(read_result_of([ours, one_by_one[0]])) == [
+        f"{said}score of abc; reward of grpo."
+    ]
+    tracked = {"hub": rows_of("train/reward", by="step"), "log": rows_of("reward", by="step")}
+    assert not said_of_scores(read_result_of(tracked))  # two names of one measurement
+
+
+def test_the_names_of_a_mapping_have_seeds(tmp_path):
+    logs = {f"{name}-seed-{seed}": HISTORY[:2] for name in ("abc", "stock") for seed in (0, 1)}
+    (group,) = read_result_of(logs)["groups"]
+    assert {name: entry["seeds"] for name, entry in group["rewards"].items()} == {
+        "abc": [0, 1],
+        "stock": [0, 1],
+    }
+    folder = tmp_path / "made-seed-3"
+    folder.mkdir()
+    (folder / "trainer_state.json").write_text(json.dumps({"log_history": HISTORY}))
+    named = [("abc", "abc", 3), ("abc-seed-7", "abc", 7), ("seed-7", "seed-7", 3)]
+    for name, credit, seed in named:  # the seed of the folder, where the name has none
+        (curve,) = read_curves(folder, name=name)
+        assert (curve.credit, curve.seed) == (credit, seed)
+    with pytest.raises(
+        TypeError, match=r"got list; runs of several seeds are a mapping, {'abc-seed"
+    ):
+        read_result_of({"abc": [HISTORY, HISTORY]})

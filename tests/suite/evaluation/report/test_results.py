@@ -20,6 +20,8 @@ from tokengym.evaluation.report.curves import COLUMNS, curve_of, read_curves
 from tokengym.evaluation.report.figures import Paper
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import cells, columns
+from tokengym.evaluation.result import Result, read_result
+from tokengym.evaluation.result import read_curves as read_result_of
 from tokengym.evaluation.runs.comparison import Comparison, largest
 from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.runs.folder import stored_comparison
@@ -168,6 +170,8 @@ def test_a_report_of_other_curves_leaves_the_file_that_it_read_alone(tmp_path):
         report_curves(files, tmp_path / "a")
     with pytest.raises(ValueError, match="the report of 'kl' cannot stand in"):
         report_curves(files[0], tmp_path / "a", CurveSettings(score="kl"))
+    with pytest.raises(ValueError, match="the report of 'kl' cannot stand in"):
+        report_curves(tmp_path / "a", tmp_path / "a", CurveSettings(score="kl"))  # its folder
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["curves.csv"]
     assert files[0].read_text() == before
 
@@ -251,6 +255,24 @@ def test_the_report_says_what_all_runs_are_measured_by(make_comparison, rewards)
     assert f">Measured by</dt><dd>{judge}</dd>" in page
 
 
+def test_groups_without_a_setting_are_read_and_shown_again(make_comparison, tmp_path):
+    """A cell of curves.csv is empty where a learner has no such setting."""
+    folders = [make_comparison(f"at-{price}", kl_coef=price)[1] for price in (0.05, 0.2)]
+    folders.append(make_comparison("dpo", training=DPO)[1])
+    merged = merge_comparisons(folders, tmp_path / "merged", baseline=None)
+    groups = [group["group"] for group in merged["groups"]]
+    assert ["kl_coef" in group for group in groups] == [True, True, False]
+    result = read_result(tmp_path / "merged")
+    assert [dict(group) for group in dict.fromkeys(c.group for c in result._curves)] == groups
+    legend = result.plot().get_legend()
+    assert legend is not None
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert ["kl_coef" in label for label in labels] == [True, True, False]
+    assert "<img" in result._repr_html_()
+    again = [read_result_of(one)["groups"] for one in (result, tmp_path / "merged")]
+    assert [[group["group"] for group in read] for read in again] == [groups, groups]
+
+
 @pytest.mark.parametrize(("has_gold", "num_cautions"), [(True, 0), (False, 1)])
 def test_rewards_of_different_scorers_without_a_gold_score_are_cautioned_of(
     make_comparison, has_gold, num_cautions
@@ -290,6 +312,14 @@ def test_folders_with_different_judges_are_compared_by_the_gold_score(
     for name, entry in alone["groups"][0]["rewards"].items():
         assert entry["figures"]["score"] == group["rewards"][name]["figures"]["score"]
     assert any("measures all" in line for line in alone["groups"][0]["verdict"]["cautions"])
+    for read in EACH_WAY:
+        found = read([one, other])
+        assert (found["by_gold"], found["measured_by"]) == (True, "the gold score, Words")
+        assert any("measures all" in line for line in found["groups"][0]["verdict"]["cautions"])
+        for name, entry in found["groups"][0]["rewards"].items():
+            assert entry["figures"]["score"]["auc"] == pytest.approx(
+                group["rewards"][name]["figures"]["score"]["auc"]
+            )
     assert merged["anchors"]["reference"]["score"] == 0.1
     said = [line for line in group["verdict"]["cautions"] if "measures all" in line]
     assert len(said) == 1
@@ -315,6 +345,32 @@ def test_folders_with_different_judges_and_no_common_gold_score_are_refused(make
         write_comparison(*made)
     with pytest.raises(ValueError, match="no gold score is the same for all"):
         report_curves([one / "curves.csv", other / "curves.csv"], None)
+    for read in EACH_WAY:
+        with pytest.raises(ValueError, match="no gold score is the same for all"):
+            read([one, other])
+
+
+EACH_WAY: list[Callable[[list[Path]], Result]] = [
+    lambda folders: read_result_of([*map(str, folders)]),
+    lambda folders: read_result_of([read_result(folder) for folder in folders]),
+    lambda folders: read_result_of([read_result_of(folder) for folder in folders]),
+    lambda folders: read_result_of([read_result_of(read_result(folder)) for folder in folders]),
+]
+"""How curves of folders are read: from these, from results, and from curves of either."""
+
+
+def test_a_column_has_the_judge_that_is_its_own(make_comparison):
+    for number, name in enumerate(("one", "other", "third")):
+        config, out = make_comparison(name, ("sparse", "abc", "uniform")[number : number + 1])
+        write_measured_by(out, f"the gold score, {'WWV'[number]}, and the score by {number}")
+        write_comparison(config, out)
+    folders = [out.with_name(name) for name in ("one", "other", "third")]
+    result = read_result_of(folders[:2], score="gold_score")
+    assert result["measured_by"] == "the gold score, W"
+    assert not any("measures all" in line for line in result["groups"][0]["verdict"]["cautions"])
+    with pytest.raises(ValueError, match="no gold score is the same for all"):
+        read_result_of(folders, score="gold_score")
+    assert read_result_of(folders, score="kl")["measured_by"] == ""  # which no scorer measures
 
 
 def test_titles_that_two_versions_word_otherwise_are_one_judge(make_comparison):
@@ -413,6 +469,8 @@ def test_the_curves_of_learners_are_compared_at_equal_tokens(make_comparison, tm
         assert (one["steps"], one["cut_at"]) == (other["steps"], other["cut_at"])
         figures = [group["rewards"]["loo"]["figures"]["score"] for group in (one, other)]
         assert figures[0] == figures[1]
+    for read in EACH_WAY:
+        assert read([out])["axis"] == "tokens"
     assert report_curves(Path(alone), None)["axis"] == "step"
     lines = [",".join(line.split(",")[:3] + line.split(",")[5:]) for line in open(alone)]
     (tmp_path / "plain.csv").write_text("\n".join(map(str.strip, lines)))
