@@ -39,6 +39,14 @@ class _Played:
     step_rewards: tuple[float, ...]
     info: Mapping[str, Any]
 
+    @property
+    def has_score(self) -> bool:
+        """Whether it has a score; None and NaN stand for one that nobody gave."""
+        score = self.info.get("score", 0.0)
+        return score is not None and not (
+            isinstance(score, float | np.floating) and np.isnan(score)
+        )
+
 
 def check_reward(
     env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any], *, episodes: int = 3, seed: int = 0
@@ -52,10 +60,14 @@ def check_reward(
     a second time; scored as one batch they earn the same; and the batched environment of the same
     ``spec`` pays the same.
 
-    A rule that declares ``conserves=False`` may pay its tokens another sum, and one that
-    reads ``continue_from`` may earn the same tokens other rewards, because it samples. One that
+    A rule that declares ``conserves=False`` may pay its tokens another sum, so that the last step,
+    which pays what is left of the score, is not held to the last token; one that reads
+    ``continue_from`` may earn the same tokens other rewards, because it samples. One that
     reads ``log_probs`` or ``entropy`` credits the finished episodes with figures that are drawn at
     random, since random actions have no policy, and its steps are not looked at.
+
+    Of an episode that the scorer gave no score (None) nothing is compared but that it has none
+    again; where no episode has one, nothing would be checked, which is refused.
 
     A reward with a running normalisation gives no same answer twice, and is reported: check the
     scorer inside.
@@ -85,6 +97,7 @@ def check_reward(
     played = play()
     for one in played:
         _check_episode(one, credits)
+    _check_any_score(played)
     if any(credit.needs_policy for credit in credits):
         return
     if isinstance(env, VectorEnv):
@@ -201,7 +214,7 @@ def _check_single(
             _check_future(env, seed + number, one, rng)
     if rewards:
         together = rewards[0].evaluate([Episode.from_info(one.info) for one in played])
-        infos = [{"score": e.score, "token_rewards": e.token_rewards} for e in together]
+        infos = [{"score": _score_of(e), "token_rewards": e.token_rewards} for e in together]
         rows = [replace(one, info=info) for one, info in zip(played, infos, strict=True)]
         _check_all_same("one batch of all episodes", played, rows)
     spec = env.spec
@@ -224,8 +237,10 @@ def _check_of_policy(
                 others.append(_play(env, seed + number, rng, one.actions[: len(one.actions) // 2]))
     episodes = [_with_figures(_unscored(one), rng) for one in played]
     rows = _paid(reward, played, episodes)
+    _check_any_score(rows)
     for one in rows:
-        _check_tokens(one, one.info["score"], [*one.step_rewards], [reward.credit])
+        if one.has_score:
+            _check_tokens(one, one.info["score"], [*one.step_rewards], [reward.credit])
     _check_all_same("the same tokens", rows, _paid(reward, played, episodes))
     for one, row, episode in zip(played, rows, episodes, strict=True):
         (alone,) = _paid(reward, [one], [episode])
@@ -234,7 +249,7 @@ def _check_of_policy(
         half = len(row.actions) // 2
         told = _with_figures(_unscored(other), rng, half, episode)
         (paid,) = _paid(reward, [other], [told])
-        _check_first(row, paid.info["token_rewards"], half)
+        _check_first(row, paid, half)
 
 
 def _unscored(one: _Played) -> Episode:
@@ -259,8 +274,8 @@ def _paid(reward: Reward, played: Sequence[_Played], episodes: Sequence[Episode]
     rows = []
     for one, episode in zip(played, reward.evaluate(episodes), strict=True):
         names = ("response_ids", "score", "score_parts", "token_rewards")
-        info = {name: getattr(episode, name) for name in names}
-        steps = [*np.zeros(len(one.actions) - 1), episode.score]
+        info = {**{name: getattr(episode, name) for name in names}, "score": _score_of(episode)}
+        steps = [*np.zeros(len(one.actions) - 1), episode.score or 0.0]
         if episode.written is not None:
             info["written"] = episode.written
         if reward.credit.causal and (tokens := episode.token_rewards) is not None:
@@ -270,16 +285,32 @@ def _paid(reward: Reward, played: Sequence[_Played], episodes: Sequence[Episode]
     return rows
 
 
+def _score_of(episode: Episode) -> float:
+    """Return the score as the terminal info has it, NaN where there is none."""
+    return np.nan if episode.score is None else episode.score
+
+
+def _check_any_score(played: Sequence[_Played]) -> None:
+    """Refuse that nothing could be compared."""
+    if not any(one.has_score for one in played):
+        _fail(
+            f"none of {len(played)} episodes has a score, so that nothing can be checked; have the "
+            "scorer return a number for some of them, or play more episodes"
+        )
+
+
 def _check_episode(one: _Played, credits: Sequence[Rule]) -> None:
     """Check one episode by itself."""
     info = one.info
     for key in _TERMINAL_KEYS:
         if key not in info:
             _fail(f"the terminal info has no {key!r}; it has {sorted(info)}")
-    score = _finite("score", info["score"])
     for name, part in info["score_parts"].items():
         _finite(f"score_parts[{name!r}]", part)
     rewards = [_finite(f"reward of step {t}", value) for t, value in enumerate(one.step_rewards)]
+    if not one.has_score:
+        return
+    score = _finite("score", info["score"])
     if not close_sum(score, rewards):
         _fail(f"step rewards sum to {sum(rewards):.6g}, but info['score'] is {score:.6g}")
     if any(rewards[:-1]) and not any(credit.causal for credit in credits):
@@ -310,18 +341,26 @@ def _check_tokens(
         _fail(f"token_rewards must be finite, got {tokens}")
     if tokens[~written].any():
         _fail("token_rewards pay a token of a reply; pay those that the policy wrote")
+    conserves = all(credit.conserves for credit in credits)
     if any(credit.causal for credit in credits):
-        _check_delivery(rewards, tokens[written])
-    if all(credit.conserves for credit in credits) and not close_sum(score, tokens):
+        _check_delivery(rewards, tokens[written], conserves=conserves)
+    if conserves and not close_sum(score, tokens):
         total = float(tokens.sum(dtype=np.float64))
         _fail(f"token_rewards sum to {total:.6g}, but info['score'] is {score:.6g}")
 
 
-def _check_delivery(rewards: list[float], token_rewards: NDArray[np.float32]) -> None:
-    """Check that a causal credit of the written tokens, (n,), was paid step by step."""
+def _check_delivery(
+    rewards: list[float], token_rewards: NDArray[np.float32], *, conserves: bool
+) -> None:
+    """Check that a causal credit of the written tokens, (n,), was paid step by step.
+
+    The last step pays what is left of the score, which is its token's reward where it conserves.
+    """
     scale = 1e-4 * max(1.0, float(np.abs(token_rewards).max(initial=0.0)))
-    apart = np.flatnonzero(~(np.abs(np.array(rewards) - token_rewards) <= scale))
-    if apart.size:
+    is_apart = ~(np.abs(np.array(rewards) - token_rewards) <= scale)
+    if not conserves:
+        is_apart[-1] = False
+    if (apart := np.flatnonzero(is_apart)).size:
         step = int(apart[0])
         _fail(
             f"step {step} of {len(rewards)} paid {rewards[step]:.6g}, but credit is causal and "
@@ -335,12 +374,14 @@ def _check_future(
     """Check that the first half of an episode earns the same when it continues in another way."""
     half = len(one.actions) // 2
     other = _play(env, seed, rng, one.actions[:half])
-    _check_first(one, other.info["token_rewards"], half)
+    _check_first(one, other, half)
 
 
-def _check_first(one: _Played, others: Any, half: int) -> None:
+def _check_first(one: _Played, other: _Played, half: int) -> None:
     """Check an episode's first tokens against what they earn where others follow."""
-    first, second = one.info["token_rewards"][:half], others[:half]
+    if not one.has_score or not other.has_score:
+        return
+    first, second = (each.info["token_rewards"][:half] for each in (one, other))
     scale = 1e-4 * max(1.0, float(np.abs(first).max(initial=0.0)))
     if not np.allclose(first, second, rtol=0.0, atol=scale):
         _fail(
@@ -356,6 +397,8 @@ def _check_same(what: str, first: _Played, second: _Played) -> None:
             f"{what} gave another episode: {len(first.actions)} and {len(second.actions)} steps; "
             "an episode must follow from seed and actions"
         )
+    if not first.has_score and not second.has_score:
+        return
     pairs = {
         "score": (first.info["score"], second.info["score"]),
         "token_rewards": (first.info["token_rewards"], second.info["token_rewards"]),
@@ -442,7 +485,7 @@ def _terminal_rows(infos: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
         rows[row] = {
             "episode": episode,
             "response_ids": episode.response_ids,
-            "score": episode.score,
+            "score": _score_of(episode),
             "score_parts": episode.score_parts,
             "token_rewards": source["token_rewards"][row][:size],
             **({} if episode.written is None else {"written": episode.written}),

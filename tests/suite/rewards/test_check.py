@@ -189,6 +189,57 @@ def test_a_rule_of_what_the_policy_knew_is_checked(make_env, make_envs, rule):
         check_reward(CreditReward(make_envs(autoreset_mode=mode), LengthScorer(), rule))
 
 
+@token_credit(causal=True, conserves=False)
+def level(prefix_scores):
+    return prefix_scores[:, 1:]
+
+
+def test_what_is_left_of_a_score_that_is_not_conserved_is_no_breach(make_env, make_envs):
+    rule = Rule(level, prefixes="each")
+    check_reward(CreditReward(make_env(min_new_tokens=3), LengthScorer(), rule))
+    check_reward(CreditReward(make_envs(), LengthScorer(), rule))
+    env = CreditReward(make_env(min_new_tokens=3), LengthScorer(), rule)
+    early = Broken(env, lambda reward, info: reward - 5.0, lambda reward, info: reward + 5.0)
+    with pytest.raises(RewardCheckError, match=r"step 0 of \d.*causal"):
+        check_reward(early)
+
+
+def unsure(response_ids):
+    """Give two sums of ids in three a score."""
+    return None if sum(response_ids) % 3 == 1 else float(sum(response_ids))
+
+
+@pytest.mark.parametrize("rule", ["uniform", "red:prefixes=each,delivery=end", by_entropy, so_far])
+def test_episodes_without_a_score_are_left_out(make_env, make_envs, rule):
+    scorer = FunctionScorer(unsure)
+    check_reward(CreditReward(make_env(), scorer, rule), episodes=8)
+    for mode in AutoresetMode:
+        check_reward(CreditReward(make_envs(num_envs=8, autoreset_mode=mode), scorer, rule))
+
+
+@pytest.mark.parametrize("rule", ["uniform", by_entropy])
+def test_where_no_episode_has_a_score_nothing_is_checked(make_env, make_envs, rule):
+    scorer = FunctionScorer(lambda prompt, response: None)
+    for env in (CreditReward(make_env(), scorer, rule), CreditReward(make_envs(), scorer, rule)):
+        with pytest.raises(RewardCheckError, match=r"none of 3 episodes has a score.*a number"):
+            check_reward(env)
+
+
+def test_breaches_beside_episodes_without_a_score_are_named(make_env):
+    env = UniformReward(make_env(min_new_tokens=2), FunctionScorer(unsure))
+    broken = Broken(env, same, lambda reward, info: reward + 1.0)
+    with pytest.raises(RewardCheckError, match=r"step rewards sum"):
+        check_reward(broken, episodes=8)
+    asked = []
+
+    def once(response_ids):
+        asked.append(response_ids)
+        return 1.0 if asked.count(response_ids) == 1 else None
+
+    with pytest.raises(RewardCheckError, match=r"another score: 1.0, then nan"):
+        check_reward(UniformReward(make_env(), FunctionScorer(once)))
+
+
 def test_breaches_of_a_rule_of_what_the_policy_knew_are_named(make_env):
     @token_credit
     def twice(scores, entropy, response_mask):
