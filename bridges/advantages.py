@@ -72,6 +72,8 @@ def token_advantages(
     check_shapes(token_rewards, response_mask, prompts)
     check_finite(token_rewards, response_mask.bool())
     token_rewards, response_mask = at_least_float32(token_rewards), response_mask.bool()
+    if not token_rewards.numel():
+        return torch.zeros_like(token_rewards)  # of responses that are all empty
     if estimator == "reinforce":
         return rewards_to_go(token_rewards, response_mask, gamma=gamma)
     rows: dict[Hashable, list[int]] = {}

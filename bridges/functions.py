@@ -54,7 +54,7 @@ class DoorAdvantage:
     Args:
         advantage: See `Advantage`.
         door: Name of the door in `DOORS`.
-        scorer: What scores the rows, where the door knows it.
+        scorer: What scores the rows, without normalisation, where the door knows it.
         columns: Columns of the data, where the door has them.
         lacks: Names of the door that this run does not have, with what would give them.
 

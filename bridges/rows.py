@@ -139,7 +139,7 @@ def credit_rows(
         SettingsError: if the function reads what the rows do not say, with who can supply it.
         ValueError: if ``written`` has not one entry for each response token, of any row.
     """
-    called = as_door_advantage(advantage, door, scorer=credit.reward.scorer)
+    called = as_door_advantage(advantage, door, scorer=credit.reward.raw_scorer)
     called.check_credit(credit)
     masks: list[NDArray[Any]] = [
         np.ones(len(row.response_ids)) if row.written is None else np.asarray(row.written)

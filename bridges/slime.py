@@ -46,7 +46,7 @@ class TokenCreditRewards:
     def __init__(self, credit: TokenCredit, advantage: Advantage = "loo") -> None:
         self.credit, self.advantage = (
             credit,
-            as_door_advantage(advantage, "slime", scorer=credit.reward.scorer),
+            as_door_advantage(advantage, "slime", scorer=credit.reward.raw_scorer),
         )
 
     def __call__(self, args: Any, samples: Sequence[Any]) -> tuple[list[float], list[list[float]]]:

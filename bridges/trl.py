@@ -544,7 +544,7 @@ class TokenCreditGRPOTrainer(ByAdvantage):
                     f"there; {lacks[name]}"
                 )
         if function is not None:
-            scored_by = self._credit.reward.scorer
+            scored_by = self._credit.reward.raw_scorer
             function = DoorAdvantage(
                 advantage, "trl", scorer=scored_by, columns=columns, lacks=lacks
             )

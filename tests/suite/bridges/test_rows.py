@@ -19,7 +19,8 @@ from tokengym.bridges.rllm import pay_trajectories
 from tokengym.bridges.rows import Row, credit_rows
 from tokengym.bridges.slime import TokenCreditRewards, _say_unscored, advantages
 from tokengym.bridges.tinker import loss_inputs
-from tokengym.rewards import ScorerError
+from tokengym.envs import bundled
+from tokengym.rewards import Normalize, RewardModel, ScorerError
 
 
 def row(ids: list[int], **changes: Any) -> Row:
@@ -245,6 +246,39 @@ def plain(scores: Any, response_mask: Any) -> Any:
 def by_group(scores: Any, response_mask: Any, group_ids: Any) -> Any:
     """The same, by a function that names groups."""
     return scores[:, None] * response_mask * (group_ids >= 0)[:, None]
+
+
+@pytest.mark.parametrize("advantage", ["loo", "reinforce", plain, by_group])
+def test_responses_that_are_all_empty_have_no_advantages(advantage):
+    rule = credit("sparse")
+    found = credit_rows([row([]), row([])], rule, advantage)
+    assert np.isnan(found.scores).all()
+    assert [one.tolist() for one in found.advantages] == [[], []]
+
+
+@pytest.mark.parametrize("door", ["rows", "slime"])
+def test_a_function_reads_the_scorer_without_normalisation(door):
+    """So that what it asks leaves the running statistics alone, as under PPO."""
+    model = RewardModel.from_pretrained(bundled("movie_review").reward_model)
+    rule = TokenCredit(Normalize(model), "uniform", tokenizer=TOKENIZER)
+    seen = {}
+
+    def asks(token_rewards: Any, attention: Any, prefix_scores: Any, response_mask: Any) -> Any:
+        seen["scores"] = prefix_scores[:, -1].tolist()
+        return token_rewards
+
+    if door == "rows":
+        credit_rows([row(LONG), row(SHORT)], rule, asks)
+    else:
+        args = SimpleNamespace(
+            custom_advantage_function_path="m.advantages", context_parallel_size=1
+        )
+        TokenCreditRewards(rule, asks)(args, [slime_sample(LONG), slime_sample(SHORT)])
+    raw = TokenCredit(model, "uniform", tokenizer=TOKENIZER)([LONG, SHORT], prompts=[PROMPT] * 2)
+    assert seen["scores"] == pytest.approx(raw.scores.tolist(), abs=1e-5)
+    scorer: Any = rule.reward.scorer
+    assert scorer.moments.seen == 2
+    assert scorer.moments.mean == pytest.approx(raw.scores.mean(), abs=1e-5)
 
 
 def test_rows_without_a_written_token_need_no_log_probs():

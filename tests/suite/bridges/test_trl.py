@@ -18,6 +18,7 @@ from tokengym.bridges.trl import NO_COLUMNS, TokenCreditGRPOTrainer
 from tokengym.bridges.trl_rows import read_prompt
 from tokengym.credit import TokenCredit
 from tokengym.envs import Chat, bundled
+from tokengym.rewards import Normalize, RewardModel
 from tokengym.rewards.errors import RewardError
 
 BUNDLE = bundled("movie_review")
@@ -198,6 +199,15 @@ def test_a_completion_without_a_score_teaches_nothing(tmp_path):
     seen[:] = seen[:1]
     assert again(prompts=["i saw"], completion_ids=ids) == [None]
     assert None not in again(prompts=["i saw"], completion_ids=ids)
+
+
+def test_a_function_reads_the_scorer_without_normalisation(tmp_path):
+    def asks(token_rewards: Any, attention: Any, response_mask: Any) -> Any:
+        return token_rewards + 0 * attention
+
+    scorer = Normalize(RewardModel.from_pretrained(BUNDLE.reward_model))
+    trainer: Any = trained(tmp_path, credit="uniform", scorer=scorer, advantage=asks)
+    assert trainer._credit.reward.scorer.moments.seen == ROWS
 
 
 def test_groups_that_span_processes_have_the_baseline_of_one(tmp_path):
