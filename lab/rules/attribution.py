@@ -10,6 +10,9 @@ from tokengym.rewards import each_alone, rescaled, rest_on_last, token_credit
 if TYPE_CHECKING:
     from torch import Tensor
 
+ROUNDING = 1e-6
+"""Share of a score, or of 1 where that is more, up to which two scores differ by rounding."""
+
 
 @token_credit
 def gradient(
@@ -88,7 +91,8 @@ def leave_one_out(
 ) -> Tensor:
     """Each token earns what leaving it out does to the score, good or bad, of any scorer.
 
-    a_t = R(x, y) - R(x, y without t); n further scorings.
+    a_t = R(x, y) - R(x, y without t), and 0 where |a_t| <= 1e-6 max(1, |R|), which is what a model
+    rounds in batches of other texts; n further scorings.
 
     Args:
         scores: R; the score as given, so that centring and clipping are in both terms.
@@ -97,5 +101,7 @@ def leave_one_out(
         rescale: As for `gradient`.
     """
     parts = scores[:, None] - score_without(each_alone(response_mask))
+    # Scaled to the score, the last digits of two passes would be all of it.
+    parts = parts.where(parts.abs() > ROUNDING * scores.abs().clamp(min=1.0)[:, None], 0.0)
     spread = rescaled if rescale else rest_on_last
     return spread(scores, parts, response_mask)
