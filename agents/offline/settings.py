@@ -129,7 +129,7 @@ class Tuning:
             "learning_rate": self.learning_rate,
             "num_train_epochs": self.num_train_epochs,
             "per_device_train_batch_size": micro,
-            "gradient_accumulation_steps": max(round(batch / micro), 1),
+            "gradient_accumulation_steps": -(-batch // micro),
             "lr_scheduler_type": self.lr_scheduler_type,
         }
 

@@ -151,7 +151,9 @@ def check_estimator(estimator: Estimator, settings: PPOSettings) -> None:
         "critic": estimator.needs_critic,
         "lambda": estimator.reads_lambda or not estimator.needs_critic,
         "group_size": settings.group_size is not None,
+        "gamma": "gamma" in estimator.reads,
         "std_floor": "std_floor" in estimator.reads,
+        "kl_target": settings.kl_target is not None,
     }
     for setting, needs in VARIANTS.items():
         if getattr(settings, setting) != getattr(defaults, setting):

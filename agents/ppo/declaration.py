@@ -3,7 +3,12 @@
 from dataclasses import replace
 
 from tokengym.agents.learner import Learner, register_learner
-from tokengym.agents.ppo.settings import CRITIC_FREE, CRITIC_SETTINGS, PPOSettings
+from tokengym.agents.ppo.settings import (
+    CRITIC_FREE,
+    CRITIC_SETTINGS,
+    UNDISCOUNTED,
+    PPOSettings,
+)
 
 PPO_LEARNER = register_learner(
     Learner(
@@ -23,7 +28,7 @@ for _name, _summary in CRITIC_FREE.items():
             name=_name,
             summary=f"policy gradient without a critic: {_summary}",
             fixed={"advantage": _name},
-            idle=CRITIC_SETTINGS,
+            idle=(*CRITIC_SETTINGS, "gamma") if _name in UNDISCOUNTED else CRITIC_SETTINGS,
             defaults={"group_size": 8} if "prompt" in _summary else {},
         )
     )

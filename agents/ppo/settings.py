@@ -72,7 +72,7 @@ class PPOSettings(EpisodicSettings):
     n_minibatches: int = 4
     """Gradient steps per pass; no more than there are episodes."""
     gamma: float = 1.0
-    """Discount per token."""
+    """Discount per token, of estimators that read it; "rloo", "grpo" and "dr-grpo" do not."""
     gae_lambda: float | None = None
     """1 waits for the whole return, 0 trusts the next value. None takes what the credit rule
     declares (0: mc, whose rewards are advantages), else 0.95, which ABC's paper has. Below 1 the
@@ -107,20 +107,25 @@ class PPOSettings(EpisodicSettings):
     """Penalty per nat of KL to the reference, reward units; the first value if adaptive."""
     kl_in: KlPlace = "reward"
     """"reward": each token's KL is subtracted from its reward, so that a token answers for the KL
-    after it too (Ziegler et al. 2019). "loss": kl_coef times its mean is added to the loss and
-    differentiated, which leaves out the KL that a token leads to (GRPO)."""
+    after it too (Ziegler et al. 2019). With "vineppo" it answers only for the KL up to the end of
+    its segment; where each token is paid by itself, that is the price of "loss" with more noise.
+    "loss": kl_coef times its mean is added to the loss and differentiated, which leaves out the KL
+    that a token leads to (GRPO)."""
     kl_estimator: KlEstimator = "exact"
     """"exact" over the vocabulary, without sampling noise, or "k1", "k2", "k3" of the sampled
     tokens (see `losses.kl_estimate`). In the reward: "exact", whose direct gradient, that of the KL
-    in each state, is added to the loss, or "k1", which takes no further pass of the models; with
-    "grpo" that gradient is not divided by the group's deviation, so take "loss" there. In the
-    loss: "exact" or "k2", or "k3" (GRPO), whose gradient on the policy's own samples is that of
-    KL(reference || policy). Comparison: docs/results/earlier.md."""
+    in each state, is added to the loss, or "k1", which takes no further pass of the models. An
+    estimator that scales its advantages does not scale that gradient: "grpo", and "turn-returns"
+    and "turn-auxiliary" of tokengym-lab, divide by a deviation, so take "loss" there; with
+    "dr-grpo", whose advantages are (N - 1) / N of those of "rloo" for N responses, it costs
+    N / (N - 1) times ``kl_coef``, in the loss too. In the loss: "exact" or "k2", or "k3" (GRPO),
+    whose gradient on the policy's own samples is that of KL(reference || policy). Comparison:
+    docs/results/earlier.md."""
     kl_target: float | None = None
     """KL per episode (nats), as it is paid and logged, that an adaptive coefficient aims at; None
     keeps it fixed."""
     kl_horizon: float = 10_000
-    """Episodes over which the adaptive coefficient corrects itself."""
+    """Episodes over which the adaptive coefficient corrects itself; it needs ``kl_target``."""
     n_value_warmup: int = 0
     """Updates at the start in which the value head alone learns, with its own network if it has
     one. A linear ``learning_rate_schedule`` counts them, so that the policy begins at less than
@@ -182,10 +187,13 @@ NEEDS = {
     "lambda": "with advantage={!r}, which has a lambda of its own; leave it out, or take "
     "advantage='gae'",
     "group_size": "without group_size; pass both, or neither",
+    "gamma": "with advantage={!r}, which reads none; leave it out",
     "std_floor": "with advantage={!r}, which reads none; leave it out",
+    "kl_target": "without kl_target; pass both, or neither",
 }
 """What a variant of PPO may need, with the end of the error where it lacks it."""
 VARIANTS = {
+    "gamma": ("gamma",),
     "gae_lambda": ("critic", "lambda"),
     "gae_lambda_vf": ("critic",),
     "value_network": ("critic",),
@@ -194,6 +202,7 @@ VARIANTS = {
     "n_value_warmup": ("critic",),
     "drop_equal_groups": ("group_size",),
     "std_floor": ("group_size", "std_floor"),
+    "kl_horizon": ("kl_target",),
 }
 """Settings of `PPOSettings` that are refused without what they need: they would do nothing."""
 CRITIC_SETTINGS = tuple(name for name, needs in VARIANTS.items() if "critic" in needs)
@@ -232,3 +241,5 @@ CRITIC_FREE = {
     "loo": "the reward to go minus that of the prompt's other responses at the same token",
 }
 """Advantage estimators that are learners by name, with a line about each."""
+UNDISCOUNTED = ("rloo", "grpo", "dr-grpo")
+"""Those of them that read no ``gamma``."""

@@ -181,12 +181,16 @@ class _Replay:
 
 
 def updates(run: TrainingRun) -> Iterator[Update]:
-    """Yield the best of 1, 2, 4, ... up to n; tokens are those of all candidates."""
+    """Yield the best of 1, 2, 4, ... up to n; tokens are those of all candidates.
+
+    With several temperatures the numbers begin with theirs and double: 3, 6, ... of three.
+    """
     envs, settings = run.make_envs(1, normalize=False), run.settings
     policy = make_policy(envs, **run.policy_kwargs(), seed=run.seed, device=run.training.device)
     yield Update(step=0, tokens=0, agent=policy)
-    sizes = (2**power for power in range(1, settings.n.bit_length()) if 2**power < settings.n)
-    for n in (*sizes, settings.n):
+    parts = len(settings.temperatures)
+    sizes = (parts * 2**power for power in range(settings.n.bit_length()))
+    for n in (*(size for size in sizes if 1 < size < settings.n), settings.n):
         shared = {"temperatures": settings.temperatures, "length_penalty": settings.length_penalty}
         agent = BestOfN(policy, envs, n=n, **shared)
         yield Update(step=n, tokens=partial(getattr, agent, "num_tokens"), agent=agent)

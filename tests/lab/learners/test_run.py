@@ -115,6 +115,23 @@ def test_best_of_n_is_measured_at_every_power_of_two():
     assert record.points[-1]["score"] > record.points[0]["score"]
 
 
+@pytest.mark.parametrize(
+    ("n", "temperatures", "sizes"),
+    [
+        (12, (1.0, 0.9, 0.7), [3, 6, 12]),
+        (8, (1.0, 0.9, 0.8, 0.7), [4, 8]),
+        (6, (1.0, 0.7), [2, 4, 6]),
+        (3, (1.0, 0.9, 0.7), [3]),
+        (1, (None,), [1]),
+    ],
+)
+def test_best_of_n_divides_every_number_among_the_temperatures(
+    n: int, temperatures: tuple[float | None, ...], sizes: list[int]
+) -> None:
+    record = run(config("best-of-n", n=n, temperatures=temperatures), "best-of-n", 0)
+    assert [point["step"] for point in record.points] == [0, *sizes]
+
+
 def test_several_processes_are_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -56,6 +56,8 @@ def test_a_setting_that_the_agent_was_built_by_stays(make_ppo, name, value):
         ),
         ({"advantage": "rloo", "group_size": 2}, {"group_size": None}, "needs group_size"),
         ({"advantage": "loo", "group_size": 2}, {"group_size": 3}, "group_size"),
+        ({"advantage": "rloo", "group_size": 2}, {"gamma": 0.5}, r"gamma.*advantage='rloo'"),
+        ({}, {"kl_horizon": 5.0}, "kl_horizon.*without kl_target"),
     ],
 )
 def test_a_change_to_settings_that_contradict_each_other_is_refused(

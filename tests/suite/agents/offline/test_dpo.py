@@ -289,6 +289,16 @@ def test_the_rows_of_a_step_may_come_in_other_parts(tmp_path, checkpoint):
     assert other.state.global_step == 3
 
 
+@pytest.mark.parametrize(
+    ("rows", "batch", "micro", "steps"),  # the steps of one pass over the rows
+    [(5, 8, 4, 1), (7, 8, 2, 1), (3, 8, 2, 1), (8, 6, 2, 2), (3, 8, 8, 1), (8, 4, 4, 2)],
+)
+def test_a_step_has_batch_size_rows_or_all_of_them(tmp_path, rows, batch, micro, steps):
+    tuning = Tuning(batch_size=batch, micro_batch_size=micro, num_train_epochs=3.0)
+    dpo = trained(tmp_path, tuning.trainer_arguments(rows), pairs=PAIRS[:rows])
+    assert dpo.state.global_step == 3 * steps
+
+
 def test_counters_of_a_checkpoint_are_counts(tmp_path, checkpoint):
     """Nothing else of the agent is set by the file."""
     record = json.loads((checkpoint / "learned.json").read_text())

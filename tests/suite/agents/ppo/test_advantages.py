@@ -11,8 +11,9 @@ from tests.support.agents.common import per_token, target_reward
 from tests.support.rounds import round_of
 from tests.support.rules import rule_of
 from tokengym.agents import PPO, losses
+from tokengym.agents.learner import find_learner
 from tokengym.agents.ppo.advantages import ADVANTAGES, find_advantage, register_advantage
-from tokengym.agents.ppo.settings import PPOSettings
+from tokengym.agents.ppo.settings import CRITIC_FREE, PPOSettings
 from tokengym.envs import Prompt, SettingsError
 
 
@@ -92,6 +93,12 @@ def test_without_a_critic_there_is_no_value_anywhere(make_ppo, make_envs):
 def test_settings_of_a_critic_are_refused_without_one(make_ppo, setting):
     with pytest.raises(ValueError, match=rf"{setting}.*advantage='reinforce'.*critic"):
         make_ppo(advantage="reinforce", **{setting: 2 if setting == "n_value_warmup" else 0.5})
+
+
+@pytest.mark.parametrize("name", CRITIC_FREE)
+def test_a_discount_that_an_estimator_does_not_read_is_no_option_of_its_learner(name):
+    reads = "gamma" in find_advantage(name).reads
+    assert ("gamma" in find_learner(name).idle) != reads
 
 
 def test_an_estimator_of_ones_own_is_one_function(make_ppo, make_envs, monkeypatch, tmp_path):

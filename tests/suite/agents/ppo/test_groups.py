@@ -198,6 +198,8 @@ def test_a_resumed_run_with_groups_equals_an_uninterrupted_one(make_ppo, make_en
         ({"group_size": None, "drop_equal_groups": True}, "group_size"),
         ({"advantage": "loo", "std_floor": 0.1}, "std_floor.*advantage='loo'"),
         ({"advantage": "loo", "gae_lambda": 0.5}, "gae_lambda.*advantage='loo'"),
+        *(({"advantage": name, "gamma": 0.5}, f"gamma.*'{name}', which") for name in SCORE_ONLY),
+        ({"advantage": "loo", "kl_horizon": 5.0}, "kl_horizon has no effect without kl_target"),
         ({"advantage": "loo", "loss_mean": "mean"}, "loss_mean.*'auto', 'token'"),
     ],
 )
