@@ -343,9 +343,9 @@ def said(speeds: Sequence[Speed]) -> str | None:
 
 
 def span_of(speeds: Sequence[Speed]) -> str:
-    """Return the least and the most of speeds."""
-    least, most = (pick(at.times for at in speeds) for pick in (min, max))
-    return f"{least:.1f} to {most:.1f}"
+    """Return the least and the most of speeds; one number where both are printed alike."""
+    ends = (pick(at.times for at in speeds) for pick in (min, max))
+    return " to ".join(dict.fromkeys(f"{times:.1f}" for times in ends))
 
 
 def chosen_table(runs: Runs, by_length: Mapping[int, Way]) -> str:

@@ -3,7 +3,6 @@
 import csv
 import math
 import re
-from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise, product
 
@@ -93,11 +92,8 @@ def test_speed_at_one_rate() -> None:
         assert FILMS.runs.rate(rule) == (3e-3 if length == 24 else 1e-3)
 
 
-def range_of(speeds: Sequence[Speed]) -> str:
-    return f"{min(at.times for at in speeds):.1f} to {max(at.times for at in speeds):.1f}"
-
-
-WHOLE = {24: 5, 48: 5, 96: 4}
+range_of = one_grid.span_of
+WHOLE = {24: 5, 48: 5, 96: 5}
 """Lengths whose figures are told, with the seeds that are made of each."""
 
 
@@ -152,25 +148,33 @@ def test_what_is_said_of_the_grid() -> None:
 
 def test_what_two_of_the_ways_of_choosing_spend() -> None:
     """Every arm has the largest rate by them, and `sparse` the KL that is told."""
-    texts = (
-        (DOCS.parents[1] / "README.md").read_text(encoding="utf-8"),
-        (DOCS / "film_reviews.md").read_text(encoding="utf-8").split("\n## ")[0],
-    )
+    page = (DOCS / "film_reviews.md").read_text(encoding="utf-8")
+    readme = (DOCS.parents[1] / "README.md").read_text(encoding="utf-8")
     runs, by_length = grid(), one_grid.ways(DOCS)
-    spent = []
-    for length in WHOLE:
+    spent, passed = [], {}
+    for length, name in product(WHOLE, one_grid.ARMS):
         seeds = one_grid.complete(runs, length)
-        for name in one_grid.ARMS:
-            chosen = one_grid.chosen_cells(runs, name, length, by_length[length], seeds)
-            for cells in [*chosen.values()][:2]:
+        chosen = one_grid.chosen_cells(runs, name, length, by_length[length], seeds)
+        for number_of_way, cells in enumerate(chosen.values()):
+            of_seeds = [runs.runs[cell][seed] for cell, seed in zip(cells, seeds, strict=True)]
+            nats = sum(one_grid.kl_at(points, by_length[length]) for points in of_seeds)
+            passed[name, length, number_of_way] = nats / len(seeds)
+            if number_of_way < 2:
                 assert {cell.learning_rate for cell in cells} == {max(one_grid.LEARNING_RATES)}
-                kls = [
-                    curve_of(runs.runs[cell][seed]).area("kl")
-                    for cell, seed in zip(cells, seeds, strict=True)
-                ]
+                kls = [curve_of(points).area("kl") for points in of_seeds]
                 spent += [sum(kls) / len(kls)] if name == "sparse" else []
-    for text in texts:
+            elif name == "sparse":
+                assert {cell.learning_rate for cell in cells} == {1e-3}
+    for text in (readme, page.split("\n## ")[0]):
         assert f"{min(spent):.0f} to {max(spent):.0f} nats over the run" in text
+
+    def told(first: bool, *arms: str) -> str:
+        nats = [at for (name, _, way), at in passed.items() if name in arms and (way < 2) == first]
+        return f"{min(nats):.0f} to {max(nats):.0f}"
+
+    fast, slow = told(True, "sparse"), told(False, "sparse")
+    assert f"the level at {fast} nats, where at 1e-3 it passes at {slow}, and" in page
+    assert f"By the other two ways the arms pass it at {told(False, *one_grid.ARMS)} nats" in page
 
 
 def test_what_is_said_of_the_rule_against_the_controls() -> None:
