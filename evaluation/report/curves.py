@@ -196,7 +196,7 @@ def curves_of(table: Table, *, group_by: Sequence[str] | None = None) -> list[Cu
         step = _number(table, number, row, "step")
         if step in points:
             raise ValueError(
-                f"{path} line {number} is a second row for step {step:g} of credit "
+                f"{path} line {number} is a second row for step {step:.10g} of credit "
                 f"{credit!r}, seed {run_seed}; a column that sets them apart groups them"
             )
         values = {name: _number(table, number, row, name, empty=True) for name in measured}
@@ -356,8 +356,8 @@ def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None, axis: A
     shared = grid[(grid >= first) & (grid <= last)]
     if len(shared) < 2:
         raise ValueError(
-            f"the runs share {len(shared)} steps (from {first:g} to {last:g}); a curve needs at "
-            "least two evaluations within the budget of the shortest run"
+            f"the runs share {len(shared)} steps (from {first:.10g} to {last:.10g}); a curve "
+            "needs at least two evaluations within the budget of the shortest run"
         )
     longest = max(float(curve.steps[-1]) for curve in curves)
     earliest = min(float(curve.steps[0]) for curve in curves)
@@ -413,7 +413,7 @@ def _hole(name: str, credit: str, runs: Sequence[Curve]) -> str:
     if not any(np.isfinite(run.values[name]).any() for run in runs if name in run.values):
         return credit
     run, step = next((run, run.nan_step(name)) for run in runs if not run.has(name))
-    return f"{credit} (seed {run.seed}, step {step:g})"
+    return f"{credit} (seed {run.seed}, step {step:.10g})"
 
 
 def _number(

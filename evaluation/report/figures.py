@@ -302,7 +302,7 @@ class Paper:
     """Figure and table of a comparison for a paper.
 
     Raises:
-        ValueError: if the width or the figure's ending is not known.
+        ValueError: if the width or the figure's ending is not known, or a setting has no effect.
     """
 
     figure: Path | None = None
@@ -320,6 +320,16 @@ class Paper:
         self.inches  # noqa: B018  refuses a wrong one
         if self.figure is not None and self.figure.suffix not in (".pdf", ".svg", ".png"):
             raise ValueError(f"figure must end in .pdf, .svg or .png, got {str(self.figure)!r}")
+        if self.measure and self.figure is self.table is None:
+            raise ValueError(
+                f"measure {', '.join(self.measure)} has no effect without a figure or a table; ask "
+                "for one, or leave it out"
+            )
+        for name in ("columns", "width") if self.figure is None else ():
+            if (value := getattr(self, name)) not in (None, 1):
+                raise ValueError(
+                    f"{name} {value} has no effect without a figure; name its file, or leave it out"
+                )
 
     @property
     def inches(self) -> float:

@@ -75,11 +75,14 @@ def render_report(
     settings, first = summary.get("settings") or {}, summary["groups"][0]
     runs = sum(entry["runs"] for g in summary["groups"] for entry in g["rewards"].values())
     source = settings.get("env") or summary.get("source") or sentences.LEARNING_CURVES
-    counts = len(first["rewards"]), kind_of(first), runs
+    counts = len(names), kind_of(first), runs
+    ends = {end for group in summary["groups"] for end in (group["steps"][1], group["longest"])}
     definitions = _definitions(summary, score)
     page = {
         "title": summary.get("title") or sentences.TITLE,
-        "subtitle": sentences.subtitle(source, *counts, first["steps"][1], unit_of(first)),
+        "subtitle": sentences.subtitle(
+            source, *counts, max(ends), unit_of(first), are_alike=len(ends) == 1
+        ),
         "script_hash": f"sha256-{digest}",
         "level": f"{level:.0%}",
         "curves_note": sentences.curves_note(level),

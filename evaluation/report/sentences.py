@@ -273,7 +273,7 @@ def unscored(runs: Sequence[Mapping[str, Any]]) -> str:
     count = sum(len(run["steps"]) for run in runs)
     shown = [
         f"{run['credit']}, seed {run['seed']}, {plural(len(run['steps']), 'step')} "
-        f"{listed([f'{step:g}' for step in run['steps']])}"
+        f"{listed([f'{step:.10g}' for step in run['steps']])}"
         for run in runs[:3]
     ]
     more = [f"{len(runs) - 3} more {plural(len(runs) - 3, 'run')}"] if len(runs) > 3 else []
@@ -410,7 +410,8 @@ def leapt(nats: float, first: float, last: float, at_end: float) -> Alarm:
     """Return the alarm of an update, between two, that crossed so many nats."""
     return Alarm(
         "one update crossed so much KL that no policy between was measured",
-        f"at least {nats:.3g} nats from update {first:g} to {last:g}, {at_end:.3g} at the end",
+        f"at least {nats:.3g} nats from update {first:.10g} to {last:.10g}, {at_end:.3g} at the "
+        "end",
         "lower learning_rate, or set n_warmup_updates",
     )
 
@@ -627,10 +628,15 @@ def best_of_n(groups: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     return term, text + OF_PRICED * is_priced
 
 
-def subtitle(source: str, arms: int, kind: Kind, runs: int, last: float, unit: Unit) -> str:
-    """Return what a report is of, how many runs, and how long they are."""
+def subtitle(
+    source: str, arms: int, kind: Kind, runs: int, longest: float, unit: Unit, *, are_alike: bool
+) -> str:
+    """Return what a report is of, how many runs, and how long they are, or the longest of them."""
     counted = " · ".join(f"{n} {word}{'s' * (n > 1)}" for n, word in ((arms, kind), (runs, "run")))
-    return f"{source} · {counted} · {last:g} {unit}{' each' * (runs > 1)}"
+    length = steps(longest, unit)
+    if not are_alike:
+        return f"{source} · {counted} · up to {length}"
+    return f"{source} · {counted} · {length}{' each' * (runs > 1)}"
 
 
 def curves_note(level: float) -> str:

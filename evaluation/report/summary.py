@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tokengym.base.settings import check_number
 from tokengym.base.text import sign_of
 from tokengym.evaluation.measure.measures import Axis, measure_of, measures_of
 from tokengym.evaluation.measure.references import ReferenceSamples, score_range
@@ -53,7 +54,11 @@ Numbers = dict[tuple[str, str], tuple[Array, Array]]
 
 @dataclass(frozen=True, kw_only=True)
 class SummarySettings:
-    """Settings that the figures of learning curves depend on besides the curves."""
+    """Settings that the figures of learning curves depend on besides the curves.
+
+    Raises:
+        ValueError: if the level is out of range.
+    """
 
     kl_coef: float | None = None
     """The KL coefficient of the training, for ``net_score``."""
@@ -71,7 +76,7 @@ class SummarySettings:
     """Responses of the reference policy by group, for best-of-n and the optimum's lower bound; a
     group without them shows neither."""
     level: float = DEFAULT_LEVEL
-    """Confidence level of the intervals."""
+    """Confidence level of the intervals, in (0, 1)."""
     baseline: str | None = None
     """Reward that the others are compared with; None takes the first. A group in which it has no
     run takes its own first."""
@@ -91,6 +96,9 @@ class SummarySettings:
     """Whether ``score`` is the gold score, by which all runs are measured."""
     source: str = ""
     """File or table of curves made elsewhere, whose score nobody knows more of; empty for runs."""
+
+    def __post_init__(self) -> None:
+        check_number(self, "level", above=0.0, below=1.0, hint=f"{DEFAULT_LEVEL} is usual")
 
 
 def summarize(

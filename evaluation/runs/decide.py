@@ -559,6 +559,8 @@ class _Decisions:
             parts.append(f"--agent {shlex.quote(asked.agents[0])}")
         if asked.first_seed:
             parts.append(f"--{'' if asked.trains else 'first-'}seed {asked.first_seed}")
+        if asked.level != DEFAULT_LEVEL:
+            parts.append(f"--level {asked.level}")
         for name, value in self.given.items():
             values = value if isinstance(value, tuple) else (value,)
             if flag := flags.get(name, name.replace("_", "-")):

@@ -62,7 +62,7 @@ PICTURE = "curves.png"
 """Name of the picture of a comparison's curves."""
 COUNTS = ("step", "tokens", "episodes")
 """Columns of curves.csv that hold whole numbers."""
-APART = ("rewards", "seeds", "first_seed")
+APART = ("rewards", "seeds", "first_seed", "level")
 """Settings in which comparisons that are merged may differ."""
 
 
@@ -95,18 +95,21 @@ def merge_comparisons(
     out: Path | None,
     *,
     baseline: str | None,
+    level: float | None = None,
     paper: Paper | None = None,
 ) -> dict[str, Any]:
     """Write one report of comparisons made apart, such as on several machines; no code is run.
 
     Runs with equal settings are merged; runs are grouped by the settings that differ. Where all
     have the same single reward, such as at several prices of the KL, the settings are compared.
-    Where folders were measured by different scorers, the gold score measures all. ``out`` and
-    ``paper`` are `write_results`'s.
+    Where folders were measured by different scorers, the gold score measures all. ``baseline`` is
+    the name or the title of an arm, ``level`` the confidence level of the intervals; None takes the
+    one that was asked for when the runs were begun. ``out`` and ``paper`` are `write_results`'s.
 
     Raises:
-        ValueError: if a folder holds no comparison, a run is there twice, or runs to compare were
-            measured by different scorers and not all have one gold score.
+        ValueError: if a folder holds no comparison, a run is there twice, runs to compare were
+            measured by different scorers and not all have one gold score, the baseline is the name
+            of several arms, or the comparisons have several levels and none is given.
     """
     stored = [(stored_runs(Path(folder)), Path(folder)) for folder in folders]
     for runs, folder in stored:
@@ -125,15 +128,35 @@ def merge_comparisons(
         group = tuple((name, str(known[name])) for name in varying if name in known)
         label = f"{runs[0].arm} ({group_label(group)})" if single else None
         parts.append(_StoredComparison(runs, folder, () if single else group, label))
-    titles = {run.stored["name"]: run.arm for runs, _ in stored for run in runs}
     return _Results(parts).write(
         out,
-        baseline=titles.get(baseline or "", baseline),
+        baseline=_title_of(baseline, [run for runs, _ in stored for run in runs]),
+        level=level,
         has_baseline=not single,
         left_out=() if len(parts) == 1 else (*varying, *APART),
         with_episodes=not varying,
         paper=paper,
     )
+
+
+def _title_of(baseline: str | None, runs: Iterable[Run]) -> str | None:
+    """Return the title of the arm that is meant by its title or its name, which others may share.
+
+    Raises:
+        ValueError: if it is the name of several arms.
+    """
+    titles: dict[str, dict[str, None]] = {}
+    for run in runs:
+        titles.setdefault(run.stored["name"], {})[run.arm] = None
+    if baseline is None or any(baseline in known for known in titles.values()):
+        return baseline
+    known = [*titles.get(baseline, {baseline: None})]
+    if len(known) > 1:
+        raise ValueError(
+            f"baseline {baseline!r} is {len(known)} arms here; name one: "
+            f"{', '.join(map(repr, known))}"
+        )
+    return known[0]
 
 
 def write_results(
@@ -260,6 +283,11 @@ class _StoredComparison:
         return bool(self.spec["evaluation"].get("stream", "shared") == "run")
 
     @property
+    def level(self) -> float:
+        """Confidence level of the intervals that its command asks for."""
+        return float(largest([run.stored for run in self.runs])["compared"]["level"])
+
+    @property
     def price(self) -> float | None:
         """Price of a nat of KL that its learners have in common."""
         return price_of(run.stored["training"]["learner"] for run in self.runs)
@@ -302,6 +330,7 @@ class _Results:
         out: Path | None,
         *,
         baseline: str | None = None,
+        level: float | None = None,
         has_baseline: bool = True,
         left_out: Sequence[str] = (),
         with_episodes: bool = True,
@@ -313,6 +342,7 @@ class _Results:
         Args:
             out: Folder of the results; None writes none.
             baseline: Arm that the others are compared with; None takes the first.
+            level: Confidence level of the intervals; None takes that of the comparisons.
             has_baseline: Whether the first is meant as a baseline, and not only shown first.
             left_out: Settings that the runs do not share.
             with_episodes: Whether responses are shown.
@@ -321,11 +351,13 @@ class _Results:
         """
         first = self.parts[0].runs[0].arm if has_baseline else None
         known = shared_settings([run.stored for run in self.parts[0].runs])
-        shared = {name: value for name, value in known.items() if name not in left_out}
+        level = self._level(level)
+        asked = {**known, "level": level}
+        shared = {name: value for name, value in asked.items() if name not in left_out}
         return write_results(
             out,
             self.curves,
-            self._summary_settings(baseline_of((), given=baseline, first=first)),
+            self._summary_settings(baseline_of((), given=baseline, first=first), level),
             about={
                 "settings": self._with_lambdas(shared),
                 "versions": {name: ", ".join(met) for name, met in self._met("versions").items()},
@@ -383,7 +415,17 @@ class _Results:
             return settings
         return {**settings, "gae_lambda": ", ".join(f"{n} {v:g}" for n, v in lambdas.items())}
 
-    def _summary_settings(self, baseline: str | None) -> SummarySettings:
+    def _level(self, given: float | None) -> float:
+        """Return the level of the intervals: as given, or the one that the comparisons have."""
+        levels = list(dict.fromkeys(part.level for part in self.parts))
+        if given is None and len(levels) > 1:
+            raise ValueError(
+                f"the comparisons have intervals of level {', '.join(map(str, levels))}; name one: "
+                f"--level {levels[0]}"
+            )
+        return levels[0] if given is None else given
+
+    def _summary_settings(self, baseline: str | None, level: float) -> SummarySettings:
         """Return what the figures of the curves depend on besides them."""
         # Runs may have been shared out: what one folder lacks, or failed in, another may have.
         here = set(map(_key, self.finished))
@@ -409,7 +451,7 @@ class _Results:
             episodes=min(part.spec["evaluation"]["episodes"] or 0 for part in self.parts),
             own_prompts=all(part.has_own_prompts for part in self.parts),
             references={group: drawn for group, drawn in common.items() if drawn is not None},
-            level=self.parts[0].spec["compared"]["level"],
+            level=level,
             baseline=baseline,
             failed=list(failed.values()),
             missing=[_about(*key) for key in missing if key not in known],
@@ -676,7 +718,7 @@ def gather_curves(
         if (step := curve.nan_step("kl")) is not None:
             raise ValueError(
                 f"kl_coef={kl_coef:g} prices the KL, which {curve.credit}, seed {curve.seed} has "
-                f"not at step {step:g}; fill in the column kl, or leave kl_coef out"
+                f"not at step {step:.10g}; fill in the column kl, or leave kl_coef out"
             )
     of_learners = any(summary.get("axis") == "tokens" for summary in known)
     names = dict.fromkeys(one.source.name for one in sources if isinstance(one.source, Path))

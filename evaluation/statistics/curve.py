@@ -143,10 +143,10 @@ class Curve:
         ends[:1] = ends[-final_points(len(scores)) :] = True
         for step, score, is_end in zip(self.steps, scores, ends, strict=True):
             if np.isinf(score):
-                return f"score is {score} at step {step:g}"
+                return f"score is {score} at step {step:.10g}"
             if np.isnan(score) and is_end:
                 where = "its first" if step == self.steps[0] else "at its end"
-                return f"score is missing at step {step:g}, {where}"
+                return f"score is missing at step {step:.10g}, {where}"
         return None
 
     # --- other curves of the run ------------------------------------------------------------------
@@ -219,8 +219,8 @@ class Curve:
         first, last = max(first, self.steps[0]), min(last, self.steps[-1])
         if not first < last:
             raise ValueError(
-                f"the end must be above {first:g} steps, got {last:g}: no policy was measured "
-                "within it"
+                f"the end must be above {first:.10g} steps, got {last:.10g}: no policy was "
+                "measured within it"
             )
         inside = self.steps[(self.steps > first) & (self.steps < last)]
         at = np.concatenate([[first], inside, [last]])
@@ -332,7 +332,8 @@ def pairs(x: Mapping[int, Curve], y: Mapping[int, Curve]) -> list[tuple[Curve, C
         if not first < last:
             raise ValueError(
                 f"the runs of {one.credit} and {other.credit}, seed {seed}, share no two "
-                f"steps (from {first:g} to {last:g}); a pair needs a budget that both have reached"
+                f"steps (from {first:.10g} to {last:.10g}); a pair needs a budget that both have "
+                "reached"
             )
         both.append((one.between(first, last), other.between(first, last)))
     return both

@@ -420,7 +420,7 @@ def rising(steps: ArrayLike, values: ArrayLike) -> tuple[Array, Array]:
     if (np.diff(at) <= 0).any():
         where = int(np.argmax(np.diff(at) <= 0))
         raise ValueError(
-            f"steps must rise, got {at[where]:g} then {at[where + 1]:g}; sort the curve and keep "
-            "one value per step"
+            f"steps must rise, got {at[where]:.10g} then {at[where + 1]:.10g}; sort the curve and "
+            "keep one value per step"
         )
     return at, height

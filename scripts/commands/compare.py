@@ -6,6 +6,7 @@ from typing import Any
 from tokengym.evaluation.runs.decide import decide
 from tokengym.evaluation.runs.defaults import options_of_comparison
 from tokengym.evaluation.runs.settings import AGENT, SEEDS
+from tokengym.evaluation.statistics import DEFAULT_LEVEL
 from tokengym.scripts.commands.options import (
     RUN_OPTIONS,
     Tracker,
@@ -22,6 +23,7 @@ def compare(
     seeds: int = SEEDS,
     out: Path | None = None,
     first_seed: int = 0,
+    level: float = DEFAULT_LEVEL,
     jobs: int | None = None,
     checkpoint_every: int = 1,
     retry_failed: bool = False,
@@ -56,6 +58,7 @@ def compare(
         seeds: Runs per reward.
         out: Folder of the results (default: runs/ and the task's name).
         first_seed: The lowest seed.
+        level: Confidence level of the intervals, in (0, 1).
         jobs: Runs at a time (default: one per core, or the bundle's own).
         checkpoint_every: Evaluations between two checkpoints, from which a stopped run resumes; 0
             keeps none.
@@ -71,7 +74,7 @@ def compare(
         given: Settings as they were typed, by the words of their options.
     """
     named: dict[str, Any] = {"rewards": rewards, "agent": agent, "agents": agents, "seeds": seeds}
-    comparison = decide(env, **named, first_seed=first_seed, **given)
+    comparison = decide(env, **named, first_seed=first_seed, level=level, **given)
     # Later, since they import torch: what the settings refuse is said without waiting for it.
     from tokengym.evaluation.runs.compare import compare as run_comparison
     from tokengym.scripts.commands.show import show_summary, terminal

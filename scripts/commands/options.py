@@ -509,8 +509,8 @@ def _group_of(leaf: FieldPath) -> type:
 
 def _line_of(option: Option) -> tuple[str, Any, Any]:
     """Return an option as a dataclass has a field, with what tyro's help says of it."""
-    is_said = option.leaf is None or "(default" in option.text  # what no default stands for
-    hint = "" if option.default in (None, ()) and is_said else None
+    is_none = option.leaf is None and option.default in (None, ())  # which stands for no value
+    hint = "" if is_none or "(default" in option.text else None
     text = option.text.replace("`", "")
     shown = tyro.conf.arg(metavar=option.values, help=text, help_behavior_hint=hint)
     switch = tyro.conf.FlagConversionOff if option.leaf else tyro.conf.FlagCreatePairsOff

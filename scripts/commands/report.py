@@ -58,7 +58,7 @@ def report(
         group_by: Columns to group curves by, if not all of those.
         score: Column of curves with the score (default: score, or the one that is known of the tool
             that logged them).
-        level: Confidence level of the intervals of curves (default: 0.95).
+        level: Confidence level of the intervals (default: that of the runs; of curves 0.95).
         kl_coef: Price of a nat of KL in curves, for the score minus its penalty.
         axis: What runs of curves are compared at equal amounts of: step (updates) or tokens
             (default: that of the summary.json beside the curves; step where there is none).
@@ -70,7 +70,7 @@ def report(
     if bool(runs) == bool(curves):
         raise ValueError("report takes folders of runs or --curves FILE.csv, one of the two")
     of_curves: dict[str, Any] = {"group_by": group_by or None, "score": score}
-    of_curves |= {"level": level, "kl_coef": kl_coef, "axis": axis}
+    of_curves |= {"kl_coef": kl_coef, "axis": axis}
     given = {name: value for name, value in of_curves.items() if value is not None}
     for name in given if runs else ():
         raise ValueError(
@@ -80,10 +80,11 @@ def report(
     if out is None and paper.figure is paper.table is None:
         out = runs[0] if len(runs) == 1 else Path("report")
     if curves:
+        given |= {} if level is None else {"level": level}
         how = CurveSettings(baseline=baseline, **given)
         summary = report_curves(curves, out, how, paper=paper)
     else:
-        summary = merge_comparisons(runs, out, baseline=baseline, paper=paper)
+        summary = merge_comparisons(runs, out, baseline=baseline, level=level, paper=paper)
     if out is not None and paper.table is None:
         show_summary(terminal(), summary, out)
     elif paper.figure is not None:

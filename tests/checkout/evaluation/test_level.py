@@ -69,4 +69,4 @@ def test_texts_name_that_level():
     ]
     assert said, "what was measured of the intervals' coverage names their level"
     assert {share for _, share in said} == {round(100 * DEFAULT_LEVEL)}
-    assert f"intervals of curves (default: {DEFAULT_LEVEL})." in (inspect.getdoc(report) or "")
+    assert f"that of the runs; of curves {DEFAULT_LEVEL})." in (inspect.getdoc(report) or "")

@@ -163,7 +163,7 @@ def test_no_color_leaves_no_escapes(value, styled, monkeypatch):
     assert ("\x1b" in written.getvalue()) == styled
 
 
-@pytest.mark.parametrize("given", ["--level 0.9", "--kl-coef 0.1", "--group-by cell", "--score kl"])
+@pytest.mark.parametrize("given", ["--axis step", "--kl-coef 0.1", "--group-by cell", "--score kl"])
 def test_report_refuses_what_has_no_effect(given, curves, capsys):
     """Runs have their settings stored beside them."""
     assert main(["report", str(curves.parent), *given.split()]) == 2
@@ -212,6 +212,8 @@ def test_report_of_curves_made_elsewhere(curves, tmp_path, capsys):
         (["train", "dpo", "--updates", "3"], "--updates has no effect on dpo"),
         (["train", "--env", "CartPole-v1"], "learners write texts"),
         (["compare", "--rewards", "rules.py"], "rules.py:Name"),
+        (["compare", "--level", "80"], "level must be within (0, 1), got 80"),
+        (["report", "x", "--measure", "kl"], "error: measure kl has no effect without a figure or"),
         (["compare", "--seeds", "0"], "seeds must be an integer >= 1, got 0"),
         (["train", "--updates=0"], "updates must be an integer >= 1, got 0"),
         (["train", "--seed", "-1"], "error: seed must be an integer >= 0, got -1"),
@@ -378,8 +380,10 @@ def test_trained_folders_are_comparisons_of_one_run(tmp_path, capsys):
     folders = [str(tmp_path / reward) for reward in ("sparse", "abc")]
     for folder in folders:
         assert main(["train", "--reward", Path(folder).name, "--out", folder, *small]) == 0
-    assert main(["report", *folders, "--out", str(tmp_path / "both")]) == 0
-    (group,) = json.loads((tmp_path / "both" / "summary.json").read_text())["groups"]
+    assert main(["report", *folders, "--out", str(tmp_path / "both"), "--level", "0.8"]) == 0
+    summary = json.loads((tmp_path / "both" / "summary.json").read_text())
+    (group,) = summary["groups"]
+    assert summary["level"] == 0.8
     assert list(group["rewards"]) == ["sparse", "abc"]
     both = ["compare", "--rewards", "sparse", "abc", "--seeds", "1", "--jobs", "1", *small]
     assert main([*both, "--out", folders[0]]) == 0  # which adds a run

@@ -1,5 +1,7 @@
 """Runs of unlike length, which may have ended because of what they did."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -72,6 +74,37 @@ def test_an_arm_of_a_shorter_budget_is_compared_over_what_both_have():
     for axis, early in ended_early.items():
         (group,) = summarize(curves, SummarySettings(axis=axis))["groups"]
         assert {*group["ended_early"]} == early
+
+
+def lengths(*ends: int, groups: bool = False, axis: Axis = "step") -> str:
+    """Return the length that a page names, of runs with these last steps."""
+    curves = [
+        Curve(
+            credit="x" if groups else f"x{number}",
+            seed=0,
+            group=(("cell", str(number)),) if groups else (),
+            steps=np.array([0.0, 1.0, end]),
+            values={"score": np.array([0.0, 1.0, 2.0])},
+        )
+        for number, end in enumerate(ends)
+    ]
+    page = render_report(summarize(curves, SummarySettings(axis=axis)), curves)
+    (subtitle,) = re.findall(r"curves · (.*?)<", page)
+    return subtitle
+
+
+def test_a_page_names_the_length_of_its_runs_and_of_runs_of_unlike_length_the_longest():
+    assert lengths(30) == "1 reward · 1 run · 30 updates"
+    assert lengths(30, 30) == "2 rewards · 2 runs · 30 updates each"
+    assert lengths(30, 90) == "2 rewards · 2 runs · up to 90 updates"
+    assert lengths(30, 90, groups=True) == "1 reward · 2 runs · up to 90 updates"
+    assert lengths(1_234_567, axis="tokens") == "1 learner · 1 run · 1,234,567 tokens"
+
+
+def test_a_step_of_a_long_run_is_named_to_the_digit():
+    rows = [{"credit": "a", "seed": 0, "step": 1_234_567, "score": 1.0}] * 2
+    with pytest.raises(ValueError, match="second row for step 1234567 of credit"):
+        read_curves(rows)
 
 
 def test_two_trainings_in_one_log_are_not_one_curve():

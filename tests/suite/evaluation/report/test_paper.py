@@ -114,6 +114,9 @@ def test_a_table_is_latex_or_markdown(make_curves):
         ({"width": "84mm", "columns": 2}, "columns=2 has no effect beside width 84mm"),
         ({"width": "3"}, "got '3'"),
         ({"width": "900in"}, "1 to 40 inches"),
+        ({"measure": ("kl",)}, "measure kl has no effect without a figure or a table"),
+        ({"columns": 2}, "columns 2 has no effect without a figure; name its file"),
+        ({"width": "84mm", "table": "latex"}, "width 84mm has no effect without a figure"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(settings, message):
@@ -122,7 +125,9 @@ def test_what_cannot_be_drawn_is_refused(settings, message):
 
 
 def test_units_are_those_of_papers():
-    assert (Paper().inches, Paper(columns=2).inches) == (3.25, 6.75)
-    assert Paper(width="84mm").inches == pytest.approx(3.307, abs=1e-3)
-    assert Paper(width="240pt").inches == pytest.approx(3.321, abs=1e-3)
+    figure = Path("a.pdf")
+    assert Paper(figure=figure).inches == 3.25
+    assert Paper(figure=figure, columns=2).inches == 6.75
+    assert Paper(figure=figure, width="84mm").inches == pytest.approx(3.307, abs=1e-3)
+    assert Paper(figure=figure, width="240pt").inches == pytest.approx(3.321, abs=1e-3)
     assert latex("a_b & 5% \\x\n\u22121") == r"a\_b \& 5\% \textbackslash{}x $-$1"

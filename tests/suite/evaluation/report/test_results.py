@@ -97,6 +97,36 @@ def test_prices_of_the_kl_are_compared(make_comparison, tmp_path):
     assert group["rewards"]["sparse (kl_coef 0.2)"]["versus_baseline"]
     found = merge_comparisons(folders, tmp_path / "other", baseline="sparse (kl_coef 0.2)")
     assert found["groups"][0]["baseline"] == "sparse (kl_coef 0.2)"
+    names = r"'sparse \(kl_coef 0.05\)', 'sparse \(kl_coef 0.2\)'"
+    with pytest.raises(ValueError, match=f"baseline 'sparse' is 2 arms here; name one: {names}"):
+        merge_comparisons(folders, None, baseline="sparse")
+
+
+def test_a_level_is_of_the_report_and_not_of_the_runs(make_comparison, tmp_path):
+    _, one = make_comparison("one")
+    _, other = make_comparison("other", ("abc",))
+
+    def read(*folders: Path, level: float | None = None) -> dict[str, Any]:
+        return merge_comparisons(folders, None, baseline=None, level=level)
+
+    narrow, wide = read(one, other, level=0.8), read(one, other)
+    assert (narrow["level"], wide["level"]) == (0.8, 0.95)
+    ends = [
+        summary["groups"][0]["rewards"]["abc"]["figures"]["score"]["auc"]
+        for summary in (narrow, wide)
+    ]
+    assert ends[0]["high"] - ends[0]["low"] < ends[1]["high"] - ends[1]["low"]
+    for file in other.rglob("spec.json"):
+        stored = read_hashed(file)
+        write_hashed(file, {**stored, "compared": {**stored["compared"], "level": 0.8}})
+    assert (read(other)["level"], read(other)["settings"]["level"]) == (0.8, 0.8)
+    alone = read(other, level=0.9)
+    assert (alone["level"], alone["settings"]["level"]) == (0.9, 0.9)
+    with pytest.raises(ValueError, match=r"of level 0.95, 0.8; name one: --level 0.95"):
+        read(one, other)
+    assert read(one, other, level=0.8)["groups"] == narrow["groups"]
+    with pytest.raises(ValueError, match=r"level must be within \(0, 1\), got 80"):
+        read(one, level=80)
 
 
 def test_the_curves_of_groups_are_read_again(make_comparison, tmp_path):

@@ -278,8 +278,8 @@ def test_runs_made_apart_are_merged(finished, tmp_path):
     with pytest.raises(ValueError, match="credit 'sparse' has two runs with seed 0"):
         merge_comparisons([parts[0], parts[0]], tmp_path / "twice", baseline=None)
     respec(parts[1], level=0.9)
-    groups = merge_comparisons(parts, tmp_path / "grouped", baseline=None)["groups"]
-    assert [group["group"] for group in groups] == [{"level": "0.95"}, {"level": "0.9"}]
+    leveled = merge_comparisons(parts, tmp_path / "leveled", baseline=None, level=0.95)
+    assert leveled["groups"] == summary["groups"]
     with pytest.raises(ValueError, match="holds no comparison"):
         merge_comparisons([tmp_path], tmp_path / "none", baseline=None)
 

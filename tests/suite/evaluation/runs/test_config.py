@@ -441,6 +441,7 @@ def test_the_command_names_what_is_not_default():
     assert theirs.reference.command == (
         "tokengym compare --env MovieReview --rewards sparse --seeds 5 --agent dpo --num-prompts 12"
     )
+    assert config(level=0.8, seeds=3).reference.command.endswith("--seeds 3 --level 0.8")
 
 
 def test_the_price_is_that_of_all_learners():
