@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,6 @@ from tokengym.lab.envs.forks.values import (
     PrefixTable,
     PrefixTree,
     PrefixValues,
-    backward,
 )
 
 if TYPE_CHECKING:
@@ -325,16 +324,7 @@ def _check_solvable(env: ForksEnv | ForksVectorEnv, *, own_prompts: bool) -> Non
     for number in range(len(env.prompts)):
         tree = env.prefixes(number)
         families.solution(env.prompts[number].text)
-        words = [
-            {VOCABULARY[i] for i in np.flatnonzero(row)}
-            for row, here in zip(tree.legal, env.knobs.decides, strict=True)
-            if here
-        ]
-
-        def value(layer: int, state: Any, q: Mapping[str, float], legal: Any = words) -> float:
-            return max((q[symbol] for symbol in q if symbol in legal[layer]), default=0.0)
-
-        if not backward(tree.automaton, value)[0].values.get(tree.automaton.start):
+        if not tree.best_layers[0].values.get(tree.automaton.start):
             raise SettingsError(
                 f"forbidden_token_ids={list(env.knobs.forbidden_token_ids)} make prompt "
                 f"{env.prompts[number].text!r} unsolvable; allow the symbols of {env.knobs.family}"

@@ -180,8 +180,17 @@ class PrefixTree:
 
     @cached_property
     def best_layers(self) -> tuple[LayerValues, ...]:
-        """Values of the automaton's states under the best play."""
-        return backward(self.automaton, best)
+        """Values of the automaton's states under the best play of legal tokens."""
+        allowed = [
+            {self._words[token] for token in np.flatnonzero(row).tolist()}
+            for row in self.legal[self._decides]
+        ]
+
+        def value(layer: int, state: State, q_values: Mapping[Symbol, float]) -> float:
+            legal = {symbol: q for symbol, q in q_values.items() if symbol in allowed[layer]}
+            return best(layer, state, legal)
+
+        return backward(self.automaton, value)
 
     def state_of(self, prefix: Prefix) -> State | None:
         """Return the automaton's state after a prefix; None where it has failed."""

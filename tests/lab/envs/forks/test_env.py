@@ -16,6 +16,7 @@ from tokengym.envs import (
     PromptError,
     SettingsError,
 )
+from tokengym.lab.envs.forks.env import forks_tokenizer
 from tokengym.lab.envs.forks.families import FAMILIES, symbols, verify
 
 FORCED: dict[str, Any] = {"decisions": 2, "recoverable": 1, "fillers": 1, "filler_words": 1}
@@ -26,6 +27,10 @@ def random_policy(env: Any, prompt: str, seed: int = 0) -> np.ndarray:
     tree = env.prefixes(prompt)
     probs = rng.dirichlet(np.full(len(env.tokenizer), 0.5), len(tree.states)) * tree.legal_tokens
     return probs / probs.sum(axis=1, keepdims=True)
+
+
+def env_id(word: str) -> int:
+    return forks_tokenizer().get_vocab()[word]
 
 
 def verified(env: Any, prompt: str, ids: tuple[int, ...]) -> float:
@@ -70,6 +75,45 @@ def test_a_policys_values_are_those_of_brute_force(family: Any, filler_words: in
     assert env.exact_advantages(table, prompt).along(wrong).sum() == pytest.approx(-values[()])
     lost = env.optimal_values(prompt).advantages.along(wrong)
     assert sorted(lost) == [-1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "word"),
+    [
+        ("brackets : go go [ ] go go", ")"),
+        ("brackets : go again go", ")"),
+        ("countdown from 7 : go go go", "1"),
+        ("maze from a to d : a d , d a , a c , c b , b d : go go go", "b"),
+    ],
+)
+def test_the_best_play_is_by_legal_tokens(prompt: str, word: str) -> None:
+    family, *_ = prompt.split()
+    asked = prompt.split(" : ")[-1].split()
+    env = ForksEnv(
+        family=family,
+        decisions=asked.count("go"),
+        recoverable=asked.count("again"),
+        distractors=0,
+        fillers=0,
+        prompts=[prompt],
+        forbidden_token_ids=(env_id(word),),
+    )
+    legal = [np.flatnonzero(row).tolist() for row in env.prefixes().legal]
+    assert env_id(word) not in legal[0]
+    right = [ids for ids in itertools.product(*legal) if verified(env, prompt, ids)]
+    solvable = {ids[:length] for ids in right for length in range(len(legal))}
+    values, q_values = env.optimal_values()
+    for length in range(len(legal)):
+        for prefix in itertools.product(*legal[:length]):
+            assert values[prefix] == (prefix in solvable)
+            for token in legal[length]:
+                after = (*prefix, token)
+                assert q_values[prefix][token] == (after in solvable or after in right)
+    assert {*env.states()} == solvable
+    for ids in itertools.product(*legal):
+        worths = env.optimal_values().advantages.along(ids).tolist()
+        first = next((t for t in range(len(ids)) if ids[: t + 1] not in {*solvable, *right}), None)
+        assert worths == [-float(t == first) for t in range(len(ids))]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
