@@ -179,7 +179,7 @@ def _replay(
     )
     say_left_out(
         f"the credit of response {row}, to which a scorer gave no score"
-        for row in sorted({*range(len(played))} - {*(result.numbers or ())})
+        for row in sorted({*range(len(played))} - {*result.numbers})
     )
     return result
 

@@ -268,7 +268,7 @@ def forked_worth(
 
     Args:
         without: (k,) scores of continuations before the token.
-        taken: (k,) scores of continuations after it.
+        taken: (m,) scores of continuations after it.
         bounds: The lowest and the highest score that is known.
 
     Example:
@@ -276,9 +276,10 @@ def forked_worth(
         >>> worth, round(low, 2), round(high, 2)
         (1.0, 0.54, 1.06)
     """
-    mean, variance = _bounded_mean(np.stack([without, taken]), bounds)
-    half = ndtri((1.0 + DEFAULT_LEVEL) / 2.0) * np.sqrt(variance.sum())
-    middle = mean[1] - mean[0]
+    (before,), (its_variance,) = _bounded_mean(without[np.newaxis], bounds)
+    (after,), (variance,) = _bounded_mean(taken[np.newaxis], bounds)
+    half = ndtri((1.0 + DEFAULT_LEVEL) / 2.0) * np.sqrt(its_variance + variance)
+    middle = after - before
     return float(taken.mean() - without.mean()), float(middle - half), float(middle + half)
 
 

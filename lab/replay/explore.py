@@ -22,7 +22,7 @@ from tokengym.envs import (
 from tokengym.evaluation.measure import Evaluator, check_reads, resolve_env
 from tokengym.lab.replay.agreement import Array, forked_worth
 from tokengym.lab.replay.executed import Forks, written_places
-from tokengym.lab.replay.replay import Replay, measured_truth, replay
+from tokengym.lab.replay.replay import Replay, measured_truth, replay, scores_of
 from tokengym.rewards.models import longest_input
 
 AGENT = "agent"
@@ -84,20 +84,25 @@ class Branch:
 
     @property
     def scores(self) -> Array:
-        """(episodes,)."""
-        return np.array([episode.score for episode in self.episodes], dtype=np.float64)
+        """(episodes,), NaN where the scorer gave none."""
+        return scores_of(self.episodes)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """Mean of a score with the token that was taken and with another, and their difference."""
+    """Mean of a score with the token that was taken and with another, and their difference.
+
+    The means are of the pairs of continuations that both have a score.
+    """
 
     taken: float
     """Mean with the token of the response."""
     other: float
     """Mean with the other token."""
     error: float | None
-    """Standard error of the difference, None for a single continuation of each."""
+    """Standard error of the difference, None for fewer than two pairs."""
+    pairs: int
+    """Number of pairs; without any the means are NaN."""
 
     @property
     def difference(self) -> float:
@@ -116,14 +121,22 @@ class Fork:
     other: Branch
     """With the other token."""
     without: Array
-    """(continuations,) scores where the policy chooses the token itself."""
+    """(continuations,) scores where the policy chooses the token itself; NaN where the scorer gave
+    none."""
 
     @property
     def worth(self) -> tuple[float, float, float]:
-        """Executed worth of the token taken, and the ends of its interval."""
-        every = np.concatenate([self.without, self.taken.scores, self.other.scores])
+        """Executed worth of the token taken, and the ends of its interval.
+
+        Continuations without a score are left out; NaN where all with the token, or all without
+        it, have none.
+        """
+        without, taken = _known(self.without), _known(self.taken.scores)
+        if not (without.size and taken.size):
+            return math.nan, math.nan, math.nan
+        every = np.concatenate([without, taken, _known(self.other.scores)])
         bounds = (float(every.min()), float(every.max()))
-        return forked_worth(self.without, self.taken.scores, bounds=bounds)
+        return forked_worth(without, taken, bounds=bounds)
 
     @property
     def score(self) -> Change:
@@ -350,7 +363,7 @@ class Explorer:
                 branches.append(self._branch(response, time, chosen, player, n, greedy))
             player = as_sampler(self.agent, generator.manual_seed(seed + 1))
             continuations = self._continued(response, before, player, n, greedy)
-        without = np.array([episode.score for episode in self._scored(continuations)[0]])
+        without = scores_of(self._scored(continuations)[0])
         return Fork(time=time, taken=branches[0], other=branches[1], without=without)
 
     def _continued(
@@ -462,8 +475,16 @@ def agent_folder(path: Path) -> Path:
 
 
 def _change(taken: Array, other: Array) -> Change:
-    """Return the means and the standard error of the paired difference."""
-    count, error = len(taken), None
+    """Return the means and the standard error of the paired difference; see `Change`."""
+    both = ~np.isnan(other - taken)
+    taken, other, count, error = taken[both], other[both], int(both.sum()), None
+    if not count:
+        return Change(taken=math.nan, other=math.nan, error=None, pairs=0)
     if count > 1:
         error = float(np.std(other - taken, ddof=1) / np.sqrt(count))
-    return Change(taken=float(taken.mean()), other=float(other.mean()), error=error)
+    return Change(taken=float(taken.mean()), other=float(other.mean()), error=error, pairs=count)
+
+
+def _known(scores: Array) -> Array:
+    """Return the scores that there are."""
+    return scores[~np.isnan(scores)]

@@ -5,6 +5,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from tokengym.envs import printable
 from tokengym.evaluation.report import number, render, signed
 from tokengym.lab.replay.explore import Alternative, Branch, Change, Fork, Response
@@ -93,22 +95,29 @@ def alternative_label(alternative: Alternative) -> str:
 
 def _finding(taken: str, other: str, changes: Mapping[str, Change], count: int) -> str:
     """Return the fork's result in one sentence."""
-    told = [f"the {name.lower()} by {_difference(c)}" for name, c in changes.items()]
+    told = [_changed(name.lower(), change, count) for name, change in changes.items()]
     of = "one continuation of each"
     if count > 1:
         of = f"means of {count} continuations of each, \u00b1 one standard error"
     return f"{other} instead of {taken} changes {' and '.join(told)} ({of})."
 
 
+def _changed(name: str, change: Change, count: int) -> str:
+    """Return a score's change in words, with the number of pairs of which one lacks it."""
+    shown = f"the {name} by {_difference(change)}"
+    missing = count - change.pairs
+    return f"{shown} ({missing} of {count} pairs lack one)" if missing else shown
+
+
 def _worth(taken: str, fork: Fork) -> str:
     """Return the executed worth of the token taken in one sentence; "" of one continuation."""
-    count = len(fork.without)
-    if count < 2:
+    count, others = (int((~np.isnan(s)).sum()) for s in (fork.taken.scores, fork.without))
+    if min(count, others) < 2:
         return ""
     worth, low, high = fork.worth
     return (
         f"Executed worth of {taken}: {signed(worth)} ({signed(low)} to {signed(high)}), the mean "
-        f"score of {count} continuations with it minus that of {count} without it. "
+        f"score of {count} continuations with it minus that of {others} without it. "
     )
 
 

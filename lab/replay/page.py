@@ -18,7 +18,7 @@ from tokengym.lab.replay.agreement import (
 )
 from tokengym.lab.replay.executed import ExecutedTruth
 from tokengym.lab.replay.replay import Replay, written_rows
-from tokengym.lab.replay.rescoring import all_read, scorings
+from tokengym.lab.replay.rescoring import scorings
 
 TEMPLATES = Path(__file__).parent / "templates"
 """Folder of the templates of the pages of replay and explore."""
@@ -140,7 +140,7 @@ def scoring_rows(result: Replay) -> list[list[str]]:
 
 def scoring_words(result: Replay) -> str:
     """Return what the table of `scorings` compares."""
-    episodes = all_read(result).episodes
+    episodes = result.read.episodes
     prompts = len({episode.prompt_ids for episode in episodes})
     missing = [
         f"; {one.missing} have no score by {printable(one.name)}"

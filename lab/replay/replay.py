@@ -61,6 +61,8 @@ CONTROL = "random"
 """Rule that knows nothing, shown beside another trainer's credit: agreement by chance."""
 PAID = "paid in the run"
 """Name of the token rewards that are stored with the episodes of a run."""
+DECIMALS = 12
+"""Decimals of an exact advantage, whose sums are right to about 1e-15."""
 STORED = ("prompt_ids", "response_ids", "tokens")
 """What the rows of a run have, by which it is shown without its environment."""
 
@@ -90,7 +92,7 @@ class Scored:
     scores: Mapping[str, Array]
     """Rule -> (episodes,) what its scorer gave; NaN where it gave none."""
     stored: Array
-    """(episodes,) what they came with; NaN where they had no score."""
+    """(episodes,) what they came with; NaN where that is none, or is what ``scores`` has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,15 +117,11 @@ class Replay:
     """True worth of each token, if the task knows it."""
     agreements: Mapping[str, Agreement]
     """Rule -> how well it agrees with the truth; empty without one, and if no token matters."""
-    read: "Scored | None" = None
+    read: Scored
     """All responses with their scores, those included that a scorer left without one and that no
-    rule can divide; None where the scores are those that were stored."""
-    numbers: tuple[int, ...] | None = None
-    """Per episode its number among all responses that were read, from 0; None of all in order."""
-
-    def number(self, index: int) -> int:
-        """Return the number of an episode among all responses that were read, from 0."""
-        return index if self.numbers is None else self.numbers[index]
+    rule can divide."""
+    numbers: tuple[int, ...]
+    """Per episode its number among all responses that were read, from 0."""
 
     def columns(self, index: int) -> dict[str, Array]:
         """Return one response's token rewards by rule, ``truth`` first where it is known."""
@@ -212,8 +210,8 @@ def replay(
         raise ValueError("no episode has a score under every rule; look at the judge")
     read = Scored(
         episodes=tuple(episodes),
-        scores={name: _scores_of(paid) for name, paid in every.items()},
-        stored=_scores_of(episodes),
+        scores={name: scores_of(paid) for name, paid in every.items()},
+        stored=scores_of(episodes),
     )
     episodes = [episodes[row] for row in kept]
     for name, reward in paying.items():
@@ -247,7 +245,7 @@ def replay(
     return unheld.with_truth(truth)
 
 
-def _scores_of(episodes: Sequence[Episode]) -> Array:
+def scores_of(episodes: Sequence[Episode]) -> Array:
     """Return scores, (episodes,), NaN where there is none."""
     return np.array([np.nan if e.score is None else e.score for e in episodes], dtype=np.float64)
 
@@ -317,7 +315,7 @@ def replay_stored(
         assert isinstance(made, Rule)
         paid = Reward(StoredScores(), made).evaluate(episodes)
         credits[rule] = tuple(np.asarray(e.token_rewards, dtype=np.float64) for e in paid)
-    scores = np.array([episode.score for episode in episodes])
+    scores = scores_of(found)
     return Replay(
         env=env,
         source="; ".join(
@@ -330,10 +328,15 @@ def replay_stored(
         episodes=tuple(episodes),
         tokens=tuple(tuple(texts[e.prompt_ids, e.response_ids]) for e in episodes),
         credits=credits,
-        scores=dict.fromkeys(credits, scores),
+        scores=dict.fromkeys(credits, scores[kept]),
         scorers=dict.fromkeys(credits, "the run's scorer"),
         truth=None,
         agreements={},
+        read=Scored(
+            episodes=tuple(found),
+            scores=dict.fromkeys(credits, scores),
+            stored=np.full(len(found), np.nan),  # is in the scores
+        ),
         numbers=tuple(kept),
     )
 
@@ -378,7 +381,9 @@ def token_truth(
         except SettingsError:
             exact = "exact advantage under the best play"
             known = [task.optimal_values(e.prompt).advantages for e in episodes]
-        worths = tuple(a.along(e.response_ids) for a, e in zip(known, episodes, strict=True))
+        worths = tuple(
+            _exact(a.along(e.response_ids)) for a, e in zip(known, episodes, strict=True)
+        )
         return Truth(
             name=exact,
             values=worths,
@@ -389,7 +394,7 @@ def token_truth(
         advantages = task.exact_advantages(_table(policy, task))
         return Truth(
             name=exact,
-            values=tuple(advantages.along(episode.response_ids) for episode in episodes),
+            values=tuple(_exact(advantages.along(e.response_ids)) for e in episodes),
             matters=tuple(task.removal_effects(e.response_ids) != 0 for e in episodes),
             meaning="tokens without which the score would be another",
         )
@@ -403,6 +408,11 @@ def token_truth(
         matters=tuple(row != 0 for row in values),
         meaning="words that the gold score counts",
     )
+
+
+def _exact(advantages: Array) -> Array:
+    """Return advantages without what rounding a sum left in them: a token worth nothing has 0."""
+    return np.round(advantages, DECIMALS) + 0.0
 
 
 def _table(policy: "CausalLMPolicy | None", task: Any, prompt: int | str = 0) -> Any:
@@ -593,7 +603,7 @@ def write_credit(path: Path, result: Replay) -> None:
     """
     rows: list[dict[str, Any]] = []
     for index, episode in enumerate(result.episodes):
-        columns, number = result.columns(index), result.number(index)
+        columns, number = result.columns(index), result.numbers[index]
         for t, token_id in enumerate(episode.response_ids):
             row: dict[str, Any] = {"episode": number, "token": t, "token_id": int(token_id)}
             row["text"] = to_cell(printable(result.tokens[index][t]))

@@ -11,7 +11,7 @@ from tokengym.envs import printable
 from tokengym.evaluation.report import to_cell
 from tokengym.evaluation.statistics import DEFAULT_LEVEL, student_interval
 from tokengym.lab.replay.agreement import Array
-from tokengym.lab.replay.replay import Replay, Scored
+from tokengym.lab.replay.replay import Replay
 
 STORED = "stored"
 """Name of the scores that the responses came with."""
@@ -43,14 +43,6 @@ class Scoring:
     """Responses that it gave no score."""
 
 
-def all_read(result: Replay) -> Scored:
-    """Return all responses with their scores; of a replay of stored scores those that it has."""
-    if result.read is not None:
-        return result.read
-    unknown = np.full(len(result.episodes), np.nan)
-    return Scored(episodes=result.episodes, scores=result.scores, stored=unknown)
-
-
 def scores_by_name(result: Replay) -> dict[str, Array]:
     """Return each set of scores once, (responses,): those that were stored, then each scorer's.
 
@@ -59,7 +51,7 @@ def scores_by_name(result: Replay) -> dict[str, Array]:
     too. A name that two scorers have is replaced by that of the rule, and one that is a column of
     the file gets " (scorer)" behind it.
     """
-    read = all_read(result)
+    read = result.read
     kept: dict[str, Array] = {}
     if np.isfinite(read.stored).all():
         kept[STORED] = read.stored
@@ -101,7 +93,7 @@ def scorings(result: Replay, level: float = DEFAULT_LEVEL) -> list[Scoring]:
 def _scoring(result: Replay, name: str, scores: Array, first: Array, level: float) -> Scoring:
     both = np.isfinite(scores) & np.isfinite(first)
     changes = np.where(np.isclose(scores, first, rtol=RTOL, atol=ATOL), 0.0, scores - first)[both]
-    read = zip(all_read(result).episodes, both, strict=True)
+    read = zip(result.read.episodes, both, strict=True)
     prompts = [episode.prompt_ids for episode, is_scored in read if is_scored]
     difference, low, high, _ = student_interval(clustered(prompts, changes), level)
     return Scoring(
@@ -152,7 +144,7 @@ def write_scores(path: Path, result: Replay) -> None:
     found = {to_cell(name): scores for name, scores in scores_by_name(result).items()}
     texts = [
         map(to_cell, map(printable, (episode.prompt, episode.response)))
-        for episode in all_read(result).episodes
+        for episode in result.read.episodes
     ]
     rows = [
         dict(zip(COLUMNS, (index, *text), strict=True))

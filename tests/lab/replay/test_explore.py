@@ -13,6 +13,7 @@ from tokengym.agents.rollouts import SampledTokens
 from tokengym.envs import Episode, Reply
 from tokengym.lab.learners.oracle import policy_table
 from tokengym.lab.replay.explore import Branch, Explorer, Fork, Response, agent_folder, saved_agents
+from tokengym.lab.replay.explore_page import render_fork
 
 LENGTH = {"min_new_tokens": 12, "max_new_tokens": 12}
 RULES = ("sparse", "uniform", "abc:beta=1", "red")
@@ -198,6 +199,44 @@ def test_the_change_is_of_means_with_the_error_of_paired_differences(response: R
     assert golden.gold_score is not None
     assert golden.gold_score.difference == pytest.approx(-0.25)
     assert golden.gold_score.error is None
+
+
+def test_continuations_without_a_score_are_left_out(response: Response):
+    def branch(*scores: float | None) -> Branch:
+        episodes = tuple(replace(response.episode, score=score) for score in scores)
+        return Branch(token_id=5, episodes=episodes, tokens=(), gold_scores=None)
+
+    taken, other = branch(1.0, None, 3.0, 2.0), branch(2.0, 4.0, 3.0, None)
+    fork = Fork(time=0, taken=taken, other=other, without=np.array([np.nan, 0.0, 3.0, 0.0]))
+    assert (fork.score.taken, fork.score.other, fork.score.pairs) == (2.0, 2.5, 2)
+    assert fork.score.error == pytest.approx(0.5)  # differences 1, 0
+    whole = replace(fork, taken=branch(1.0, 3.0, 2.0), without=np.array([0.0, 3.0, 0.0]))
+    assert fork.worth == whole.worth
+    assert fork.worth[0] == pytest.approx(1.0)
+    # Sides of unequal size: two added scores each, 0 and 4, so means 9/5 and 2, errors by hand.
+    fewer = replace(whole, taken=branch(None, 1.0, 3.0))
+    half = 1.959963984540054 * np.sqrt(np.var([0, 3, 0, 0, 4]) / 5 + np.var([1, 3, 0, 4]) / 4)
+    assert fewer.worth == pytest.approx((1.0, 2.0 - 1.4 - half, 2.0 - 1.4 + half))
+    none = replace(fork, taken=branch(None, None, None, None))
+    assert np.isnan([*none.worth, none.score.taken, none.score.difference]).all()
+    assert (none.score.error, none.score.pairs) == (None, 0)
+
+
+def test_a_judge_that_leaves_texts_out_can_be_forked():
+    def judge(response: str) -> float | None:
+        return None if len(response) % 3 == 0 else float(len(response))
+
+    explorer = Explorer("MovieReview", {"scorer": judge, "max_new_tokens": 8})
+    prompt = explorer.draw_prompt(0)
+    response = explorer.sample(prompt, ("sparse",), seed=1)
+    (second, *_) = (a.token_id for a in explorer.alternatives(response, 2) if not a.is_taken)
+    fork = explorer.fork(response, 2, second)
+    missing = [np.isnan(scores) for scores in (fork.taken.scores, fork.other.scores)]
+    assert fork.without.dtype == np.float64
+    assert 0 < np.isnan(fork.without).sum() < 16
+    assert fork.score.pairs == 16 - (missing[0] | missing[1]).sum()
+    assert np.isfinite([*fork.worth, fork.score.difference]).all()
+    assert f"({16 - fork.score.pairs} of 16 pairs lack one)" in render_fork(response, fork)
 
 
 def test_a_prompt_of_one_s_own_is_played_without_another_s_reference():

@@ -15,7 +15,7 @@ import pytest
 from tests.support.lab.replay import replay_of
 from tokengym.agents import PPO, RandomAgent, collect
 from tokengym.base.files import write_jsonl
-from tokengym.envs import Episode, OracleEnv
+from tokengym.envs import Episode, ForksEnv, OracleEnv
 from tokengym.evaluation.runs.folder import known_task
 from tokengym.evaluation.runs.settings import TaskSettings
 from tokengym.lab.learners.oracle import policy_table
@@ -31,6 +31,7 @@ from tokengym.lab.replay.replay import (
     usual_rewards,
     write_credit,
 )
+from tokengym.lab.replay.rescoring import write_scores
 
 ENV = "tokengym/MovieReview-v0"
 RULES = ("sparse", "uniform", "abc:beta=1", "red")
@@ -209,7 +210,6 @@ def test_responses_that_are_alike_are_each_a_response(episodes: list[Episode], t
     assert [(e.score, e.reference) for e in found] == [(r["score"], r["reference"]) for r in rows]
     assert left_out == []
     result = replay(found, ["uniform"], env=ENV)
-    assert result.read is not None
     assert result.read.stored.mean() == pytest.approx(4 / 6)
     # A response without a token has no credit to show; it is said.
     empty = {**often, "response": "", "response_ids": [], "token_rewards": None, "log_probs": None}
@@ -312,6 +312,34 @@ def test_the_oracle_s_truth_is_of_the_policy_that_played():
     assert set(result.agreements) == set(rules)
 
 
+def by_ids(prompt: str, ids: Sequence[int]) -> Episode:
+    return Episode(prompt=prompt, response="", prompt_ids=(1,), response_ids=ids)
+
+
+def test_what_rounding_leaves_is_worth_nothing():
+    """Distractors change nothing, but the values on both sides of one are sums of many terms."""
+    env: Any = ForksEnv(family="maze", decisions=2, distractors=2, fillers=1, filler_words=3)
+    rng, dust = np.random.default_rng(0), 0
+    for prompt in [*range(8)] * 5:
+        legal = [np.flatnonzero(row) for row in env.prefixes(prompt).legal]
+        ids = [int(rng.choice(tokens)) for tokens in legal]
+        truth: Any = token_truth(env, [by_ids(env.prompts[prompt].text, ids)])
+        (worth,), (matters,) = truth.values, truth.matters
+        raw = env.exact_advantages(prompt=prompt).along(ids)
+        dust += int(((raw != 0) & (abs(raw) < 1e-9)).sum())
+        np.testing.assert_allclose(worth, raw, atol=1e-12)
+        assert matters.tolist() == (abs(raw) > 1e-9).tolist()
+        assert (worth[~matters] == 0).all()
+    assert dust
+    oracle: Any = OracleEnv(max_new_tokens=4)
+    raw = oracle.exact_advantages()
+    ended = np.argwhere((raw.array != 0) & (abs(raw.array) < 1e-9))
+    assert len(ended)
+    for row, token in ended.tolist():
+        truth = token_truth(oracle, [by_ids("the", (*raw.states[row], token))])
+        assert truth.values[0][-1] == 0.0
+
+
 def test_stored_responses_without_a_score_are_left_out_and_said(tmp_path: Path) -> None:
     def row(token: int, score: float | None) -> dict[str, Any]:
         rewards = None if score is None else np.array([score])
@@ -333,6 +361,15 @@ def test_stored_responses_without_a_score_are_left_out_and_said(tmp_path: Path) 
     assert shown.source.startswith(
         f"Stored in {path}, the first 3; left out: responses without a score: 1; nothing was scored"
     )
+    write_credit(tmp_path / "credit.csv", shown)
+    write_scores(tmp_path / "scores.csv", shown)
+    credit, scores = (
+        [*csv.DictReader((tmp_path / name).read_text().splitlines())]
+        for name in ("credit.csv", "scores.csv")
+    )
+    assert [(row["episode"], row["sparse"]) for row in credit] == [("0", "1"), ("2", "2")]
+    found = [(row["episode"], row["the run's scorer"]) for row in scores]
+    assert found == [("0", "1"), ("1", ""), ("2", "2")]
     write_jsonl(path, [row(6, None)])
     with pytest.raises(ValueError, match=r"no episode in .* has a score and token_rewards"):
         replay_stored(path, env="MovieReview")

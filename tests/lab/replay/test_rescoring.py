@@ -35,6 +35,7 @@ def scored(
         scores=rules,
         scorers={rule: f"{name}{index}" for index, rule in enumerate(rules)},
         read=Scored(episodes=tuple(episodes), scores=rules, stored=np.array(stored, dtype=float)),
+        numbers=tuple(range(len(episodes))),
     )
 
 
