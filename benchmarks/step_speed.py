@@ -5,8 +5,9 @@ Three questions, each a ratio of two arms that take turns:
 - batch: steps per second of the native batch over those of ``SyncVectorEnv`` over copies of the
   single environment, episodes running to their end and beginning anew; a null policy (one constant
   token, so rows end together) and a random one (EOS included, so some rows end in every step);
-- length: cost of a batched step at horizon 512 over horizon 16, with the observations copied and
-  with ``copy=False``;
+- length: cost of a batched step that ends no episode at horizon 512 over horizon 16, with the
+  observations copied and with ``copy=False``; beside it the cost of an end, which is an episode's
+  last step and the reset after it;
 - single: cost of the single environment's step, and of a batch of one row, over a bare Gymnasium
   environment that only copies its observation.
 
@@ -14,7 +15,6 @@ Three questions, each a ratio of two arms that take turns:
 """
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -82,15 +82,45 @@ def batch_arm(envs: Any, actions: np.ndarray) -> Callable[[], float]:
     return play
 
 
-def interleaved(arms: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
-    """Return each arm's median, the arms taking turns."""
-    times: dict[str, list[float]] = {name: [] for name in arms}
+def length_arm(envs: Any, actions: np.ndarray, horizon: int) -> Callable[[], tuple[float, float]]:
+    """Return a function that plays whole episodes and gives seconds per step and per end.
+
+    All rows end together. An end is the last step and the reset after it, for all rows.
+
+    Args:
+        envs: A batch that resets in the step after an end, whose episodes last ``horizon`` steps.
+        actions: (n * horizon, rows), none of which ends an episode.
+        horizon: Steps of an episode, at least 2.
+    """
+    envs.reset(seed=0)
+    episodes = np.split(actions, len(actions) // horizon)
+
+    def play() -> tuple[float, float]:
+        steps = ends = 0.0
+        for tokens in episodes:
+            begin = time.perf_counter()
+            for row in tokens[:-1]:
+                envs.step(row)
+            last = time.perf_counter()
+            *_, terminated, truncated, _ = envs.step(tokens[-1])
+            envs.step(tokens[-1])  # resets
+            end = time.perf_counter()
+            assert (terminated | truncated).all(), f"an episode is not over after {horizon} steps"
+            steps, ends = steps + last - begin, ends + end - last
+        return steps / (len(actions) - len(episodes)), ends / len(episodes)
+
+    return play
+
+
+def interleaved(arms: dict[str, Callable[[], Any]], repeats: int) -> dict[str, Any]:
+    """Return each arm's median, the arms taking turns; of an arm of two costs that of each."""
+    times: dict[str, list[Any]] = {name: [] for name in arms}
     for arm in arms.values():
         arm()
     for _ in range(repeats):
         for name, arm in arms.items():
             times[name].append(arm())
-    return {name: statistics.median(values) for name, values in times.items()}
+    return {name: np.median(values, axis=0) for name, values in times.items()}
 
 
 def measure_batch(tokenizer: PreTrainedTokenizerFast, rows: int, repeats: int) -> None:
@@ -121,19 +151,20 @@ def measure_batch(tokenizer: PreTrainedTokenizerFast, rows: int, repeats: int) -
 
 
 def measure_length(tokenizer: PreTrainedTokenizerFast, rows: int, repeats: int) -> None:
-    """Print the cost of a batched step at horizon 512 over horizon 16."""
+    """Print the cost of a batched step at horizon 512 over horizon 16, and that of an end."""
+    actions = np.random.default_rng(1).integers(3, VOCABULARY, (512, rows))
     for copy in (True, False):
         arms = {}
         for horizon in (16, 512):
             envs = TokenGenerationVectorEnv(
                 num_envs=rows, copy=copy, **settings(tokenizer, horizon), forbidden_token_ids=(1,)
             )
-            actions = np.random.default_rng(1).integers(3, VOCABULARY, (513, rows))
-            arms[str(horizon)] = batch_arm(envs, actions)
+            arms[str(horizon)] = length_arm(envs, actions, horizon)
         cost = interleaved(arms, repeats)
+        (short, short_end), (long, long_end) = 1e6 * cost["16"], 1e6 * cost["512"]
         print(
-            f"| {rows:,} rows, copy={copy} | {cost['16'] * 1e6:.1f} | {cost['512'] * 1e6:.1f} | "
-            f"{cost['512'] / cost['16']:.2f} |"
+            f"| {rows:,} rows, copy={copy} | {short:.1f} | {long:.1f} | {long / short:.2f} | "
+            f"{short_end:.1f} | {long_end:.1f} |"
         )
 
 
@@ -179,8 +210,9 @@ def main() -> None:
     tokenizer = word_tokenizer()
     measure_single(tokenizer, arguments.repeats)
     measure_batch(tokenizer, arguments.rows, arguments.repeats)
-    print("\nMicroseconds a batched step at two horizons:\n")
-    print("| | horizon 16 | horizon 512 | ratio |\n|---|---|---|---|")
+    print("\nMicroseconds a batched step between resets at two horizons, and an episode's end:\n")
+    print("| | horizon 16 | horizon 512 | ratio | end, horizon 16 | end, horizon 512 |")
+    print("|---|---|---|---|---|---|")
     for rows in (32, arguments.rows):
         measure_length(tokenizer, rows, arguments.repeats)
 

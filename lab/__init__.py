@@ -1,7 +1,7 @@
 """Laboratory: instruments that only commands and studies use; nothing of the core imports it.
 
 - `audit`: advantage estimators held against exact gradients.
-- `cards`: the measured properties of one credit rule or advantage estimator.
+- `benchmark`: the measured properties of a rule, an estimator or a weight, and the board.
 - `gradients`: exact policy gradients, best responses and their bias and variance on the Oracle.
 - `replay`: one set of episodes under every credit rule, and the explore page.
 - `constitution`: constitutional AI and RLAIF as a pipeline.

@@ -15,7 +15,7 @@ from tokengym.rewards import REWARDS
 
 Kind = Literal["rule", "estimator", "weight", "function"]
 WEIGHT = "weight:"
-"""Before the name of a weight on the advantage that a rule has too."""
+"""Before a subject that is a weight on the advantage, where its name does not say so."""
 KINDS: Mapping[Kind, str] = {
     "rule": "a credit rule",
     "estimator": "an advantage estimator",

@@ -43,8 +43,8 @@ def bench(
       tokengym bench --v2 sparse                     the arm with a critic from the reward model
 
     Args:
-        subject: Rule, estimator or weight by name, or "path/to/file.py:Name"; weight:random for a
-            weight whose name a rule has too.
+        subject: Rule, estimator or weight by name, or "path/to/file.py:Name"; weight: before it
+            says that it is a weight. The weight random draws, so that it cannot be enumerated.
         parts: Some of contract, identification, executed, best-response, gradient and cost
             (default: all that the subject has).
         quick: Measure few responses, in seconds, for a test.

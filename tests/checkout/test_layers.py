@@ -205,6 +205,13 @@ def test_every_package_is_declared_by_its_distribution():
     assert lab["package-dir"] == {"tokengym.lab": "."}
 
 
+@pytest.mark.parametrize("folder", house.PACKAGES)
+def test_a_package_lists_modules_that_it_has(folder: str):
+    words = ast.get_docstring(house.parse(ROOT / folder / "__init__.py")) or ""
+    for name in re.findall(r"^- `(\w+)`:", words, re.MULTILINE):
+        assert {f"tokengym.{folder}.{name}", f"tokengym.{name}"} & MODULES, name
+
+
 def test_types_are_checked_for_the_oldest_python_that_is_declared():
     """Nothing else in `make test` finds a name that only a newer Python has, as `typing.Self`."""
     tomllib = pytest.importorskip("tomllib", reason="in the standard library from Python 3.11")

@@ -1,12 +1,15 @@
 """Properties of rules, estimators and weights: what they find, keep and refuse."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from tokengym.envs import bundled
 from tokengym.lab.benchmark import properties as parts
-from tokengym.lab.benchmark.properties import QUICK
+from tokengym.lab.benchmark.properties import QUICK, measured_parts
+from tokengym.lab.benchmark.subject import kind_of
+from tokengym.lab.commands.bench import bench
 from tokengym.scripts.cli import main
 
 RULES = """
@@ -138,3 +141,20 @@ def test_estimators_and_weights_have_the_gradient_alone(
     assert "cosine" in said
     assert main(["bench", subject, "--parts", "contract"]) == 2
     assert "part 'contract'" in capsys.readouterr().err
+
+
+def test_subjects_that_the_help_names_are_measured():
+    named = re.findall(
+        r"bench (?!rules.py)(\w\S*)$|(weight:\w+)", bench.__doc__ or "", re.MULTILINE
+    )
+    subjects = {one or other for one, other in named}
+    assert "entropy:top=0.1" in subjects
+    for subject in subjects:
+        figures = dict(measured_parts(subject, kind_of(subject), ("gradient",), QUICK))
+        assert "refused" not in figures["gradient"], subject
+
+
+def test_a_weight_that_draws_is_refused_as_the_help_says(capsys: pytest.CaptureFixture[str]):
+    assert main(["bench", "weight:random", "--quick"]) == 0
+    assert "it is not enumerated" in capsys.readouterr().out
+    assert "The weight random draws" in (bench.__doc__ or "")
