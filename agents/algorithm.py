@@ -420,10 +420,14 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         if not is_logged:  # SB3 would leave an empty temporary folder for each training
             formats: list[KVWriter] = [HumanOutputFormat(sys.stdout)] if self.verbose else []
             self.set_logger(Logger(folder=None, output_formats=formats))
+        is_reset = reset_num_timesteps or self._last_obs is None  # by Stable-Baselines3
         # A number such as 1e5 is a float, and what a checkpoint keeps is a count.
         budget, callback = super()._setup_learn(
             math.ceil(total_timesteps), callback, reset_num_timesteps, tb_log_name
         )
+        if is_reset:
+            last_observation: Any = self._last_obs
+            self.rounds.keep_reset(last_observation)
         self._custom_logger = is_logged and self._custom_logger
         if progress_bar and self.processes.is_main:
             bar = TokenProgressBar()

@@ -37,7 +37,7 @@ from tokengym.agents.policy.language_model import FreshModel, load_causal_lm
 from tokengym.agents.processes import Processes, join
 from tokengym.agents.rollouts.layers import check_learnable
 from tokengym.agents.rollouts.rounds import Environments, environment_attribute
-from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
+from tokengym.agents.sb3 import NoEnvironment, as_vec_env
 from tokengym.agents.states import environment_state, restore_environment
 from tokengym.base.device import select_device
 from tokengym.base.files import read_json, write_json
@@ -117,9 +117,9 @@ def present_state(agent: Any) -> TrainingState:
         )
         state = None
     else:
-        # The reset of `learn` has drawn the next round's prompts.
-        is_begun = isinstance(agent.env, GymVecEnv) and agent.env.fresh is not None
-        state = environment_state(agent.env, begun=is_begun and agent.round_options() is None)
+        # The reset of `learn` has drawn the next round's prompts, unless that has options.
+        is_begun = agent.round_options() is None and agent.rounds.keeps_reset()
+        state = environment_state(agent.env, begun=is_begun)
     return TrainingState(
         counters={name: getattr(agent, name) for name in COUNTERS},
         sampling=agent.policy.generator.get_state(),
@@ -204,9 +204,11 @@ def load_checkpoint(
         state = record["environment_state"]
         if env is not None and state is not None and seed is None:
             state = processes.own_state(state, envs.num_envs)
-            restore_environment(envs, state)
+            begun = restore_environment(envs, state)
             envs.unwrapped._reset_seeds()  # or the constructor's seed would start the prompts again
             agent._last_obs = {}  # or learn() would begin with a reset that the first run lacked
+            if begun is not None:
+                agent.rounds.keep_reset(*begun)
         return agent
 
     return read_agent(path, algorithm, ENTRIES_OF_ROUNDS, build)

@@ -15,7 +15,6 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.rollouts.layers import REWARD_WRAPPERS, Environments, layers
-from tokengym.agents.sb3.vec_env import GymVecEnv
 from tokengym.base.errors import reason_of
 from tokengym.envs import EpisodeOverError
 from tokengym.envs.mdp import MdpEnvironment
@@ -53,10 +52,13 @@ def environment_state(envs: Environments, *, begun: bool = False) -> dict[str, A
     return {"states": states, "scorers": scorers, "layers": of_layers, "begun": int(begun)}
 
 
-def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
+def restore_environment(
+    envs: Environments, state: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]] | None:
     """Restore the state that `environment_state` returned.
 
-    Where the next round is to play its episodes, it has no other reset to draw prompts.
+    Returns:
+        Observations and infos at the beginning of its episodes, if the next round is to play them.
     """
     chains = layers(envs)
     owners = [chain[-1] for chain in chains if hasattr(chain[-1], "set_state")]
@@ -64,12 +66,10 @@ def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
     _check_count("environments", owners, state["states"])
     _check_count("scorers with state", scorers, state["scorers"])
     is_known = bool(owners) and all(isinstance(owner, MdpEnvironment) for owner in owners)
-    begun = envs if state["begun"] and is_known and isinstance(envs, GymVecEnv) else None
-    if begun is not None:  # layers around the environment begin their episodes by it
-        begun.reset()
+    is_begun = bool(state["begun"]) and is_known
+    if is_begun:  # layers around the environment begin their episodes by it
+        envs.reset()
     starts = [owner.set_state(saved) for owner, saved in zip(owners, state["states"], strict=True)]
-    if begun is not None:
-        begun.fresh = starts[0] if isinstance(owners[0], VectorEnv) else _as_batch(starts)
     _restore_layers(_layers_with_state(chains), state["layers"])
     for scorer, saved in zip(scorers, state["scorers"], strict=True):
         if not isinstance(saved, Mapping):
@@ -81,6 +81,10 @@ def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
                 f"{error}; make the environment as it was when the agent was saved, with the same "
                 "normalize= (`tokengym train` sets 'batch')"
             ) from error
+    if not is_begun:
+        return None
+    beginning: tuple[Any, dict[str, Any]] = starts[0]
+    return beginning if isinstance(owners[0], VectorEnv) else _as_batch(starts)
 
 
 def _as_batch(starts: list[tuple[Any, dict[str, Any]]]) -> tuple[Any, dict[str, Any]]:

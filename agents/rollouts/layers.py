@@ -100,6 +100,20 @@ def row_attributes(envs: Environments, name: str) -> list[Any] | None:
     return None
 
 
+def row_states(envs: Environments) -> list[Any]:
+    """Return ``get_state()`` of a batch or of its rows, also where rows are in other processes."""
+    bare: Any = envs.unwrapped
+    inner = getattr(bare, "envs", None)
+    if isinstance(inner, VectorEnv):
+        return row_states(inner)
+    if isinstance(bare, VecEnv):
+        return bare.env_method("get_state")
+    if isinstance(bare, SyncVectorEnv | AsyncVectorEnv):
+        return list(bare.call("get_state"))
+    states: list[Any] = bare.get_state()
+    return states
+
+
 def ask_first_row(envs: Environments, name: str, *arguments: Any) -> Any:
     """Return what a method of the first row returns; rows in other processes are not waited for.
 

@@ -24,6 +24,7 @@ from tokengym.agents.rollouts.layers import (
     layers,
     outermost_reward,
     row_attributes,
+    row_states,
 )
 from tokengym.agents.sb3.vec_env import GymVecEnv, as_vector_env
 from tokengym.envs import Episode, SettingsError, episodes_from_infos
@@ -291,6 +292,15 @@ class StepResult:
     """What infos say in ``is_success``, SB3's, of episodes that ended in this step, by row."""
 
 
+class _Beginning(NamedTuple):
+    """Episodes that a reset outside of the rounds has begun."""
+
+    observation: Observation
+    infos: dict[str, Any]
+    states: list[Any]
+    """Those of the rows, as `row_states` returns them."""
+
+
 class RoundEnvironment(ABC):
     """A batch of environments that are reset together and each play one episode.
 
@@ -302,6 +312,7 @@ class RoundEnvironment(ABC):
         envs: The batch.
         begin: Begins an episode in every row.
         hold: Holds rows that end, given True, or gives them back to the autoreset mode.
+        sb3: The ``VecEnv`` that Stable-Baselines3 resets and seeds, innermost; None without one.
         is_one_batch: Whether its rows are one environment, not copies that are reset apart.
     """
 
@@ -311,6 +322,7 @@ class RoundEnvironment(ABC):
         begin: Begin,
         hold: Callable[[bool], Any] | None,
         *,
+        sb3: VecEnv | None,
         is_one_batch: bool,
     ) -> None:
         self.is_one_batch = is_one_batch
@@ -327,6 +339,9 @@ class RoundEnvironment(ABC):
         """Tokens of the longest response, as the latest round began; 0 where it is unknown."""
         self._begin = begin
         self._hold = hold or (lambda held: None)
+        self._states = None if hold is None else partial(row_states, envs)
+        self._sb3 = sb3
+        self._begun: _Beginning | None = None
         check_limits(envs)
 
     def reset(
@@ -334,15 +349,45 @@ class RoundEnvironment(ABC):
     ) -> tuple[Observation, NDArray[np.generic] | None]:
         """Begin an episode in every row; return observation and action masks, (num_envs, ...).
 
-        Without a seed the environment's random state continues.
+        Without a seed the environment's random state continues. With neither a seed nor options,
+        episodes that a reset of Stable-Baselines3's has begun are these, see `keep_reset`.
         """
         self.check_options(options)
         self.max_new_tokens = self._longest()
         for wrapper in self.reward.deferred:
             wrapper.deferred = True
-        observation, infos = self._begin(seed=seed, options=options)
+        begun, self._begun = self._begun if self.keeps_reset() else None, None
+        if begun is None or seed is not None or options is not None:
+            observation, infos = self._begin(seed=seed, options=options)
+        else:
+            observation, infos = begun.observation, begun.infos
         self._hold(True)
         return observation, infos.get("action_mask")
+
+    def keep_reset(self, observation: Observation, infos: dict[str, Any] | None = None) -> None:
+        """Let the next round play episodes that were just begun, so that none is begun in vain.
+
+        Environments without ``hold_after_end`` begin others all the same: they cannot tell whether
+        these have been played meanwhile.
+
+        Args:
+            observation: Observations at their beginning.
+            infos: Infos in Gymnasium's form; None takes those of the ``VecEnv``'s last reset.
+        """
+        infos = self._infos_of_reset() if infos is None else infos
+        if self._states is not None:
+            self._begun = _Beginning(observation, infos, self._states())
+
+    def keeps_reset(self) -> bool:
+        """Return whether there are such episodes, and nobody has played or seeded since."""
+        if self._begun is None or self._states is None:
+            return False
+        is_seeded = self._sb3 is not None and self._sb3._seeds[0] is not None
+        return not is_seeded and self._begun.states == self._states()
+
+    @abstractmethod
+    def _infos_of_reset(self) -> dict[str, Any]:
+        """Return the infos of the ``VecEnv``'s last reset, in Gymnasium's form."""
 
     def check_options(self, options: Options | None) -> None:
         """Refuse groups where rows draw their prompts apart."""
@@ -367,17 +412,21 @@ class RoundEnvironment(ABC):
 class GymRounds(RoundEnvironment):
     """Rounds on a Gymnasium ``VectorEnv`` in any autoreset mode."""
 
-    def __init__(self, envs: VectorEnv[Any, Any, Any], begin: Begin | None = None) -> None:
-        self.envs = envs
+    def __init__(self, envs: VectorEnv[Any, Any, Any], adapter: GymVecEnv | None = None) -> None:
+        self.envs, self._adapter = envs, adapter
         bare: Any = envs.unwrapped
         is_copies = _is_copies(envs)
         hold = getattr(bare, HOLD, None)
         if is_copies and all(bare.call("has_wrapper_attr", HOLD)):
             hold = partial(bare.call, HOLD)
-        super().__init__(envs, begin or envs.reset, hold, is_one_batch=not is_copies)
+        begin: Begin = envs.reset if adapter is None else adapter.begin
+        super().__init__(envs, begin, hold, sb3=adapter, is_one_batch=not is_copies)
         # Gymnasium's own batches refuse to step a row that ended and was not reset.
         mode = envs.metadata.get("autoreset_mode")
         self._must_reset = is_copies and mode == AutoresetMode.DISABLED
+
+    def _infos_of_reset(self) -> dict[str, Any]:
+        return {} if self._adapter is None else self._adapter.infos_of_reset
 
     def step(self, actions: NDArray[np.int64]) -> StepResult:
         """See `RoundEnvironment.step`."""
@@ -405,7 +454,7 @@ class VecEnvRounds(RoundEnvironment):
         hold = partial(envs.env_method, HOLD) if can_hold else None
         inner = envs.unwrapped
         is_one = isinstance(inner, GymVecEnv) and not _is_copies(inner.envs)
-        super().__init__(envs, self._reset, hold, is_one_batch=is_one)
+        super().__init__(envs, self._reset, hold, sb3=inner, is_one_batch=is_one)
 
     def _reset(self, seed: int | None, options: Options | None) -> tuple[Any, dict[str, Any]]:
         if seed is not None:
@@ -415,9 +464,12 @@ class VecEnvRounds(RoundEnvironment):
             rows = whole if self.is_one_batch else _row_options(options, self.num_envs)
             self.envs.set_options(rows)
         observation = self.envs.reset()
+        return observation, self._infos_of_reset()
+
+    def _infos_of_reset(self) -> dict[str, Any]:
         # A wrapper has a list of its own, which stays empty.
         inner: Any = self.envs.unwrapped
-        return observation, {"action_mask": _stacked_masks(inner.reset_infos)}
+        return {"action_mask": _stacked_masks(inner.reset_infos)}
 
     def step(self, actions: NDArray[np.int64]) -> StepResult:
         """See `RoundEnvironment.step`."""
@@ -451,7 +503,7 @@ def as_rounds(envs: Environments) -> RoundEnvironment:
         envs: A Gymnasium ``VectorEnv`` or ``Env``, or a Stable-Baselines3 ``VecEnv``.
     """
     if isinstance(envs, GymVecEnv):  # our own adapter: the batch below it is faster
-        return GymRounds(envs.envs, envs.begin)
+        return GymRounds(envs.envs, envs)
     if isinstance(envs, VecEnv):
         return VecEnvRounds(envs)
     return GymRounds(as_vector_env(envs))

@@ -57,8 +57,8 @@ class GymVecEnv(VecEnv):
     def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
         self.envs = envs
         self._mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
-        self.fresh: tuple[Any, dict[str, Any]] | None = None
-        """Observations and infos of the last reset, which `begin` takes; None once they were."""
+        self.infos_of_reset: dict[str, Any] = {}
+        """Infos of the last `reset`, as the batch gave them."""
         self._actions: NDArray[np.int64] = np.zeros(envs.num_envs, dtype=np.int64)
         num_tokens = int(envs.single_action_space.n)  # type: ignore[attr-defined]
         self._action_masks: NDArray[np.bool_] = np.ones((envs.num_envs, num_tokens), np.bool_)
@@ -74,17 +74,13 @@ class GymVecEnv(VecEnv):
             options: Options of the reset.
 
         Returns:
-            Observations and infos: those of the last reset if nothing was played since and neither
-            seed nor options are given, so that no prompt is drawn in vain.
+            Observations and infos.
         """
-        fresh, self.fresh = self.fresh, None
-        if fresh is None or seed is not None or options is not None:
-            seeds: Any = seed
-            if seed is None:
-                seeds = None if self._seeds[0] is None else list(self._seeds)
-                self._reset_seeds()
-            fresh = self.envs.reset(seed=seeds, options=options)
-        return fresh
+        seeds: Any = seed
+        if seed is None:
+            seeds = None if self._seeds[0] is None else list(self._seeds)
+            self._reset_seeds()
+        return self.envs.reset(seed=seeds, options=options)
 
     def reset(self) -> VecEnvObs:
         """Begin an episode in every row and return the observations; see `begin`.
@@ -94,14 +90,14 @@ class GymVecEnv(VecEnv):
         Raises:
             SettingsError: if rows have options of their own.
         """
-        self.fresh = None
         first, *others = self._options
         if any(other is not first and other != first for other in others):
             raise SettingsError(
                 "the rows of a batch are reset together, got options of their own; set those of "
                 "the batch for all: set_options({'prompts': [...]})"
             )
-        observation, infos = self.fresh = self.begin(options=first or None)
+        observation, infos = self.begin(options=first or None)
+        self.infos_of_reset = infos
         self.reset_infos = [self._row_info(infos, row) for row in range(self.num_envs)]
         if "action_mask" in infos:
             self._action_masks[:] = infos["action_mask"]
@@ -117,7 +113,6 @@ class GymVecEnv(VecEnv):
 
         The rewards are `StepRewards`: for `HindsightRolloutBuffer`, they carry token rewards.
         """
-        self.fresh = None
         observation, rewards, terminated, truncated, infos = self.envs.step(self._actions)
         # SB3's convention: what ended is in the infos, what is returned has begun anew. Only one of
         # Gymnasium's modes, SAME_STEP, does that by itself; in the others the rows are reset below.
