@@ -128,7 +128,8 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
     last_round: RolloutBatch | None = None
     """The round that `collect` played last; for callbacks, in ``on_rollout_end``."""
     _round_start: TrainingState | None = None
-    """State before the round that is being played or learned from, which a checkpoint keeps."""
+    """State before the round that is being played, or after it while it is learned from, which a
+    checkpoint keeps; None where it is the present one."""
     remaining: float = 1.0
     """Share of the training that was left when the round began, 1 to above 0: of the present call
     of `learn`, or of a run's steps or tokens."""
@@ -371,6 +372,8 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
                     self._current_progress_remaining = max(left, 0.0)
                 else:
                     self._current_progress_remaining = self.remaining
+                # What is saved after an interrupted update has weights that this round has moved.
+                self._round_start = self._start_of_next_round()
                 self.learn_from(played)
                 self._round_start = None
                 iteration += 1
@@ -390,9 +393,15 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         if self.num_timesteps >= total_timesteps:
             self.learning_since = -1
         if self.processes.count > 1:
-            # All take part in it once more; the main process may then save the agent alone.
-            self._round_start = present_state(self)
+            self._round_start = self._start_of_next_round()
         callback.on_training_end()
+
+    def _start_of_next_round(self) -> TrainingState | None:
+        """Return the state between two rounds where a checkpoint could not read it by itself.
+
+        Several processes take part in it, all of them here: the main one may then save alone.
+        """
+        return present_state(self) if self.processes.count > 1 else None
 
     def _setup_learn(
         self,
@@ -570,7 +579,8 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         Safetensors and JSON, nothing pickled; written beside ``path`` and renamed into place. The
         checkpoint that was there is kept as ``<path>.previous``. A callback may save at any step:
         in the middle of a round what is written is the state before it, and the resumed run plays
-        that round again, token for token.
+        that round again, token for token. After an update that was interrupted, as by Ctrl-C, it is
+        the state after the round, with the weights as they are.
 
         Args:
             path: The folder or the file; or an open binary file.
@@ -720,9 +730,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         except Exception:
             self.env, self.rounds = before
             raise
-        # It is the other environment's. Several processes take part in one state, all of them here:
-        # the main one may save alone.
-        self._round_start = present_state(self) if self.processes.count > 1 else None
+        self._round_start = self._start_of_next_round()  # in the other environment
         self.note_reward(self.learned_from)
         self.decide_settings()
 

@@ -278,3 +278,29 @@ def test_a_stopped_round_is_played_again(make_envs, make_ppo, tmp_path):
     assert resumed.num_timesteps < stopped.num_timesteps
     resumed.learn(40 - resumed.num_timesteps, reset_num_timesteps=False)
     assert_equal_weights(whole, resumed)
+
+
+def test_a_round_whose_update_was_interrupted_counts_as_played(make_envs, make_ppo, tmp_path):
+    """What a caller saves after Ctrl-C has weights that the round has moved."""
+    in_order = {"num_envs": 2, "prompt_sampling": "sequential"}
+    agent = make_ppo(envs=make_envs(**in_order), learning_rate=1e-2)
+    agent.learn(1)
+    step, taken = agent.policy.optimizer.step, list[None]()
+
+    def interrupted() -> None:
+        if len(taken) == 2:
+            raise KeyboardInterrupt
+        taken.append(step())
+
+    agent.policy.optimizer.step = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        agent.learn(1, reset_num_timesteps=False)
+    agent.policy.optimizer.step = step
+    agent.save(tmp_path / "run")
+    resumed = PPO.load(tmp_path / "run", env=make_envs(**in_order), device="cpu")
+    assert resumed.num_timesteps == agent.num_timesteps
+    assert_equal_weights(agent, resumed)
+    assert [episode.prompt for episode in agent.last_round.episodes] == list(PROMPTS[2:4])
+    rounds = [one.collect().episodes for one in (agent, resumed)]
+    assert [episode.prompt for episode in rounds[1]] == list(PROMPTS[:2])
+    assert [e.response_ids for e in rounds[0]] == [e.response_ids for e in rounds[1]]
