@@ -1,5 +1,6 @@
 """Evaluation of a frozen policy on held-out prompts, by the raw score of the task's scorer."""
 
+import copy
 import functools
 import logging
 import random
@@ -212,7 +213,7 @@ class Evaluator:
         figures: list[TokenFigures | None] = []
         entropies: list[torch.Tensor | None] = []
         seed, prompt_ids = self._drawn(draws)
-        with _global_seed(seed):
+        with _global_seed(seed), _unmoved(self.paid.rewards):
             how: Any = {"seed": seed, "deterministic": deterministic, "with_entropy": True}
             how["prompt_ids"] = prompt_ids
             for played in play_rounds(agent, self.envs, self.num_episodes, **how):
@@ -515,6 +516,21 @@ def _global_seed(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+@contextmanager
+def _unmoved(rewards: Sequence[Reward]) -> Iterator[None]:
+    """Give scorers and rules that learn while they score their states back afterwards.
+
+    They may be those of a training, see `made_like`.
+    """
+    learning = [one for reward in rewards for one in (reward.scorer, reward.credit)]
+    states = [copy.deepcopy(one.state_dict()) for one in learning]
+    try:
+        yield
+    finally:
+        for one, state in zip(learning, states, strict=True):
+            one.load_state_dict(state)
 
 
 def make_eval_envs(env: str, env_kwargs: Mapping[str, Any], *, num_envs: int) -> VectorEnv:

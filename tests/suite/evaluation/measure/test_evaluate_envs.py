@@ -1,8 +1,10 @@
 """`evaluate(agent, envs)`: on held-out prompts of the environment that an agent was trained on."""
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 from gymnasium.vector import SyncVectorEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
@@ -13,7 +15,16 @@ from tokengym.agents import RandomAgent, collect
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import SettingsError
 from tokengym.evaluation.measure.evaluate import Evaluator, evaluate
-from tokengym.rewards import FunctionScorer, Reward, VectorRewardWrapper
+from tokengym.rewards import (
+    FunctionScorer,
+    Reward,
+    Rule,
+    Scorer,
+    Scores,
+    VectorRewardWrapper,
+    token_credit,
+)
+from tokengym.rewards.errors import ScorerError
 
 ID = "tokengym/MovieReview-v0"
 KWARGS: dict[str, Any] = {"reward": "uniform", "max_new_tokens": 5}
@@ -75,6 +86,71 @@ def test_the_scorer_of_a_wrapper_measures():
         envs, Reward(FunctionScorer(lambda prompt, response: 7.0 + len(prompt)), rule_of("sparse"))
     )
     assert all(score == 7.0 + len(prompt) for prompt, _, score in measured(wrapped))
+
+
+class AboveMean(Scorer):
+    """Scores how much longer a response is than those before it."""
+
+    attribution_kinds = frozenset()
+
+    def __init__(self, fails_at: float = np.inf) -> None:
+        self.seen, self.fails_at = [0.0], fails_at
+
+    def score(self, episodes: Sequence[Any], *, attribution: str | None = None) -> Scores:
+        self.seen += [float(len(episode.response)) for episode in episodes]
+        if len(self.seen) > self.fails_at:
+            raise ScorerError("the judge is out of reach")
+        return Scores(np.array([len(e.response) - np.mean(self.seen) for e in episodes]))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.seen = list(state["seen"])
+
+
+@token_credit
+class Counts:
+    """Pays at the end, and counts the responses that it has paid."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, scores: Any, response_mask: Any) -> Any:
+        self.count += len(scores)
+        ends = response_mask.cumsum(1) == response_mask.sum(1, keepdim=True)
+        return scores[:, None] * (ends & response_mask)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.count = state["count"]
+
+
+SCORERS: dict[str, Callable[[Scorer], Any]] = {
+    "scorer": lambda scorer: {"reward": "uniform", "scorer": scorer},
+    "a term": lambda scorer: {"reward": "uniform", "scorer": 0.5 * scorer + 1.0},
+    "rule": lambda scorer: {"reward": Reward(scorer, Rule(Counts))},
+}
+
+
+@pytest.mark.parametrize("made", SCORERS)
+def test_measuring_moves_no_scorer_that_learns(made):
+    scorer = AboveMean()
+    envs: Any = gym.make_vec(ID, num_envs=2, max_new_tokens=5, **SCORERS[made](scorer))
+    agent = RandomAgent(envs, seed=0)
+    collect(agent, envs, 2, seed=0)
+    seen, credit = list(scorer.seen), envs.reward.credit
+    paid = credit.state_dict()
+    assert len(seen) == 3
+    first = measured(envs)
+    assert measured(envs) == first  # by the running mean as it is
+    assert (scorer.seen, credit.state_dict()) == (seen, paid)
+    scorer.fails_at = 4
+    with pytest.raises(ScorerError, match="out of reach"):
+        measured(envs)
+    assert (scorer.seen, credit.state_dict()) == (seen, paid)
 
 
 def test_own_prompts_and_judge_are_the_environments():
