@@ -66,6 +66,8 @@ class RewardTraits:
     """Whether the rule continues responses with a policy."""
     carried: tuple[str, ...]
     """Names that the rule reads of the policy that wrote the episode, which carries them."""
+    compares: bool
+    """Whether the rule reads such names of a frozen language model too."""
     statistics: tuple[str, ...]
     """Names of the running statistics of its scorer, which episodes change."""
 
@@ -190,6 +192,7 @@ class Reward:
             gae_lambda=self.credit.gae_lambda,
             needs_policy=self.credit.needs_policy,
             carried=self.credit.carried,
+            compares=self.credit.compares,
             statistics=tuple(one.name for one in self.statistics),
         )
 

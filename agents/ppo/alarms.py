@@ -136,6 +136,19 @@ class TrainingAlarms:
                 f"with gae_lambda={GAE_LAMBDA:g}, and pass the one that you mean",
             )
 
+    def check_sampler(self, credit: str, temperature: float, *, has_masks: bool) -> None:
+        """Warn of a rule that holds the sampling policy against a frozen model, read as it is."""
+        shaped = [f"temperature={temperature:g}"] if temperature != 1.0 else []
+        shaped += ["tokens that could not be drawn"] if has_masks else []
+        if shaped:
+            self.warn(
+                "sampler",
+                f"credit {credit!r} reads log_probs or entropy of the policy as it samples, here "
+                f"with {' and '.join(shaped)}, and those of a frozen model as they are: the two "
+                "differ for one and the same model; read them under advantage= or weights=, where "
+                "both are as sampled",
+            )
+
     def check(
         self,
         *,

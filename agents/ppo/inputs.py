@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from tokengym.agents.ppo.settings import PPOSettings
     from tokengym.rewards import Scorer
+    from tokengym.rewards.attribution.policy_reader import Shape
 
 
 OF_MASK = frozenset(
@@ -47,6 +48,8 @@ class RoundInputs(Inputs):
         tokenizer: The policy's.
         host_mask: The mask on the host, so that a device is not waited for; None reads it.
         reads: Names that will be read, so that what one pass of a model gives comes from one.
+        shape: How the sampler shapes a model's logits before the tokens of a row of the mask,
+            (time, vocab), given with the row's number; None leaves them as they are.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class RoundInputs(Inputs):
         tokenizer: PreTrainedTokenizerBase | None = None,
         host_mask: NDArray[np.bool_] | None = None,
         reads: Sequence[str] = (),
+        shape: Shape | None = None,
     ) -> None:
         self._mask, self._given, self._settings = response_mask, dict(given), settings
         self._laid_out = set[str]()
@@ -67,6 +71,8 @@ class RoundInputs(Inputs):
         shown_rows = np.flatnonzero(self._host_mask.any(1))
         self._rows = self._sent(shown_rows)  # that are shown, (rows,)
         shown = [episodes[row] for row in shown_rows.tolist() if episodes]
+        if shape is not None:
+            self.shape = lambda logits, row: shape(logits, int(shown_rows[row]))
         dtype = given["token_rewards"].dtype if "token_rewards" in given else torch.float32
         super().__init__(shown, scorer=scorer, tokenizer=tokenizer, reads=reads, dtype=dtype)
 

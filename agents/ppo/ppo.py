@@ -29,6 +29,7 @@ from tokengym.agents.errors import ModelError, NonFiniteError
 from tokengym.agents.losses.advantages import check_groups
 from tokengym.agents.losses.policy import Whitening, whitening
 from tokengym.agents.policy.models import TokenStat
+from tokengym.agents.policy.sampling import shape_logits
 from tokengym.agents.policy.sequences import ActionMasks, Sequences, sent
 from tokengym.agents.ppo.advantages import check_estimator, find_advantage
 from tokengym.agents.ppo.alarms import (
@@ -46,6 +47,7 @@ from tokengym.agents.ppo.steps import GradientSteps, read_once
 from tokengym.agents.rollouts.experience import Experience, scores_of, token_rewards_of
 from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.agents.rollouts.rounds import Environments
+from tokengym.base.errors import SettingsError
 from tokengym.rewards.arguments import columns_of
 
 if TYPE_CHECKING:
@@ -264,6 +266,7 @@ class PPO(EpisodicAlgorithm):
             tokenizer=self._tokenizer,
             host_mask=sequences.host_mask,
             reads=[name for function in self.functions for name in function.reads],
+            shape=partial(self.as_sampled, played.action_masks),
         )
         advantages, returns, check = self.estimator.queued(inputs)
         asked |= {"is_finite": (advantages.isfinite() & returns.isfinite()).all()}
@@ -536,6 +539,9 @@ class PPO(EpisodicAlgorithm):
         declared = settings.gae_lambda if "gae_lambda" in self.decided else None
         if declared and (traits := self.reward.traits) is not None:
             self._alarms.check_lambda(declared, traits.credit, played.episodes)
+        if (traits := self.reward.traits) is not None and traits.compares:
+            has_masks = played.action_masks is not None
+            self._alarms.check_sampler(traits.credit, self.policy.temperature, has_masks=has_masks)
         if settings.drop_equal_groups:
             assert settings.group_size is not None
             varied = teaches & losses.varied_groups(scores, settings.group_size).numpy()
@@ -579,6 +585,25 @@ class PPO(EpisodicAlgorithm):
         """
         how: Any = {"name": name, "ref_states": ref_states, "max_size": self._max_rows}
         return self.processes.of_rows(self.policy.token_stats, sequences, action_masks, **how)
+
+    def as_sampled(self, action_masks: ActionMasks | None, logits: Tensor, row: int) -> Tensor:
+        """Return any model's logits before a row's tokens, (time, vocab), as the policy samples.
+
+        Raises:
+            SettingsError: if another process has the row's masks.
+        """
+        mask = None
+        if action_masks is not None:
+            if not action_masks.has_all:
+                raise SettingsError(
+                    "a model that advantage= or weights= reads is shaped by top_k or top_p as the "
+                    "policy is, and each process has these masks of its own rows alone; train in "
+                    "one process, or leave top_k and top_p out"
+                )
+            times = torch.arange(len(logits), device=action_masks.index.device)
+            mask = action_masks.at(torch.full_like(times, row), times).to(logits.device)
+        size, temperature = self.policy.num_actions, self.policy.temperature
+        return shape_logits(logits, temperature=temperature, action_mask=mask, num_actions=size)
 
     @property
     def _max_rows(self) -> int:

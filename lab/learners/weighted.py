@@ -142,7 +142,10 @@ class WeightedPPO(PPO):
         return whole.to(self.device)
 
     def _log_probs_after(self, inputs: RoundInputs, texts: Sequence[str]) -> Tensor:
-        """Return log-probs of the own tokens where a text stands before the prompt, (rows, own)."""
+        """Return log-probs of the own tokens where a text stands before the prompt, (rows, own).
+
+        They are of the policy's sampling, as those of the round are.
+        """
         from tokengym.rewards import PolicyReader
 
         assert inputs.tokenizer is not None
@@ -151,6 +154,7 @@ class WeightedPPO(PPO):
             replace(one, prompt_ids=(*head, *one.prompt_ids))
             for one, head in zip(inputs.episodes, heads, strict=True)
         ]
-        rows = PolicyReader(self.policy.language_model.model).log_probs(told)
+        reader = PolicyReader(self.policy.language_model.model).bind(inputs.tokenizer)
+        rows = reader.figures(told, ["log_probs"], shape=inputs.shape)["log_probs"]
         own = [row[places] for row, places in zip(rows, inputs.places, strict=True)]
         return inputs.padded(own).to(self.device)

@@ -90,7 +90,7 @@ def teacher(
 ) -> Tensor:
     """Departure of a better model from the reference: softmax of log pi_teacher - log pi_ref.
 
-    The temperature is in nats; large makes all weights 1.
+    Both are read as the policy samples. The temperature here is in nats; large makes all weights 1.
     """
     return weighing.softmax_weights(
         path.log_probs - ref_log_probs, response_mask, temperature=temperature

@@ -35,6 +35,9 @@ FIGURES: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "entropy": lambda logits, _: torch.special.entr(logits.softmax(-1)).sum(-1),
 }
 """Figures of tokens: from logits (rows, time, vocab) and tokens (rows, time, 1) to (rows, time)."""
+Shape = Callable[[torch.Tensor, int], torch.Tensor]
+"""From a model's logits before an episode's tokens, (n, vocab), and the episode's number to those
+that tokens are drawn from, as by temperature and action mask."""
 
 
 class PolicyReader(Shared):
@@ -124,13 +127,14 @@ class PolicyReader(Shared):
         return self.figures(episodes, ["entropy"])["entropy"]
 
     def figures(
-        self, episodes: Sequence[Episode], names: Sequence[str]
+        self, episodes: Sequence[Episode], names: Sequence[str], *, shape: Shape | None = None
     ) -> dict[str, list[NDArray[np.float64]]]:
         """Return figures of each token by name, (n,) nats per episode, all from one pass.
 
         Args:
             episodes: Finished episodes.
             names: "log_probs" or "entropy", as the methods above return them.
+            shape: How a sampler shapes logits; None takes them as they are.
 
         Raises:
             ScorerError: if a prompt is empty, or a text too long for the model.
@@ -145,10 +149,15 @@ class PolicyReader(Shared):
             logits = self.model(**batch.tensors, use_cache=False).logits
             logits = logits[:, :-1, : self.num_tokens].float()
             tokens = batch.tensors["input_ids"][:, 1:, None]
+            spans = []
+            for index in batch.indices:
+                start = len(episodes[index].prompt_ids) - 1
+                spans.append(slice(start, start + len(episodes[index].response_ids)))
+            if shape is not None:
+                for place, (index, span) in enumerate(zip(batch.indices, spans, strict=True)):
+                    logits[place, span] = shape(logits[place, span], index)
             for name, rows in result.items():
                 table = FIGURES[name](logits, tokens).double().cpu().numpy()
-                for table_row, index in enumerate(batch.indices):
-                    start = len(episodes[index].prompt_ids) - 1
-                    size = len(episodes[index].response_ids)
-                    rows[index] = table[table_row, start : start + size]
+                for place, (index, span) in enumerate(zip(batch.indices, spans, strict=True)):
+                    rows[index] = table[place, span]
         return result

@@ -27,7 +27,7 @@ from tokengym.rewards.scores import remedy_for
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from tokengym.rewards.attribution.policy_reader import PolicyReader
+    from tokengym.rewards.attribution.policy_reader import PolicyReader, Shape
 
 MAX_TEXTS = 8_192
 """Most texts that `score_without` has scored at a time."""
@@ -58,6 +58,10 @@ class Inputs:
             of the empty one first; with ``each_prefix`` alone.
         given: Further values by name, such as a trainer's, in this layout.
     """
+
+    shape: Shape | None = None
+    """How the learner's sampler shapes logits, which those of frozen language models then are too;
+    None under ``reward=``, where they are read as they are."""
 
     def __init__(
         self,
@@ -424,7 +428,8 @@ class Inputs:
         """Return a name of the reference's tokens; those that will be read come with it."""
         every = [f"ref_{one}" for one in OF_LANGUAGE_MODEL]
         names = [one for one in every if one == name or one in self.reads]
-        figures = self._reader().figures(self.episodes, [one.removeprefix("ref_") for one in names])
+        read = [one.removeprefix("ref_") for one in names]
+        figures = self._reader().figures(self.episodes, read, shape=self.shape)
         tensors = {f"ref_{one}": self.padded(self._read(rows)) for one, rows in figures.items()}
         self._known |= tensors
         return tensors[name]

@@ -33,6 +33,7 @@ class ModelNames:
         self.inputs = Inputs(
             inputs.episodes, tokenizer=inputs.tokenizer, dtype=inputs.dtype, reads=reads, **kind
         )
+        self.inputs.shape = inputs.shape
         self._view: Inputs | Pieces = self.inputs
         if isinstance(view, Pieces):
             self._view = copy.copy(view)

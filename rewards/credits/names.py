@@ -103,8 +103,17 @@ NAMES: Mapping[str, Name] = {
         "own",
     ),
     # --- a frozen language model ------------------------------------------------------------------
-    "ref_log_probs": Name(_TOKENS, "nats", "reference", "of the tokens, by the reference", "sum"),
-    "ref_entropy": Name(_TOKENS, "nats", "reference", "of the reference before each token", "sum"),
+    "ref_log_probs": Name(
+        *(_TOKENS, "nats", "reference"),
+        "of the tokens, by the reference: without temperature or action mask under reward=, under "
+        "advantage= and weights= as the policy samples",
+        "sum",
+    ),
+    "ref_entropy": Name(
+        *(_TOKENS, "nats", "reference"),
+        "of the reference before each token, without temperature or action mask",
+        "sum",
+    ),
     "ref_attention": Name(
         *("(batch, time, time)", "weight", "reference"),
         "last layer's, averaged over heads: of the step that writes the next token, to each token",
@@ -117,8 +126,15 @@ NAMES: Mapping[str, Name] = {
         "own",
     ),
     # --- the policy that learns; an episode carries the first two ---------------------------------
-    "log_probs": Name(_TOKENS, "nats", "policy", "of the tokens, as they were sampled", "sum"),
-    "entropy": Name(_TOKENS, "nats", "policy", "of the policy before each token", "sum"),
+    "log_probs": Name(
+        *(_TOKENS, "nats", "policy"),
+        "of the tokens, as they were sampled: after temperature and action mask, over the tokens "
+        "that top-k and top-p left",
+        "sum",
+    ),
+    "entropy": Name(
+        _TOKENS, "nats", "policy", "of the policy before each token, as it was sampled", "sum"
+    ),
     "continue_from": Name(
         *("f(k, (batch, time) bool) -> (batch, time)", "reward", "policy"),
         "mean score of k continuations behind each token where it is True; 0 elsewhere",
@@ -136,7 +152,8 @@ NAMES: Mapping[str, Name] = {
     ),
     "log_probs_after": Name(
         *("f(list of str) -> (batch, time)", "nats", "trainer"),
-        "of the same tokens by the policy that read another text before the prompt",
+        "of the same tokens, as they were sampled, by the policy that read another text before "
+        "the prompt",
     ),
     "token_rewards": Name(_TOKENS, "reward", "trainer", "what each token earned", "sum"),
     "advantages": Name(_TOKENS, "reward", "trainer", "before the weights", "sum"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tokengym.rewards.credits.bound import BoundFunction
-from tokengym.rewards.credits.names import ACCOUNTS, CARRIED, NAMES, Supplier
+from tokengym.rewards.credits.names import ACCOUNTS, CARRIED, NAMES, OF_LANGUAGE_MODEL, Supplier
 from tokengym.rewards.credits.options import UNIVERSAL, resolved
 from tokengym.rewards.credits.token_credit import is_token_credit
 from tokengym.rewards.errors import CreditError
@@ -115,6 +115,14 @@ class Rule(BoundFunction):
     def carried(self) -> tuple[str, ...]:
         """Names that it reads of the policy that wrote an episode, which carries them."""
         return tuple(name for name in self.reads if name in CARRIED)
+
+    @property
+    def compares(self) -> bool:
+        """Whether it reads figures of tokens both of that policy and of a frozen language model."""
+        has_model = "LanguageModel" in self.signature.models.values()
+        frozen = {f"ref_{one}" for one in OF_LANGUAGE_MODEL} & {*self.signature.reads}
+        frozen |= OF_LANGUAGE_MODEL & {*self._named} if has_model else set()
+        return bool(self.carried and frozen)
 
     def _reference_remedy(self) -> str:
         return "take cut='even'" if self.cut == "entropy" else super()._reference_remedy()

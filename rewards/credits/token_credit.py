@@ -39,11 +39,15 @@ class LanguageModel:
 
     Inside the function it has the model's names of this batch. One whose default is `REFERENCE`,
     which is None, is the environment's reference policy unless the option names another.
+
+    Under ``reward=`` ``log_probs`` and ``entropy`` are the model's own, without temperature or
+    action mask. PPO reads those of ``advantage=`` and ``weights=`` as it samples: after its
+    temperature, and over the tokens that could be drawn.
     """
 
     if TYPE_CHECKING:
         log_probs: Tensor
-        """(batch, time) nats, of the tokens, without temperature or action mask."""
+        """(batch, time) nats, of the tokens."""
         entropy: Tensor
         """(batch, time) nats, before each token."""
         attention: Tensor

@@ -1,6 +1,6 @@
 """Weights on the advantage in PPO: what they do to a run, and what is refused."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,15 +13,17 @@ import torch
 
 from tests.suite.base import test_registry
 from tests.support.agents.common import make_model
+from tests.support.agents.turns import TALK
 from tests.support.rounds import round_of
 from tests.support.rules import rewards_of, rule_of
+from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import PPO
 from tokengym.agents.loading import load_agent
 from tokengym.agents.ppo import RoundInputs
 from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.envs import UntrustedCodeError, bundled
 from tokengym.lab.learners.weighted import WEIGHTS, WeightedPPO, find_weights
-from tokengym.rewards import RewardModel
+from tokengym.rewards import LanguageModel, RewardModel, token_credit
 
 OWN = """
 def double(response_mask):
@@ -336,3 +338,102 @@ def test_a_checkpoint_keeps_the_state_of_weights(
     agent.save(tmp_path / "run")
     again = WeightedPPO.load(tmp_path / "run", env=agent.env, device="cpu", weights=word)
     assert again.weight.state_dict() == state
+
+
+SAMPLING: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"temperature": 0.7}, {}),
+    ({"top_k": 3}, {}),
+    ({"top_p": 0.8, "temperature": 1.3}, {}),
+    ({}, {"min_new_tokens": 4, "forbidden_token_ids": (2,)}),
+    ({"top_k": 4, "temperature": 0.7}, TALK),
+]
+"""Settings of a learner and of its environment under which tokens are not the bare model's."""
+
+
+def sampled(model: Any, policy: Any, played: RolloutBatch, heads: Sequence[Sequence[int]]) -> Any:
+    """Return log-probs of own tokens behind heads by a model's own forward, as they were drawn."""
+    rows, masks = [], played.action_masks
+    for row, (episode, head) in enumerate(zip(played.episodes, heads, strict=True)):
+        prompt = [*head, *episode.prompt_ids]
+        with torch.no_grad():
+            ids = torch.tensor([[*prompt, *episode.response_ids]])
+            table = model(ids).logits[0, len(prompt) - 1 : -1] / policy.temperature
+        written = np.ones(len(table)) if episode.written is None else episode.written
+        values = []
+        for time in np.flatnonzero(written).tolist():
+            logits = table[time].clone()
+            if masks is not None:
+                allowed = masks.at(torch.tensor([row]), torch.tensor([time]))[0]
+                logits[~allowed] = -torch.inf
+            values.append(float(logits.log_softmax(-1)[episode.response_ids[time]]))
+        rows.append(values)
+    return rows
+
+
+@pytest.mark.parametrize("lost", [[], [1]])
+@pytest.mark.parametrize(("sampling", "rules"), SAMPLING)
+def test_a_teacher_and_a_hint_are_read_as_the_policy_samples(
+    make_ppo: Callable[..., PPO],
+    make_envs: Callable[..., Any],
+    tmp_path: Path,
+    sampling: dict[str, Any],
+    rules: dict[str, Any],
+    lost: list[int],
+) -> None:
+    seen: dict[str, torch.Tensor] = {}
+    shown = [row for row in range(4) if row not in lost]
+    hints = ["", "a b", "", "e"]
+
+    @token_credit(name="probe")
+    def probe(
+        response_mask: torch.Tensor,
+        log_probs: torch.Tensor,
+        ref_log_probs: torch.Tensor,
+        log_probs_after: Any,
+        same: LanguageModel,
+        other: LanguageModel,
+    ) -> torch.Tensor:
+        seen.update(log_probs=log_probs, ref=ref_log_probs, same=same.log_probs)
+        after = log_probs_after([hints[row] for row in shown])
+        seen.update(other=other.log_probs, after=after, mask=response_mask)
+        return response_mask.float()
+
+    models: Any = {name: str(tmp_path / name) for name in ("same", "other")}
+    for seed, place in enumerate(models.values()):
+        make_model(seed=seed, scale=3.0).save_pretrained(place)
+        make_tokenizer().save_pretrained(place)
+    agent: Any = make_ppo(
+        envs=make_envs(num_envs=4, **rules),
+        model=make_model(scale=3.0),
+        learner=WeightedPPO,
+        weights=partial(probe, **models),
+        **sampling,
+    )
+    played = agent.collect()
+    episodes = list(played.episodes)
+    for row in lost:
+        episodes[row] = replace(episodes[row], finish_reason="error")
+    agent.assign(replace(played, episodes=tuple(episodes)))
+    how: Any = {"atol": 1e-4, "rtol": 1e-4}
+    mask = seen["mask"]
+    # The teacher that is the reference departs from it nowhere, nor an empty hint from none.
+    torch.testing.assert_close(seen["same"][mask], seen["ref"][mask], **how)
+    assert not torch.allclose(seen["other"][mask], seen["ref"][mask], atol=0.1)
+    unhinted = mask & torch.tensor([not hints[row] for row in shown])[:, None]
+    torch.testing.assert_close(seen["after"][unhinted], seen["log_probs"][unhinted], **how)
+    tokenizer, policy = make_tokenizer(), agent.policy
+    heads = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in hints]
+    expected = sampled(policy.language_model.model, policy, played, heads)
+    of_other = sampled(make_model(seed=1, scale=3.0).eval(), policy, played, [[]] * 4)
+    for place, row in enumerate(shown):
+        for name, rows in (("after", expected), ("other", of_other)):
+            own = seen[name][place, : len(rows[row])]
+            np.testing.assert_allclose(own, rows[row], **how)
+
+
+def test_masks_in_another_process_are_refused(make_ppo: Callable[..., PPO]) -> None:
+    agent: Any = make_ppo(top_k=3)
+    played = agent.collect()
+    elsewhere = replace(played.action_masks, has_all=False)
+    with pytest.raises(ValueError, match="train in one process, or leave top_k and top_p out"):
+        agent.as_sampled(elsewhere, torch.zeros(6, 8), 0)

@@ -67,7 +67,7 @@ def test_a_piece_is_a_longer_token():
 
 def test_pieces_begin_at_the_highest_entropy_or_by_the_text(tokenizer):
     class Reads:
-        def figures(self, episodes, names):
+        def figures(self, episodes, names, *, shape=None):
             rows = [np.array([9.0, 0.1, 0.9, 0.2])[: len(e.response_ids)] for e in episodes]
             return dict.fromkeys(names, rows)
 
@@ -102,7 +102,7 @@ def test_names_of_pieces():
 
 def test_a_model_of_its_own_has_the_names_of_this_batch():
     class Reads:
-        def figures(self, episodes, names):
+        def figures(self, episodes, names, *, shape=None):
             rows = [np.arange(1.0, 1 + len(e.response_ids)) for e in episodes]
             return dict.fromkeys(names, rows)
 
