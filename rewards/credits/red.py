@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 @token_credit(
     parts=True,
     causal=True,
-    gae_lambda=lambda beta, segments: 0.5 if beta == 1.0 and segments is None else None,
+    gae_lambda=lambda beta, cut, segments: (
+        0.5 if beta == 1.0 and (cut or segments) is None else None
+    ),
 )
 def red(prefix_scores: Tensor) -> Tensor:
     """Each token earns what it added to the score of the text so far.

@@ -26,3 +26,20 @@ def test_a_word_is_the_function_of_its_file(function: Callable[..., Any]):
     assert made.function is function
     assert (made.name, word) == (word, word)
     assert function.__doc__
+
+
+@pytest.mark.parametrize(
+    ("word", "declared"),
+    [
+        ("red", 0.5),
+        ("red:delivery=end", 0.5),
+        ("red:beta=0.5", None),
+        ("red:delivery=end,segments=4", None),
+        ("red:delivery=end,cut=sentence", None),
+        ("abc-signed", 0.5),
+        ("abc-signed:beta=0.5", None),
+        ("sparse", None),
+    ],
+)
+def test_a_low_lambda_is_declared_for_the_whole_score_in_single_tokens(word: str, declared: Any):
+    assert RewardChoice.of(word).made.gae_lambda == declared
