@@ -335,7 +335,7 @@ class _Decisions:
             try:
                 made = settings_of(learner, layers, values)
             except TypeError as error:
-                raise SettingsError(f"agent {word.text!r}: {error}") from None
+                raise SettingsError(f"agent {word.text!r}: {error}{_beside(word)}") from None
         if self.asked.compares and has_own_prompts(made.training):
             raise SettingsError(
                 f"own_prompts=True of {word.text!r} would measure it on other prompts than the "
@@ -587,6 +587,18 @@ def _refuse(name: str, value: Any, agent: Spec, known: Sequence[Mapping[str, Any
         f"compare() has no argument {name!r}; {hint}the arguments are the options of tokengym "
         "compare --help-all, with _ for -"
     )
+
+
+def _beside(word: Spec) -> str:
+    """Return where several options of an option's value go, "" of a word without such a value."""
+    for name, value in word.options.items():
+        if isinstance(value, str) and "=" in value.partition(":")[2]:
+            flag = name.replace("_", "-")
+            return (
+                f"; a comma parts the options of {word.name}: those of {value.partition(':')[0]} "
+                f"go beside it, as --{flag} {value},... or {name}="
+            )
+    return ""
 
 
 def _check_options(learner: Learner, word: Spec) -> None:

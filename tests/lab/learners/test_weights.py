@@ -17,11 +17,12 @@ from tests.support.agents.turns import TALK
 from tests.support.rounds import round_of
 from tests.support.rules import rewards_of, rule_of
 from tests.support.words import make_word_tokenizer as make_tokenizer
+from tokengym import compare
 from tokengym.agents import PPO
 from tokengym.agents.loading import load_agent
 from tokengym.agents.ppo import RoundInputs
 from tokengym.agents.rollouts.playing import RolloutBatch
-from tokengym.envs import UntrustedCodeError, bundled
+from tokengym.envs import SettingsError, UntrustedCodeError, bundled
 from tokengym.lab.learners.weighted import WEIGHTS, WeightedPPO, find_weights
 from tokengym.rewards import LanguageModel, RewardModel, token_credit
 
@@ -437,3 +438,9 @@ def test_masks_in_another_process_are_refused(make_ppo: Callable[..., PPO]) -> N
     elsewhere = replace(played.action_masks, has_all=False)
     with pytest.raises(ValueError, match="train in one process, or leave top_k and top_p out"):
         agent.as_sampled(elsewhere, torch.zeros(6, 8), 0)
+
+
+def test_weights_with_two_options_in_an_agents_word_are_told_where_to_stand(tmp_path: Path) -> None:
+    word = "weighted-ppo:weights=rsi:low=0.5,high=2"
+    with pytest.raises(SettingsError, match=r"'high'.*go beside it, as --weights rsi:low=0\.5,"):
+        compare("MovieReview", agents=["ppo", word], out=tmp_path)

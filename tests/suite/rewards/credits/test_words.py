@@ -42,4 +42,5 @@ def test_a_word_is_the_function_of_its_file(function: Callable[..., Any]):
     ],
 )
 def test_a_low_lambda_is_declared_for_the_whole_score_in_single_tokens(word: str, declared: Any):
-    assert RewardChoice.of(word).made.gae_lambda == declared
+    rule: Any = RewardChoice.of(word).made
+    assert rule.gae_lambda == declared
