@@ -41,11 +41,15 @@ class _Played:
 
     @property
     def has_score(self) -> bool:
-        """Whether it has a score; None and NaN stand for one that nobody gave."""
-        score = self.info.get("score", 0.0)
-        return score is not None and not (
-            isinstance(score, float | np.floating) and np.isnan(score)
-        )
+        """Whether it has a score; None and NaN stand for one that nobody gave.
+
+        Where the entry itself is missing it should have one, and is refused by its name.
+        """
+        if "score" not in self.info:
+            return True
+        score = self.info["score"]
+        is_nan = isinstance(score, float | np.floating) and np.isnan(score)
+        return score is not None and not is_nan
 
 
 def check_reward(
@@ -275,7 +279,8 @@ def _paid(reward: Reward, played: Sequence[_Played], episodes: Sequence[Episode]
     for one, episode in zip(played, reward.evaluate(episodes), strict=True):
         names = ("response_ids", "score", "score_parts", "token_rewards")
         info = {**{name: getattr(episode, name) for name in names}, "score": _score_of(episode)}
-        steps = [*np.zeros(len(one.actions) - 1), episode.score or 0.0]
+        at_end = 0.0 if episode.score is None else episode.score  # as an environment pays
+        steps = [*np.zeros(len(one.actions) - 1), at_end]
         if episode.written is not None:
             info["written"] = episode.written
         if reward.credit.causal and (tokens := episode.token_rewards) is not None:

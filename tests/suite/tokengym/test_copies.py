@@ -48,7 +48,9 @@ def of_a_user(scores: Any, response_mask: Any) -> Any:
 
 
 @pytest.mark.parametrize("how", COPIES)
-@pytest.mark.parametrize("rule", [*SHIPPED, of_a_user], ids=str)
+@pytest.mark.parametrize(
+    "rule", [*SHIPPED, of_a_user], ids=lambda rule: getattr(rule, "__name__", rule)
+)
 def test_a_copy_pays_by_the_same_rule(how, rule):
     env = gym.make("tokengym/MovieReview-v0", reward=rule, max_new_tokens=3)
     again = COPIES[how](env)
