@@ -53,6 +53,7 @@ from tokengym.evaluation.runs.results import write_comparison
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.settings import AGENT, SEEDS
 from tokengym.evaluation.runs.spec import RunSpec
+from tokengym.evaluation.statistics import DEFAULT_LEVEL
 from tokengym.rewards.check import try_rule
 from tokengym.rewards.errors import RewardError, ScorerError
 
@@ -71,6 +72,7 @@ def compare(
     agents: object = (),
     seeds: int = SEEDS,
     first_seed: int = 0,
+    level: float = DEFAULT_LEVEL,
     jobs: int | None = None,
     checkpoint_every: int = 1,
     retry_failed: bool = False,
@@ -98,6 +100,7 @@ def compare(
             of `EpisodicAlgorithm`, or what has ``predict`` and perhaps ``learn``.
         seeds: Runs per reward.
         first_seed: The lowest seed.
+        level: Confidence level of the intervals, in (0, 1).
         jobs: Runs at a time; None takes the bundle's own number, else one per core, fewer where
             each has several threads. Objects that other processes cannot find, as those of a
             notebook, need 1: the runs are then done in this process.
@@ -125,7 +128,7 @@ def compare(
         KeyboardInterrupt: if it was stopped.
     """
     given: dict[str, Any] = {"rewards": rewards, "agent": agent, "agents": agents, "seeds": seeds}
-    given |= {"first_seed": first_seed, **settings}
+    given |= {"first_seed": first_seed, "level": level, **settings}
     if isinstance(env, Comparison):
         own = inspect.signature(compare).parameters
         if beside := [k for k, v in given.items() if k not in own or v != own[k].default]:
