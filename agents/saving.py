@@ -300,13 +300,7 @@ BESIDE_SETTINGS = ("tensorboard_log", "verbose", "seed", "stats_window_size")
 
 def _setting_names(algorithm: type[Any]) -> list[str]:
     """Return the constructor's arguments that a checkpoint keeps: all but the objects."""
-    return [
-        *names_of(algorithm.settings_class),
-        "tensorboard_log",
-        "verbose",
-        "seed",
-        "stats_window_size",
-    ]
+    return [*names_of(algorithm.settings_class), *BESIDE_SETTINGS]
 
 
 def _record(agent: Any, start: TrainingState) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Rewards as Gymnasium wrappers, for one environment and for a batch of them."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,8 @@ class PaysEpisodes:
 
     def _pay_newest(self, texts: Mapping[int, Episode]) -> dict[int, float]:
         """Return the reward of each row's newest token, with that of a reply to it."""
-        scale = self.reward.scorer.state_dict()  # running statistics, which finished texts move
+        # Running statistics, which finished texts move; a scorer of one's own may return its own.
+        scale = copy.deepcopy(self.reward.scorer.state_dict())
         if scale != self._scale:
             self._prefixes, self._scale = {}, scale
         paid = {}

@@ -34,7 +34,9 @@ OF_RUNS = (
 
 
 def pytest_sessionstart() -> None:
-    """Play GPUs, so that "auto" is the first of them."""
+    """Wait for no disk, as `tests.support.warm`; play GPUs, so that "auto" is the first of them."""
+    unsynced = session.enter_context(pytest.MonkeyPatch.context())
+    unsynced.setattr(os, "fsync", lambda descriptor: None)
     if os.environ.get("TOKENGYM_PLAY_GPUS"):
         from tests.suite.agents.played_devices import playing
 

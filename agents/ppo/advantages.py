@@ -8,7 +8,7 @@ loss are absent. A second result, ``{"returns": ...}``, is what the values learn
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -139,8 +139,10 @@ def find_advantage(
     return kind(ADVANTAGES.find(word), **word.options)
 
 
-def check_estimator(estimator: Estimator, settings: PPOSettings) -> None:
-    """Refuse settings that do not go with an estimator."""
+def check_estimator(
+    estimator: Estimator, settings: PPOSettings, reads: Collection[str] = ()
+) -> None:
+    """Refuse settings that do not go with an estimator, or that neither it nor ``reads`` names."""
     name, defaults = estimator.name, PPOSettings()
     if estimator.needs_groups and settings.group_size is None:
         raise SettingsError(
@@ -151,8 +153,8 @@ def check_estimator(estimator: Estimator, settings: PPOSettings) -> None:
         "critic": estimator.needs_critic,
         "lambda": estimator.reads_lambda or not estimator.needs_critic,
         "group_size": settings.group_size is not None,
-        "gamma": "gamma" in estimator.reads,
-        "std_floor": "std_floor" in estimator.reads,
+        "gamma": "gamma" in (*estimator.reads, *reads),
+        "std_floor": "std_floor" in (*estimator.reads, *reads),
         "kl_target": settings.kl_target is not None,
     }
     for setting, needs in VARIANTS.items():

@@ -126,16 +126,16 @@ class PPO(EpisodicAlgorithm):
         """
         self._tokenizer = self.rounds.attribute("tokenizer")
         self.estimator = find_advantage(self.settings.advantage).bind(self._tokenizer)
-        check_estimator(self.estimator, self.settings)
         self.has_critic = self.estimator.needs_critic
         self._alarms, self._log_prob_gap = TrainingAlarms(), 0.0
 
     def check_supply(self) -> None:
-        """Refuse an environment that lacks a name which `functions` read.
+        """Refuse settings that no function reads, and an environment that lacks what they read.
 
         Raises:
             SettingsError: in one line, with who could supply the name.
         """
+        check_estimator(self.estimator, self.settings, self.names_read)
         settings = partial(self.rounds.attribute, "settings")
         for function in self.functions:
             function.check_supply(self.reward.scorer, self._columns, settings)
@@ -144,6 +144,11 @@ class PPO(EpisodicAlgorithm):
     def functions(self) -> tuple[RoundFunction, ...]:
         """Functions that read a round by names: the estimator."""
         return (self.estimator,)
+
+    @property
+    def names_read(self) -> list[str]:
+        """Names that they read."""
+        return [name for function in self.functions for name in function.reads]
 
     def decide_settings(self) -> None:
         """Take the lambda that the environment's credit rule declares, unless one was given."""
@@ -160,7 +165,7 @@ class PPO(EpisodicAlgorithm):
 
     def check_change(self, changed: PPOSettings) -> None:
         """Refuse what has no effect with the estimator, or is no whole number of groups."""
-        check_estimator(self.estimator, changed)
+        check_estimator(self.estimator, changed, self.names_read)
         if changed.group_size is not None:
             check_groups(self.n_envs, changed.group_size)
 
@@ -265,7 +270,7 @@ class PPO(EpisodicAlgorithm):
             scorer=self.reward.scorer,
             tokenizer=self._tokenizer,
             host_mask=sequences.host_mask,
-            reads=[name for function in self.functions for name in function.reads],
+            reads=self.names_read,
             shape=partial(self.as_sampled, played.action_masks),
         )
         advantages, returns, check = self.estimator.queued(inputs)

@@ -187,7 +187,8 @@ NEEDS = {
     "lambda": "with advantage={!r}, which has a lambda of its own; leave it out, or take "
     "advantage='gae'",
     "group_size": "without group_size; pass both, or neither",
-    "gamma": "with advantage={!r}, which reads none; leave it out",
+    "gamma": "with advantage={!r}, which reads none; leave it out, or load an agent that was saved "
+    "with it by load(path, gamma=1.0)",
     "std_floor": "with advantage={!r}, which reads none; leave it out",
     "kl_target": "without kl_target; pass both, or neither",
 }

@@ -193,7 +193,7 @@ def run_name(path: Path) -> tuple[str, int]:
 
 def _seed_of(run: str, seed: int = 0) -> tuple[str, int]:
     """Return a run's name without the seed at its end, and that seed; ``seed`` if there is none."""
-    match = re.fullmatch(r"(.+?)[-_ ,]*seed[-_ =]?(\d+)", run)
+    match = re.fullmatch(r"(.+?)[-_ ,]+seed[-_ =]?(\d+)", run)
     return (match[1], int(match[2])) if match else (run, seed)
 
 

@@ -76,8 +76,10 @@ def write_comparison(
     Raises:
         ValueError: if no run finished.
     """
-    runs = in_order([Run(spec) for spec in comparison.specs(out)])
-    return _Results([_StoredComparison(runs, out)]).write(out, picture=picture)
+    specs = [*comparison.specs(out)]
+    level = float(specs[0].compared["level"])  # of runs that were done before it may be another
+    stored = _StoredComparison(in_order([*map(Run, specs)]), out)
+    return _Results([stored]).write(out, picture=picture, level=level)
 
 
 def read_comparison(folder: Path) -> tuple[dict[str, Any], list[Curve]]:
@@ -284,8 +286,13 @@ class _StoredComparison:
 
     @property
     def level(self) -> float:
-        """Confidence level of the intervals that its command asks for."""
-        return float(largest([run.stored for run in self.runs])["compared"]["level"])
+        """Confidence level of the intervals, which the last report there has.
+
+        Without a report it is the one that was asked for when the runs were begun.
+        """
+        kept = _summary_beside(self.folder / CURVES).get("level")
+        asked = largest([run.stored for run in self.runs])["compared"]["level"]
+        return float(kept if isinstance(kept, float) else asked)
 
     @property
     def price(self) -> float | None:
@@ -697,6 +704,8 @@ def gather_curves(
             summaries of several sources name different scorers and not all runs have one gold
             score.
     """
+    if not sources:
+        raise ValueError("there are no curves to read; pass a file, a folder, a frame or rows")
     kl_coef, score = how.kl_coef, how.score or "score"
     tables = [read_table(one.source, score=how.score, name=one.name) for one in sources]
     read = [curves_of(table, group_by=how.group_by) for table in tables]
@@ -709,6 +718,7 @@ def gather_curves(
         for one, found in zip(sources, read, strict=True)
         if (runs := one.judged(found, score)) is not None
     ]
+    all_judged = len(judged) == len(sources)
     curves, caution = settle_judges(judged, curves)
     cautions = [] if caution is None else [caution]
     cautions += [sentences.unlike_scores(columns)] if len(columns) > 1 else []
@@ -721,20 +731,22 @@ def gather_curves(
                 f"not at step {step:.10g}; fill in the column kl, or leave kl_coef out"
             )
     of_learners = any(summary.get("axis") == "tokens" for summary in known)
+    axes = {summary.get("axis") for summary in known}
+    same = axes.pop() if len(axes) == 1 else None
+    axis = how.axis or (same if same in get_args(Axis) else None)
     names = dict.fromkeys(one.source.name for one in sources if isinstance(one.source, Path))
     settings = SummarySettings(
         kl_coef=kl_coef,
         level=how.level,
         baseline=baseline_of((curve.credit for curve in curves), given=how.baseline),
-        axis=axis_of(curves, of_learners=of_learners, given=how.axis),
+        axis=axis_of(curves, of_learners=of_learners, given=axis),
         cautions=cautions,
-        by_gold=caution is not None
-        or (len(judged) == len(sources) and all(runs.by_gold for runs in judged)),
+        by_gold=caution is not None or (all_judged and all(runs.by_gold for runs in judged)),
         source=", ".join(names) or "curves",
     )
     about = {
         "source": settings.source,
-        "measured_by": judge_of_all(judged, settled=caution is not None),
+        "measured_by": judge_of_all(judged, settled=caution is not None) if all_judged else "",
         "score_columns": columns,
     }
     return curves, settings, about

@@ -86,8 +86,11 @@ def find_weights(weights: str | Callable[..., Any]) -> Weights:
 
 def check_settings(settings: WeightedPPOSettings, batch_size: int) -> None:
     """Refuse unknown weights, and settings that PPO refuses."""
-    find_weights(settings.weights)
-    LEARNERS.find("ppo").check_settings(settings, batch_size)
+    reads = find_weights(settings.weights).reads
+    # PPO asks its estimator alone whether anything reads these.
+    known = {name: getattr(type(settings)(), name) for name in ("gamma", "std_floor")}
+    read_here = {name: value for name, value in known.items() if name in reads}
+    LEARNERS.find("ppo").check_settings(replace(settings, **read_here), batch_size)
 
 
 class WeightedPPO(PPO):

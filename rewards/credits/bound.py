@@ -252,9 +252,9 @@ class BoundFunction:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
-        if state:
-            load = getattr(self.function, "load_state_dict", None)
-            if load is None:
-                raise CreditError(f"{self.kind} {self.name!r} holds no state, got {sorted(state)}")
+        """Take over what `state_dict` returned; {} also of one that has learned nothing yet."""
+        load = getattr(self.function, "load_state_dict", None)
+        if load is not None:
             load(state)
+        elif state:
+            raise CreditError(f"{self.kind} {self.name!r} holds no state, got {sorted(state)}")

@@ -410,13 +410,14 @@ class _Combination(Scorer):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned."""
-        for number, inner in state.items():
+        for number in state:
             if not number.isdigit() or int(number) >= len(self.terms):
                 raise ScorerError(
                     f"the state of {self.name!r} has an entry {number!r} beside its "
                     f"{len(self.terms)} terms; pass what state_dict() returned"
                 )
-            self.terms[int(number)].load_state_dict(inner)
+        for place, term in enumerate(self.terms):  # {} is the state of one that learned nothing
+            term.load_state_dict(state.get(str(place), {}))
 
     def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return the combined scores of texts that nobody played, (batch,)."""

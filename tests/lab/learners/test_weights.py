@@ -17,7 +17,7 @@ from tests.support.agents.turns import TALK
 from tests.support.rounds import round_of
 from tests.support.rules import rewards_of, rule_of
 from tests.support.words import make_word_tokenizer as make_tokenizer
-from tokengym import compare
+from tokengym import compare, decide
 from tokengym.agents import PPO
 from tokengym.agents.loading import load_agent
 from tokengym.agents.ppo import RoundInputs
@@ -444,3 +444,20 @@ def test_weights_with_two_options_in_an_agents_word_are_told_where_to_stand(tmp_
     word = "weighted-ppo:weights=rsi:low=0.5,high=2"
     with pytest.raises(SettingsError, match=r"'high'.*go beside it, as --weights rsi:low=0\.5,"):
         compare("MovieReview", agents=["ppo", word], out=tmp_path)
+
+
+def test_a_discount_that_weights_read_is_theirs(tmp_path: Path) -> None:
+    file = tmp_path / "fading.py"
+    file.write_text(
+        "from tokengym.agents.losses import mean_one\n"
+        "def fade(response_mask, positions, gamma):\n"
+        "    return mean_one(gamma ** positions.clamp(min=0), response_mask)\n"
+    )
+    envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=4, max_new_tokens=4, reward="uniform")
+    how: Any = {"advantage": "rloo", "group_size": 2, "device": "cpu"}
+    agent = WeightedPPO("CausalLMPolicy", envs, weights=f"{file}:fade", gamma=0.9, **how)
+    assert agent.learn(1).gamma == 0.9
+    word = f"weighted-ppo:weights={file}:fade,advantage=rloo,gamma=0.9,group_size=2"
+    assert decide("MovieReview", agents=[word, "ppo"]).reference
+    with pytest.raises(SettingsError, match="gamma has no effect with advantage='rloo'"):
+        WeightedPPO("CausalLMPolicy", envs, weights="constant", gamma=0.9, **how)

@@ -266,6 +266,9 @@ def test_curves_of_several_sources_are_one_result(folder, tmp_path):
     log = [{"time/total_timesteps": t, "rollout/ep_rew_mean": t / 500} for t in (0, 1000)]
     both = read_curves({"ours": result, "stock": log})
     assert both["axis"] == "tokens"  # what the stock agent counts
+    assert not both["measured_by"]  # which nobody knows of the stock agent
+    by_step = read_curves({"stock": log}, axis="step")
+    assert read_curves(by_step)["axis"] == "step"
     assert both.summary.index.tolist() == ["sparse", "abc", "uniform", "stock"]
     assert both.summary.score_final_difference["stock"] == pytest.approx(1.0)  # 2 less 1, one seed
     both.curves.to_csv(tmp_path / "both.csv", index=False)

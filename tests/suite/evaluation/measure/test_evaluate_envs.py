@@ -153,6 +153,44 @@ def test_measuring_moves_no_scorer_that_learns(made):
     assert (scorer.seen, credit.state_dict()) == (seen, paid)
 
 
+class PerPrompt(FunctionScorer):
+    """Scores a response above the last one to its prompt, of which it knows none at first."""
+
+    def __init__(self) -> None:
+        super().__init__(self.above)
+        self.last: dict[str, float] = {}
+
+    def above(self, prompt: str, response: str) -> float:
+        before, self.last[prompt] = self.last.get(prompt, 0.0), float(len(response))
+        return self.last[prompt] - before
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.last)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.last = dict(state)
+
+
+@token_credit
+class OfPrompts(Counts):
+    """Counts by response, of which it has none at first."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count} if self.count else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.count = state.get("count", 0)
+
+
+@pytest.mark.parametrize("made", ["a term", "rule"])
+def test_measuring_teaches_nothing_to_what_has_learned_nothing(made):
+    scorer = PerPrompt()
+    kwargs = {"rule": {"reward": Reward(scorer, Rule(OfPrompts))}, "a term": SCORERS[made](scorer)}
+    envs: Any = gym.make_vec(ID, num_envs=2, max_new_tokens=5, **kwargs[made])
+    assert measured(envs) == measured(envs)
+    assert scorer.last == envs.reward.credit.state_dict() == {}
+
+
 def test_own_prompts_and_judge_are_the_environments():
     envs = gym.make_vec(
         "tokengym/TokenGeneration-v0",

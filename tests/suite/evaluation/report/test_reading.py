@@ -334,6 +334,7 @@ def test_the_names_of_a_mapping_have_seeds(tmp_path):
     folder.mkdir()
     (folder / "trainer_state.json").write_text(json.dumps({"log_history": HISTORY}))
     named = [("abc", "abc", 3), ("abc-seed-7", "abc", 7), ("seed-7", "seed-7", 3)]
+    named += [("linseed2", "linseed2", 3)]  # a word that ends so
     for name, credit, seed in named:  # the seed of the folder, where the name has none
         (curve,) = read_curves(folder, name=name)
         assert (curve.credit, curve.seed) == (credit, seed)
@@ -341,3 +342,5 @@ def test_the_names_of_a_mapping_have_seeds(tmp_path):
         TypeError, match=r"got list; runs of several seeds are a mapping, {'abc-seed"
     ):
         read_result_of({"abc": [HISTORY, HISTORY]})
+    with pytest.raises(ValueError, match="no curves to read; pass a file"):
+        read_result_of({})

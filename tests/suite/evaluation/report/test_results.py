@@ -122,6 +122,9 @@ def test_a_level_is_of_the_report_and_not_of_the_runs(make_comparison, tmp_path)
     assert (read(other)["level"], read(other)["settings"]["level"]) == (0.8, 0.8)
     alone = read(other, level=0.9)
     assert (alone["level"], alone["settings"]["level"]) == (0.9, 0.9)
+    merge_comparisons([one], one, baseline=None, level=0.9)
+    assert (read(one)["level"], read(one, level=0.95)["level"]) == (0.9, 0.95)
+    merge_comparisons([one], one, baseline=None, level=0.95)
     with pytest.raises(ValueError, match=r"of level 0.95, 0.8; name one: --level 0.95"):
         read(one, other)
     assert read(one, other, level=0.8)["groups"] == narrow["groups"]
