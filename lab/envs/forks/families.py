@@ -206,6 +206,9 @@ def _slots(words: Sequence[str]) -> tuple[tuple[Symbol, ...], list[_Slot]]:
 def _unfold(family: Family, rules: Rules, words: list[str]) -> Automaton:
     """Return the automaton of a list of decisions: all states that can be reached."""
     first, slots = _slots(words)
+    for before, slot in pairwise([_Slot("", False, ()), *slots]):
+        if slot.word == AGAIN and (before.word != GO or before.given):
+            raise ValueError(f"{AGAIN!r} must follow the {GO!r} that it asks once more")
     if (start := _past(rules, rules.start, first)) is None:
         raise ValueError(f"{' '.join(first)!r} closes what is not open")
     layers: list[Layer] = []

@@ -127,7 +127,12 @@ def test_the_automaton_may_be_anybodys() -> None:
 
 
 @pytest.mark.parametrize(
-    "prompt", ["a film", "maze from a : go", "countdown from x : go", "maze : x"]
+    "prompt",
+    [
+        *("a film", "maze from a : go", "countdown from x : go", "maze : x"),
+        *("brackets : go go [ ] again go go", "countdown from 3 : again go go"),
+        "countdown from 3 : go again again",
+    ],
 )
 def test_a_prompt_that_describes_nothing_is_refused(prompt: str) -> None:
     with pytest.raises(PromptError, match="prompt "):

@@ -79,6 +79,8 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, st
 @pytest.fixture(scope="module")
 def finished(interrupted: tuple[Path, int, str]) -> tuple[Path, Mapping[str, Any], int]:
     """Go on with the same comparison to its end; also return when its first run was written."""
+    import tests.support.pictures  # noqa: F401  # by which its pictures and later ones are alike
+
     out, _, _ = interrupted
     before = (out / "sparse" / "seed-0" / "run.json").stat().st_mtime_ns
     return out, compare(tiny(), out, console=QUIET), before
