@@ -13,6 +13,7 @@ measurements that are known). Known by themselves are:
 import csv
 import json
 import math
+import os
 import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -181,8 +182,11 @@ def run_name(path: Path) -> tuple[str, int]:
         ('abc', 1)
         >>> run_name(Path("logs/ppo/CartPole-v1_2/evaluations.npz"))  # as rl-zoo3 numbers runs
         ('ppo', 2)
+        >>> run_name(Path("runs/abc-seed-1/notes/../trainer_state.json"))
+        ('abc', 1)
     """
-    folders = [part for part in path.absolute().parts[:-1] if not part.startswith("checkpoint-")]
+    whole = Path(os.path.abspath(path))  # without "..", which names nothing
+    folders = [part for part in whole.parts[:-1] if not part.startswith("checkpoint-")]
     folder = folders[-1]
     if (match := re.fullmatch(r"(.*?)[-_]?seed[-_]?(\d+)", folder)) is not None:
         return match[1] or folders[-2], int(match[2])
