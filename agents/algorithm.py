@@ -719,6 +719,11 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             SettingsError: if it has other sizes, or lacks what the learner reads.
         """
         check_learnable(env, type(self).__name__)
+        if (rows := getattr(env, "num_envs", 1)) != self.n_envs:
+            raise SettingsError(
+                f"the agent was made with {self.n_envs} rows, the environment has {rows}; make it "
+                f"with num_envs={self.n_envs}"
+            )
         before = self.env, self.rounds
         try:
             super().set_env(env, force_reset)

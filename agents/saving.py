@@ -170,9 +170,10 @@ def load_checkpoint(
         rows = processes.count * envs.num_envs
         sizes = dict(zip(SIZES, (rows, int(envs.action_space.n), length), strict=True))
         if sizes != record["environment"]:
+            differ = [f"{n}={v}" for n, v in record["environment"].items() if sizes.get(n) != v]
             raise CheckpointError(
                 f"{folder} was trained on {record['environment']}, the environment has {sizes}; "
-                "make it as it was"
+                f"make it with {' and '.join(differ)} (the length is that of prompt and response)"
             )
         policy_kwargs = {**record["policy_kwargs"], **stored_models(folder)}
         if optimizer is not None or "optimizer_class" in policy_kwargs:

@@ -78,9 +78,9 @@ def restore_environment(
             scorer.load_state_dict(saved)
         except ScorerError as error:
             raise CheckpointError(
-                f"{error}; make the environment as it was when the agent was saved, with the same "
-                "normalize= (`tokengym train` sets 'batch')"
-            ) from error
+                "make the environment as it was when the agent was saved, with the same normalize= "
+                f"(`tokengym train` sets 'batch'): {error}"
+            ) from None
     if not is_begun:
         return None
     beginning: tuple[Any, dict[str, Any]] = starts[0]

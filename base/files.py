@@ -285,13 +285,23 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read one JSON object per line; a missing file has none."""
     if not path.exists():
         return []
-    try:
-        rows = [parse_json(line) for line in read_text(path).split("\n") if line]
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it and run again") from None
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{path} is damaged (a line is no object); delete it and run again")
+    rows = []
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        try:
+            row = parse_json(line) if line else {}
+        except ValueError as error:
+            raise ValueError(f"{_damaged(path, number)} ({error}); {_MEND}") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{_damaged(path, number)}; {_MEND}")
+        rows += [row] if line else []
     return rows
+
+
+def _damaged(path: Path, number: int) -> str:
+    return f"{path} is damaged: line {number} is no JSON object"
+
+
+_MEND = "mend or remove that line, or make the file again"
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

@@ -112,9 +112,10 @@ SPELLINGS = (
         "out={}",
     ),
     Spelling(
-        ("-i", "trained_agent", "resume_from_checkpoint", "resume_mode"),
-        (ZOO, TRL, VERL),
-        "the same command again, which resumes what is in its folder",
+        ("-i", "trained_agent", "resume_from_checkpoint", "resume_mode", "resume"),
+        (ZOO, TRL, VERL, CLEANRL),
+        "the same command again, which resumes what was stopped (one that has finished goes on in "
+        "Python, by PPO.load)",
         "--out FOLDER",
         "out=FOLDER",
     ),

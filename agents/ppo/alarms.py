@@ -162,7 +162,8 @@ class TrainingAlarms:
     ) -> None:
         """Warn of what the figures of an update, counted from 1, and of its round show."""
         lower = f"lower learning_rate from {learning_rate:g}"
-        if update <= FIRST_UPDATES and clip_fraction > MAX_CLIP_FRACTION:
+        moves = learning_rate > 0.0  # at the end of a schedule the clip range may be 0 as well
+        if update <= FIRST_UPDATES and clip_fraction > MAX_CLIP_FRACTION and moves:
             self.warn(
                 "clip",
                 f"update {update}: {clip_fraction:.0%} of the ratios were clipped, the steps are "

@@ -1,6 +1,7 @@
 """``tokengym replay``: one set of responses under every credit."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,7 @@ def _replay(
 ) -> "Replay":
     """Return the replay of episodes that are read, or played here."""
     from tokengym.evaluation.measure import Evaluator
-    from tokengym.evaluation.runs import known_task, load_agent
+    from tokengym.evaluation.runs import load_agent
     from tokengym.lab.replay.replay import (
         CONTROL,
         is_foreign,
@@ -140,7 +141,8 @@ def _replay(
     else:
         saved = agent.parent if episodes is None and agent is not None else episodes
         below = saved is not None and saved is episodes and saved.is_dir()
-        env, kwargs = known_task(saved, env, below=below, task=task, trust_code=trust_code)
+        own: Any = {"below": below, "task": task, "trust_code": trust_code}
+        env, kwargs = _own_task(saved, env, rewards, **own)
     policy, paid_by = None, ""
     if agent is not None:
         # Without an environment: none of its random state is wanted.
@@ -225,6 +227,42 @@ def say_left_out(lines: Iterable[str]) -> None:
         say(terminal(), f"left out: {left} more rows")
 
 
+def _own_task(
+    saved: Path | None,
+    env: str | None,
+    rewards: Sequence[str],
+    *,
+    below: bool,
+    task: "TaskSettings",
+    trust_code: bool,
+) -> tuple[str, dict[str, Any]]:
+    """Return environment and arguments of what a run has left.
+
+    Where all rewards are scorers, the run's own scorer is not called, and need not be trusted.
+    """
+    from tokengym.envs import UntrustedCodeError
+    from tokengym.evaluation.runs import known_task
+
+    how: Any = {"below": below, "trust_code": trust_code}
+    others_score = task.scorer is None and _are_scorers(rewards)
+    try:
+        env, kwargs = known_task(saved, env, task=task, **how)
+    except UntrustedCodeError:
+        if not others_score:
+            raise
+        env, kwargs = known_task(saved, env, task=replace(task, scorer=rewards[0]), **how)
+    if others_score:
+        kwargs.pop("scorer", None)
+    return env, kwargs
+
+
+def _are_scorers(rewards: Sequence[str]) -> bool:
+    """Return whether there are rewards, and all score the texts themselves."""
+    from tokengym.rewards import RewardChoice
+
+    return bool(rewards) and all(RewardChoice.of(one).kind is None for one in rewards)
+
+
 def others_task(
     episodes: Path,
     env: str | None,
@@ -242,11 +280,9 @@ def others_task(
     """
     from tokengym.evaluation.runs import known_task
     from tokengym.lab.traces.reading import read_prompts
-    from tokengym.rewards import RewardChoice
 
     if env is None and (task.tokenizer or task.model) is not None:
-        scores_itself = bool(rewards) and all(RewardChoice.of(r).kind is None for r in rewards)
-        if task.scorer is not None or scores_itself:
+        if task.scorer is not None or _are_scorers(rewards):
             env = "TokenGeneration"
     env, kwargs = known_task(None, env, task=task, trust_code=trust_code)
     if {"tokenizer", "model"} & kwargs.keys() and not {"dataset", "prompts"} & kwargs.keys():

@@ -575,6 +575,11 @@ def _draw(row: Mapping[str, Any], episode: Episode) -> tuple[Any, ...] | None:
 def _records(path: Path) -> list[tuple[Path, int, dict[str, Any]]]:
     """Return the rows of the files of episodes at a path, each with its file and line."""
     files = [path] if path.is_file() else sorted(path.glob(f"**/{EPISODES_FILE}"))
+    if path.is_file() and path.suffix != ".jsonl":
+        raise ValueError(
+            f"{path} is no file of episodes, which are rows of a .jsonl or a .parquet; write it as "
+            "JSON Lines, an object a response"
+        )
     return [(file, number, row) for file in files for number, row in enumerate(read_jsonl(file), 1)]
 
 

@@ -251,8 +251,8 @@ def test_an_empty_response_does_not_say_how_texts_are_joined():
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (None, "no object"),
-        ([1], "no object"),
+        (None, "no JSON object"),
+        ([1], "no JSON object"),
         ({"chosen_ids": None}, "1 .*'chosen_ids'.*got None"),
         ({"chosen_ids": [1, None]}, r"1 .*'chosen_ids'.*got \[1"),
         ({"chosen_ids": [[1]]}, "1 .*'chosen_ids'"),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,41 @@ def test_replay_plays_or_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str
     rows = list(csv.DictReader((again / "credit.csv").open(encoding="utf-8")))
     assert len({row["episode"] for row in rows}) == len(texts)
     assert len(rows) == 5 * len(texts)  # the run's own length
+
+
+def test_a_run_of_an_own_scorer_is_scored_by_others_that_the_command_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, body in (("own", "1.0 / 0 if response is None else 2.0"), ("new", "3.0")):
+        Path(f"{name}.py").write_text(f"def {name}(prompt, response):\n    return {body}\n")
+    small = "--updates 1 --batch-size 4 --max-new-tokens 5 --n-epochs 1 --eval-episodes 4"
+    trained = f"train --env MovieReview --reward uniform --scorer own.py:own --out run {small}"
+    assert main(trained.split()) == 0
+    again = "replay --episodes run --out again --rewards new.py:new own.py:own"
+    for more in ("", " --trust-code"):
+        assert main((again + more).split()) == 0
+        assert re.search(r"\nnew +3\.00 +\+?1\.00 ", capsys.readouterr().out)
+    assert main("replay --episodes run --out no --rewards new.py:new uniform".split()) == 2
+    assert "run only if your own command or call names it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("rows.jsonl", '{"prompt": "a"}\n{"pro\n', r"line 2 is no JSON object .*mend or remove"),
+        ("rows.jsonl", "\n[1]\n", r"line 2 is no JSON object; mend"),
+        ("rows.csv", "prompt,response\na,b\n", r"rows\.csv is no file of episodes.*JSON Lines"),
+    ],
+)
+def test_nobody_is_told_to_delete_rows_of_their_own(
+    name: str, text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / name
+    file.write_text(text)
+    assert main(["replay", "--episodes", str(file), "--rewards", "uniform"]) == 2
+    assert re.search(said, shown := capsys.readouterr().err)
+    assert "delete it" not in shown
 
 
 @pytest.mark.parametrize("kind", ["sft", "nlpo"])

@@ -249,7 +249,7 @@ def test_what_is_no_set_of_episodes(episodes: list[Episode], tmp_path: Path):
     with pytest.raises(ValueError, match=r"1.*response_ids"):
         load_episodes(path, env=ENV)
     path.write_text("{")
-    with pytest.raises(ValueError, match=r"damaged.*delete"):
+    with pytest.raises(ValueError, match=r"damaged.*remove"):
         load_episodes(path, env=ENV)
     with pytest.raises(ValueError, match="abc, abc"):
         replay(episodes, ["abc", "abc"], env=ENV)

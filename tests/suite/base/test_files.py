@@ -105,7 +105,7 @@ def test_what_a_killed_process_left_is_removed_and_that_of_a_live_one_stays(tmp_
 
 def test_a_line_of_json_that_is_no_object_is_said(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n[[]]\n')
-    with pytest.raises(ValueError, match=r"a\.jsonl.*no object"):
+    with pytest.raises(ValueError, match=r"a\.jsonl.*no JSON object"):
         read_jsonl(tmp_path / "a.jsonl")
 
 
