@@ -730,10 +730,11 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             self.rounds = as_rounds(self.env)
             self.check_supply()
             self.processes.prepare(self)
-        except AssertionError as error:
-            raise SettingsError(f"{' '.join(str(error).split())}; make it as it was") from None
-        except Exception:
+        except Exception as error:
             self.env, self.rounds = before
+            if isinstance(error, AssertionError):  # Stable-Baselines3's own refusal
+                fault = " ".join(str(error).split())
+                raise SettingsError(f"{fault}; make it as it was") from None
             raise
         self._round_start = self._start_of_next_round()  # in the other environment
         self.note_reward(self.learned_from)

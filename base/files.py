@@ -287,21 +287,20 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         return []
     rows = []
     for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line:
+            continue
+        row, fault = None, ""
         try:
-            row = parse_json(line) if line else {}
+            row = parse_json(line)
         except ValueError as error:
-            raise ValueError(f"{_damaged(path, number)} ({error}); {_MEND}") from None
+            fault = f" ({error})"
         if not isinstance(row, dict):
-            raise ValueError(f"{_damaged(path, number)}; {_MEND}")
-        rows += [row] if line else []
+            raise ValueError(
+                f"{path} is damaged: line {number} is no JSON object{fault}; mend or remove that "
+                "line, or make the file again"
+            )
+        rows.append(row)
     return rows
-
-
-def _damaged(path: Path, number: int) -> str:
-    return f"{path} is damaged: line {number} is no JSON object"
-
-
-_MEND = "mend or remove that line, or make the file again"
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

@@ -105,8 +105,9 @@ def merge_comparisons(
     Runs with equal settings are merged; runs are grouped by the settings that differ. Where all
     have the same single reward, such as at several prices of the KL, the settings are compared.
     Where folders were measured by different scorers, the gold score measures all. ``baseline`` is
-    the name or the title of an arm, ``level`` the confidence level of the intervals; None takes the
-    one that was asked for when the runs were begun. ``out`` and ``paper`` are `write_results`'s.
+    the name or the title of an arm, ``level`` the confidence level of the intervals; None takes
+    that of the report that is there, else the one that was asked for when the runs were begun.
+    ``out`` and ``paper`` are `write_results`'s.
 
     Raises:
         ValueError: if a folder holds no comparison, a run is there twice, runs to compare were
@@ -424,13 +425,15 @@ class _Results:
 
     def _level(self, given: float | None) -> float:
         """Return the level of the intervals: as given, or the one that the comparisons have."""
+        if given is not None:
+            return given
         levels = list(dict.fromkeys(part.level for part in self.parts))
-        if given is None and len(levels) > 1:
+        if len(levels) > 1:
             raise ValueError(
                 f"the comparisons have intervals of level {', '.join(map(str, levels))}; name one: "
                 f"--level {levels[0]}"
             )
-        return levels[0] if given is None else given
+        return levels[0]
 
     def _summary_settings(self, baseline: str | None, level: float) -> SummarySettings:
         """Return what the figures of the curves depend on besides them."""
@@ -730,16 +733,14 @@ def gather_curves(
                 f"kl_coef={kl_coef:g} prices the KL, which {curve.credit}, seed {curve.seed} has "
                 f"not at step {step:.10g}; fill in the column kl, or leave kl_coef out"
             )
-    of_learners = any(summary.get("axis") == "tokens" for summary in known)
-    axes = {summary.get("axis") for summary in known}
-    same = axes.pop() if len(axes) == 1 else None
-    axis = how.axis or (same if same in get_args(Axis) else None)
+    axes = [summary.get("axis") for summary in known]
+    kept: Axis | None = "step" if all(axis == "step" for axis in axes) else None
     names = dict.fromkeys(one.source.name for one in sources if isinstance(one.source, Path))
     settings = SummarySettings(
         kl_coef=kl_coef,
         level=how.level,
         baseline=baseline_of((curve.credit for curve in curves), given=how.baseline),
-        axis=axis_of(curves, of_learners=of_learners, given=axis),
+        axis=axis_of(curves, of_learners="tokens" in axes, given=how.axis or kept),
         cautions=cautions,
         by_gold=caution is not None or (all_judged and all(runs.by_gold for runs in judged)),
         source=", ".join(names) or "curves",

@@ -58,7 +58,8 @@ def report(
         group_by: Columns to group curves by, if not all of those.
         score: Column of curves with the score (default: score, or the one that is known of the tool
             that logged them).
-        level: Confidence level of the intervals (default: that of the runs; of curves 0.95).
+        level: Confidence level of the intervals (default: that of the report there, else of the
+            runs; of curves 0.95).
         kl_coef: Price of a nat of KL in curves, for the score minus its penalty.
         axis: What runs of curves are compared at equal amounts of: step (updates) or tokens
             (default: that of the summary.json beside the curves; step where there is none).
