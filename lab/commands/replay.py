@@ -241,9 +241,11 @@ def _own_task(
     Where all rewards are scorers, the run's own scorer is not called, and need not be trusted.
     """
     from tokengym.envs import UntrustedCodeError
-    from tokengym.evaluation.runs import known_task
+    from tokengym.evaluation.runs import TaskSettings, known_task, stored_settings
+    from tokengym.lab.replay.replay import stored_prompts
 
     how: Any = {"below": below, "trust_code": trust_code}
+    is_named = env is not None
     others_score = task.scorer is None and _are_scorers(rewards)
     try:
         env, kwargs = known_task(saved, env, task=task, **how)
@@ -253,6 +255,9 @@ def _own_task(
         env, kwargs = known_task(saved, env, task=replace(task, scorer=rewards[0]), **how)
     if others_score:
         kwargs.pop("scorer", None)
+        names_task = task != TaskSettings() or is_named
+        if saved is not None and not names_task and stored_settings(saved, below=below) is None:
+            kwargs["prompts"] = stored_prompts(saved)
     return env, kwargs
 
 

@@ -132,7 +132,7 @@ def scoring_rows(result: Replay) -> list[list[str]]:
         ["scorer", "mean", f"minus {first}", f"{DEFAULT_LEVEL:.0%} interval", "higher", "lower"]
     ]
     for index, one in enumerate(scored):
-        ends = f"{number(one.low)} to {number(one.high)}"
+        ends = "" if np.isnan(one.low) else f"{number(one.low)} to {number(one.high)}"
         cells = [signed(one.difference), ends, str(one.higher), str(one.lower)]
         rows.append([printable(one.name), number(one.mean), *(cells if index else [""] * 4)])
     return rows
@@ -147,7 +147,10 @@ def scoring_words(result: Replay) -> str:
         for one in scorings(result)
         if one.missing
     ]
-    words = f"Scores of the same {len(episodes)} responses; intervals over {prompts} prompts"
+    over = "of one prompt, which leaves no interval"
+    if prompts > 1:
+        over = f"intervals over {prompts} prompts"
+    words = f"Scores of the same {len(episodes)} responses; {over}"
     return words + "".join(missing)
 
 

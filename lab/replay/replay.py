@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tokengym.base import read_jsonl, write_csv
 from tokengym.envs import (
     Episode,
+    Prompt,
     SettingsError,
     Task,
     TokenGenerationEnv,
@@ -226,8 +227,8 @@ def replay(
     truth = None
     if forks is not None:
         truth = measured_truth(env, kwargs, episodes, policy, forks)
-    elif not is_own_task(kwargs):  # what the task knows is of its own prompts and scorer
-        truth = token_truth(task, episodes, policy)
+    elif not any(is_own_task({**kwargs, "reward": name}) for name in rewards):
+        truth = token_truth(task, episodes, policy)  # it is of its own prompts and scorer
     bare.close()
     unheld = Replay(
         env=env,
@@ -519,6 +520,23 @@ def load_episodes(
     if is_foreign(path):
         return read_traces(path, encode.envs.unwrapped.tokenizer, limit=limit)
     return _own_episodes(path, encode, limit)
+
+
+def stored_prompts(path: Path) -> list[Prompt]:
+    """Return the prompts of our own files of episodes, with the columns that scorers may name.
+
+    Args:
+        path: A file of JSON lines, or a folder with ``episodes.jsonl`` in it or below it.
+    """
+    prompts: list[Prompt] = []
+    for file, number, row in _records(path):
+        try:
+            episode = Episode.from_record({"prompt_ids": (), **row})
+        except ValueError as error:
+            raise ValueError(f"{file} line {number}: {error}") from None
+        about = (episode.reference, episode.query_type, episode.metadata)
+        prompts.append(Prompt(episode.prompt if episode.prompt.strip() else ".", *about))
+    return prompts
 
 
 def _own_episodes(

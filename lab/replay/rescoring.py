@@ -77,6 +77,8 @@ def scorings(result: Replay, level: float = DEFAULT_LEVEL) -> list[Scoring]:
 
     SE^2 = G / (G - 1) * sum over prompts of (sum of e_i)^2 / N^2;  d +- t_{G-1} * SE
 
+    Of one prompt the ends are NaN: how far prompts differ is not known.
+
     Args:
         result: Result of a replay.
         level: Confidence level of the interval, in (0, 1).
@@ -95,7 +97,9 @@ def _scoring(result: Replay, name: str, scores: Array, first: Array, level: floa
     changes = np.where(np.isclose(scores, first, rtol=RTOL, atol=ATOL), 0.0, scores - first)[both]
     read = zip(result.read.episodes, both, strict=True)
     prompts = [episode.prompt_ids for episode, is_scored in read if is_scored]
-    difference, low, high, _ = student_interval(clustered(prompts, changes), level)
+    by_prompt = clustered(prompts, changes)
+    difference, *ends, _ = student_interval(by_prompt, level)
+    low, high = ends if len(by_prompt) > 1 else (np.nan, np.nan)
     return Scoring(
         name=name,
         mean=float(np.nanmean(scores)),

@@ -144,8 +144,10 @@ def test_a_response_without_a_score_keeps_its_row(
     assert main([*words, "--tokenizer", str(bundled("movie_review").tokenizer.name_or_path)]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "left out: the credit of response 1, to which a scorer gave no score" in printed
-    assert "the same 6 responses; intervals over 1 prompts; 1 have no score by shy" in printed
-    assert "stored 0.667 shy 0.600 \u22120.200" in printed  # 3 of 5; -1, 0, 1, 0, -1 of them
+    words = "the same 6 responses; of one prompt, which leaves no interval; 1 have no score by shy"
+    assert words in printed
+    # 3 of 5; -1, 0, 1, 0, -1 of them: one is higher, two are lower, and no interval stands between.
+    assert "stored 0.667 shy 0.600 \u22120.200 1 2" in printed
     with Path("out/scores.csv").open(newline="") as file:
         found = [(r["episode"], r["response"], r["stored"], r["shy"]) for r in csv.DictReader(file)]
     assert [row[:2] for row in found] == [(str(i), text) for i, text in enumerate(texts)]
@@ -154,6 +156,35 @@ def test_a_response_without_a_score_keeps_its_row(
     with Path("out/credit.csv").open(newline="") as file:
         numbers = dict.fromkeys(row["episode"] for row in csv.DictReader(file))
     assert [*numbers] == ["0", "2", "3", "4", "5"]
+
+
+def test_scorers_read_the_columns_that_episodes_are_stored_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    told = [("a film", "good", "good good"), ("the film", "bad", "a good"), ("a plot", "a", "a")]
+    rows = [
+        Episode(
+            prompt=prompt,
+            response=response,
+            prompt_ids=(5, 6),
+            response_ids=(7, 8),
+            metadata={"answer": answer},
+            score=1.0,
+        )
+        for prompt, answer, response in told
+    ]
+    lines = [json.dumps(episode.to_record()) + "\n" for episode in rows]
+    Path("mine.jsonl").write_text("".join(lines))
+    Path("v.py").write_text(
+        "def counts(response, answer):\n    return float(response.count(answer))\n"
+    )
+    assert main(["replay", "--episodes", "mine.jsonl", "--rewards", "v.py:counts"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "gold" not in printed, "words that a film's gold score counts say nothing of this scorer"
+    with Path("runs/replay-MovieReview/scores.csv").open(newline="") as file:
+        found = [float(row["counts"]) for row in csv.DictReader(file)]
+    assert found == [2.0, 0.0, 1.0]
 
 
 def test_the_page_compares_scores_where_they_differ():
