@@ -18,6 +18,7 @@ from zipfile import is_zipfile
 from tokengym.base.errors import PretrainedError
 from tokengym.base.files import read_json
 from tokengym.base.models import BASE, MODELS, located, named_folder
+from tokengym.base.own_code import defined_names
 from tokengym.base.plugins import missing_laboratory
 from tokengym.base.registry import did_you_mean
 
@@ -186,12 +187,17 @@ def say_merged(adapters: Path, base: str | Path) -> None:
 
 
 def check_place(path: str | Path) -> None:
-    """Refuse a path of this machine that does not exist, before the hub is asked for it.
+    """Refuse a path of this machine that holds no model, before the hub is asked for it.
 
     A hub name is "name" or "owner/name", whose first part is no folder here.
     """
     text = str(path)
     if text and Path(text).exists():
+        if text.endswith(".py"):
+            raise PretrainedError(
+                f"{path} is a file of code, no model; name what it defines: {path}:Name"
+                f"{defined_names(Path(path))}"
+            )
         return
     is_name = re.fullmatch(r"[^./~\\][^/\\]*(/[^/\\]+)?", text)
     if not is_name or ("/" in text and Path(text).parent.is_dir()):

@@ -2743,7 +2743,9 @@ def load_function(subject: str) -> Function:
         AuditError: if there is no such file or function, or the file cannot be imported, which is
             then the cause.
     """
-    file, _, function = subject.replace("::", ":").rpartition(":")
+    file, colon, function = subject.replace("::", ":").rpartition(":")
+    if not colon:
+        file = function
     path = FilePath(file).resolve()
     names = (path.stem, f"audited_{path.stem}", f"audited_{zlib.crc32(bytes(path)):08x}")
     known = next(name for name in names if _is_free(name, path))
@@ -2752,6 +2754,8 @@ def load_function(subject: str) -> Function:
         raise AuditError(
             f"name FILE.py:FUNCTION, got {subject!r}; there is no Python file {file!r}"
         )
+    if not colon:
+        raise AuditError(f"name a function of {file}, {file}:FUNCTION, got {subject!r}")
     module = sys.modules.get(spec.name)
     if module is None:
         module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -385,6 +386,15 @@ def test_what_a_function_raises_in_a_drawn_batch_is_an_error_of_the_audit() -> N
 
     with pytest.raises(AuditError, match="failing raised ValueError: no reward"):
         check_estimator(failing, checks=("length",), draws=20)
+
+
+def test_a_subject_without_a_function_is_named_as_it_was_given(tmp_path: Path) -> None:
+    file = tmp_path / "adv.py"
+    with pytest.raises(AuditError, match=re.escape(f"there is no Python file {str(file)!r}")):
+        load_function(str(file))
+    file.write_text("def mine(rewards):\n    return rewards\n")
+    with pytest.raises(AuditError, match=re.escape(f"name a function of {file}, {file}:FUNCTION")):
+        load_function(str(file))
 
 
 def test_files_of_one_name_are_modules_of_their_own(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def change(folder: Path, **changes: Any) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
-@pytest.mark.parametrize(
+EVERY_KIND = pytest.mark.parametrize(
     "load",
     [
         load_causal_lm,
@@ -60,6 +60,9 @@ def change(folder: Path, **changes: Any) -> None:
     ],
     ids=["policy", "reward model", "tokenizer"],
 )
+
+
+@EVERY_KIND
 def test_a_models_own_code_never_runs_and_nobody_is_asked(load, with_code):
     with pytest.raises(ValueError, match=r"cannot load .*evil") as caught:
         load(str(with_code))
@@ -93,6 +96,16 @@ def test_a_configuration_of_adapters_base_chooses_none_either(tmp_path):
     adapted.save_pretrained(str(tmp_path / "adapters"))
     model = RewardModel.from_pretrained(tmp_path / "adapters").model
     assert model.config._attn_implementation in ("sdpa", "eager")
+
+
+@EVERY_KIND
+def test_a_file_of_code_is_no_model_and_says_what_it_defines(load, tmp_path):
+    file = tmp_path / "score.py"
+    file.write_text("def counts(response):\n    return 1.0\n")
+    with pytest.raises(
+        (PretrainedError, ScorerError), match=r"code, no model; .*score\.py:Name \(it has counts\)"
+    ):
+        load(file)
 
 
 def test_threads_may_read_models_at_once(tmp_path: Path) -> None:
