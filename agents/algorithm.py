@@ -98,7 +98,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         TypeError: if a keyword is no setting.
         ModelError, TokenizerError: if the model does not fit.
 
-    Example: REINFORCE, whole, in docs/agents/own_agent.md.
+    Example: REINFORCE, whole, in docs/guide/own_code.md.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CausalLMPolicy": CausalLMPolicy}

@@ -62,9 +62,10 @@ class TokenGenerationVectorEnv(
         num_envs: Rows of the batch.
         tokenizer: See `TokenGenerationEnv`, as for the arguments below.
         prompts: What episodes start from.
-        autoreset_mode: What happens to a row that ended: NEXT_STEP (the next step resets it),
-            SAME_STEP (reset at once; ``infos["final_obs"]`` and ``infos["final_info"]`` keep the
-            end), DISABLED (the caller resets it with ``options={"reset_mask": ...}``).
+        autoreset_mode: What happens to a row that ended, a member of ``gymnasium.vector``'s
+            ``AutoresetMode`` or its text: "NextStep" (the next step resets it), "SameStep" (reset
+            at once; ``infos["final_obs"]`` and ``infos["final_info"]`` keep the end), "Disabled"
+            (the caller resets it with ``options={"reset_mask": ...}``).
         copy: As ``SyncVectorEnv``'s: False returns read-only views of the live arrays, which the
             next step changes; a step then copies nothing that grows with the lengths.
         eos_token: As of `TokenGenerationEnv`, as the next.

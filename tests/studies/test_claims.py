@@ -402,3 +402,21 @@ def test_the_overview_quotes_the_page_of_film_reviews() -> None:
         base, rule, _ = arms(length, 120)
         less = -lead(FILMS.runs, rule, base, "score", at_end=True).difference
         assert f"{number(less)} lower at {length}" in overview
+
+
+def test_the_page_on_papers_counts_its_own_table():
+    page = (DOCS / "papers.md").read_text(encoding="utf-8")
+    agreed = [
+        line.rsplit("|", 2)[1].strip()
+        for line in page.splitlines()
+        if line.startswith("| ") and "| agrees |" not in line
+    ]
+    names = "zero one two three four five six seven eight nine ten eleven twelve".split()
+    yes, no, undecided = (agreed.count(word) for word in ("yes", "no", "not decided"))
+    held, differs = names[yes], names[no]
+    partly = names[len(agreed) - yes - no - undecided]
+    assert (len(agreed), undecided) == (20, 1)
+    assert page.splitlines()[2].startswith(
+        f"**Of twenty claims {held} hold here, {partly} in part or under a condition, {differs} do "
+        "not, and one is not decided.**"
+    )
