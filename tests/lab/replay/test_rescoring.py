@@ -144,8 +144,8 @@ def test_a_response_without_a_score_keeps_its_row(
     assert main([*words, "--tokenizer", str(bundled("movie_review").tokenizer.name_or_path)]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "left out: the credit of response 1, to which a scorer gave no score" in printed
-    words = "the same 6 responses; of one prompt, which leaves no interval; 1 have no score by shy"
-    assert words in printed
+    said = "the same 6 responses; of one prompt, which leaves no interval; 1 have no score by shy"
+    assert said in printed
     # 3 of 5; -1, 0, 1, 0, -1 of them: one is higher, two are lower, and no interval stands between.
     assert "stored 0.667 shy 0.600 \u22120.200 1 2" in printed
     with Path("out/scores.csv").open(newline="") as file:
