@@ -8,7 +8,7 @@ import importlib.machinery
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -122,29 +122,56 @@ def code_hash(path: Path, *, error: type[TokenGymError] = SettingsError) -> str:
 
 def neighbours(path: Path) -> list[Path]:
     """Return the files beside a Python file, not run, that it and these import."""
-    folder, files, left = path.parent.resolve(), dict[Path, None](), [path.resolve()]
-    while left:
-        for name in _imported_names(left.pop()):
-            place = folder.joinpath(*name.split("."))
-            for file in (place.with_suffix(".py"), place / "__init__.py"):
-                if file.is_file() and file not in files and _is_beside(name, folder):
-                    files[file] = None
-                    left.append(file)
+    folder = path.parent.resolve()
+    files = imported_files(
+        imported_names(path), lambda top: [folder] if _is_beside(top, folder) else []
+    )
     return sorted(files.keys() - {path.resolve()})
 
 
-def _is_beside(name: str, folder: Path) -> bool:
-    """Return whether a name is imported from a folder, which is looked at last."""
-    top = name.partition(".")[0]
+def imported_files(names: set[str], folders: Callable[[str], list[Path]]) -> dict[Path, str]:
+    """Return the files of modules that are imported and of what these import; none is run.
+
+    Args:
+        names: Full names of modules, with the packages around them.
+        folders: Where the modules of a first name are read from; none for those that are left out.
+
+    Returns:
+        The full name of each file's module.
+    """
+    files, left = dict[Path, str](), [*names]
+    while left:
+        name = left.pop()
+        package, _, _ = name.rpartition(".")
+        for folder in folders(name.partition(".")[0]):
+            place = folder.joinpath(*name.split("."))
+            for file, its_package in (
+                (place.with_suffix(".py"), package),
+                (place / "__init__.py", name),
+            ):
+                if file.is_file() and file not in files:
+                    files[file] = name
+                    left += imported_names(file, its_package)
+    return files
+
+
+def _is_beside(top: str, folder: Path) -> bool:
+    """Return whether a module or package is imported from a folder, which is looked at last."""
     if top in ("tokengym", "__main__"):
         return False
-    spec = importlib.util.find_spec(top)
-    places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
-    return all(place and Path(place).is_relative_to(folder) for place in places)
+    if (spec := importlib.util.find_spec(top)) is None:
+        return True
+    places = [place for place in (spec.origin, *(spec.submodule_search_locations or ())) if place]
+    return bool(places) and all(Path(place).is_relative_to(folder) for place in places)
 
 
-def _imported_names(path: Path) -> set[str]:
-    """Return the full names of modules that a file imports, and of the packages around them."""
+def imported_names(path: Path, package: str = "") -> set[str]:
+    """Return the full names of modules that a file imports, and of the packages around them.
+
+    Args:
+        path: A Python file, which is not run.
+        package: The full name of the package that its relative imports start from.
+    """
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
@@ -153,8 +180,30 @@ def _imported_names(path: Path) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.ImportFrom):
+            listed = [alias.name for alias in node.names]
+            names |= names_of_import(node.module or "", listed, node.level, package)
+    return with_packages(names)
+
+
+def names_of_import(module: str, listed: Iterable[str], level: int, package: str) -> set[str]:
+    """Return the full names that ``from module import listed`` may import; one may be no module.
+
+    Args:
+        module: The name in the statement, without the dots before it.
+        listed: What is imported from it.
+        level: How many dots are before the name.
+        package: The full name of the package that the statement is in.
+    """
+    try:
+        base = importlib.util.resolve_name("." * level + module, package)
+    except ImportError:  # as running it would say
+        return set()
+    return {base, *(f"{base}.{name}" for name in listed)}
+
+
+def with_packages(names: Iterable[str]) -> set[str]:
+    """Return names of modules, and those of the packages around them."""
     parts = [name.split(".") for name in names]
     return {".".join(part[:end]) for part in parts for end in range(1, len(part) + 1)}
 
@@ -175,7 +224,7 @@ def _importing_beside(path: Path) -> Iterator[None]:
     Such a module is of this file alone: another folder may have one of the same name.
     """
     folder, beside = str(path.parent.resolve()), neighbours(path)
-    files = set() if folder in sys.path else set(map(str, beside))
+    is_shared = folder in sys.path
     folders = {folder, *(str(file.parent) for file in beside)}
 
     def finder(place: str) -> importlib.machinery.FileFinder:
@@ -196,12 +245,21 @@ def _importing_beside(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        made = set() if is_shared else set(sys.modules) - before
+        for name in [one for one in made if _is_read_from(folder, one)]:
+            del sys.modules[name]
         sys.path.remove(folder)
         sys.path_hooks.remove(finder)
         forget_finders()
-        for name in set(sys.modules) - before:
-            if getattr(sys.modules[name], "__file__", None) in files:
-                del sys.modules[name]
+
+
+def _is_read_from(folder: str, name: str) -> bool:
+    """Return whether a loaded module, or the outermost package around it, is in a folder."""
+    top = sys.modules.get(name.partition(".")[0])
+    if top is None or top.__name__.startswith(MODULE_PREFIX):
+        return False
+    places = getattr(top, "__path__", None) or [getattr(top, "__file__", None)]
+    return any(place and Path(place).parent == Path(folder) for place in places)
 
 
 @contextmanager

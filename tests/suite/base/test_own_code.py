@@ -44,6 +44,62 @@ def test_files_of_two_folders_have_neighbours_of_their_own(rule: Path, tmp_path:
     assert load_from_file(other / "idea.py", "W") == 40.0
 
 
+@pytest.mark.parametrize("has_init", [True, False])
+@pytest.mark.parametrize(
+    "statement", ["from .core import weight", "from . import core\nweight = core.weight"]
+)
+def test_packages_that_import_relatively_are_of_their_own_folder(
+    tmp_path: Path, statement: str, has_init: bool
+):
+    """The package, the module that it imports, and what a module below that imports from above."""
+    parts = ["beside_pkg/core.py", "beside_pkg/low/__init__.py", "beside_pkg/low/deep.py"]
+    for folder, weight in ((tmp_path / "a", 1), (tmp_path / "b", -100)):
+        (folder / "beside_pkg" / "low").mkdir(parents=True)
+        (folder / "rules.py").write_text("from beside_pkg.start import weight\n")
+        (folder / "beside_pkg" / "start.py").write_text(statement)
+        if has_init:
+            (folder / "beside_pkg" / "__init__.py").write_text("")
+        for name, text in zip(
+            parts,
+            ("from .low import weight", "from .deep import weight", "from .. import top"),
+            strict=True,
+        ):
+            (folder / name).write_text(text)
+        with (folder / parts[-1]).open("a") as deep:
+            deep.write("\nweight = top.W\n")
+        (folder / "beside_pkg" / "top.py").write_text(f"W = {weight}\n")
+    assert load_from_file(tmp_path / "a" / "rules.py", "weight") == 1
+    assert load_from_file(tmp_path / "b" / "rules.py", "weight") == -100
+    assert not any(name.startswith("beside_") for name in sys.modules)
+    found = {
+        path.relative_to(tmp_path / "a").as_posix() for path in neighbours(tmp_path / "a/rules.py")
+    }
+    init = {"beside_pkg/__init__.py"} if has_init else set()
+    assert found == {*parts, *init, "beside_pkg/start.py", "beside_pkg/top.py"}
+
+
+def test_a_change_of_what_a_package_imports_relatively_is_a_change_of_the_file(tmp_path: Path):
+    (tmp_path / "beside_pkg").mkdir()
+    (tmp_path / "beside_pkg" / "__init__.py").write_text("from .core import weight\n")
+    (tmp_path / "beside_pkg" / "core.py").write_text("weight = 1\n")
+    (tmp_path / "rules.py").write_text("from beside_pkg import weight\n")
+    stored = {str(tmp_path / "rules.py"): code_hash(tmp_path / "rules.py")}
+    keep_code(stored, tmp_path / "code")
+    assert "weight = 1\n" in {path.read_text() for path in (tmp_path / "code").iterdir()}
+    (tmp_path / "beside_pkg" / "core.py").write_text("weight = -100\n")
+    with pytest.raises(SettingsError, match=r"rules\.py has changed"):
+        check_code(stored, {})
+
+
+def test_a_folder_on_the_path_changes_no_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "beside_pkg").mkdir()
+    (tmp_path / "beside_pkg" / "core.py").write_text("weight = 1\n")
+    (tmp_path / "rules.py").write_text("from beside_pkg.core import weight\n")
+    apart = code_hash(tmp_path / "rules.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert code_hash(tmp_path / "rules.py") == apart
+
+
 @pytest.mark.parametrize("name", ["beside_weights.py", "beside_parts/deep.py"])
 def test_a_change_of_a_neighbour_is_a_change_of_the_file(rule: Path, name: str):
     assert load_from_file(rule, "A") == 5.0
