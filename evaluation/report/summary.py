@@ -302,7 +302,8 @@ def _figures(
     means = {measure: iqm(runs.values[measure], 0)[own] for measure in panel.measured(runs)}
     alarms = find_alarms(means, runs.steps[own], axis=settings.axis, by_gold=settings.by_gold)
     maximised = "score" if settings.kl_coef is None else "net_score"
-    if reference is not None and maximised in figures:
+    weighed = all(curve.is_weighed for curve in runs.curves)
+    if reference is not None and weighed and maximised in figures:
         alarm = short_of_best(figures[maximised]["final"]["iqm"], reference["best_of_n"])
         alarms += [alarm] if alarm else []
     return {

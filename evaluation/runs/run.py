@@ -39,6 +39,8 @@ from tokengym.evaluation.runs.training import Report, Training, join_processes, 
 from tokengym.evaluation.statistics import Curve
 from tokengym.evaluation.statistics.curve import Group
 
+BEST_OF_N = "best-of-n"
+"""Word for the learner whose policy is the best of the untrained one's responses."""
 PROGRESS = "progress.json"
 """File of how far a run is, in its folder while it is at work."""
 
@@ -209,10 +211,13 @@ class Run:
     @cached_property
     def curve(self) -> Curve:
         """Its curve by steps, once it has finished."""
+        said = read_hashed(self.folder / "run.json")
+        is_untrained = self.stored["training"]["agent"] == BEST_OF_N
         return replace(
             curve_of(self.points, credit=self.arm, seed=self.seed, group=self.group),
             responses=read_responses(self.folder / RESPONSES, len(self.points)),
-            is_frozen=bool(read_hashed(self.folder / "run.json").get("is_frozen")),
+            is_frozen=bool(said.get("is_frozen")),
+            is_weighed=not (is_untrained or said.get("reads_little")),
         )
 
     @property

@@ -65,6 +65,9 @@ class Curve:
     were not kept. Runs of one seed have the same prompts."""
     is_frozen: bool = False
     """Whether its agent learns nothing, so that it has a level and no speed."""
+    is_weighed: bool = True
+    """Whether its end is held against the best of a few untrained responses: that of best-of-n is
+    not, nor one whose scorer cannot read the responses."""
     cut: tuple[int, int] = (0, 0)
     """Points at its start and at its end that were interpolated, where `between` cut it: no policy
     was measured there."""

@@ -1,7 +1,6 @@
 """``tokengym train``: one policy, one reward."""
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tokengym.evaluation.runs.run import Run
+    from tokengym.evaluation.statistics import Curve
 
 CURVE = "curve.png"
 """Picture of a run's curve, in its folder."""
@@ -194,32 +194,26 @@ def _forget_if_begun(run: "Run", out: Path) -> None:
 def _show(console: "Console", comparison: Comparison, run: "Run", out: Path) -> None:
     """Write picture and report of a run, and print how far it came and what comes next."""
     from tokengym.agents.losses.ranking import best_of_n_kl_bound
-    from tokengym.evaluation.report.verdict import short_of_best
+    from tokengym.evaluation.report.sentences import Alarm
     from tokengym.evaluation.runs.results import write_comparison
-    from tokengym.evaluation.statistics.curve import NET
+    from tokengym.evaluation.runs.run import BEST_OF_N
     from tokengym.scripts.commands.show import say, show_references
 
-    curve = run.points
     _show_log(console, run)
     training = comparison.reference.training
-    is_best_of_n = training.agent == "best-of-n"
-    if is_best_of_n:
+    if training.agent == BEST_OF_N:
         n = training.last_step
         console.print(f"KL of the best of {n} is at most {best_of_n_kl_bound(n):.2f} nats")
-    lines = _references(console, comparison, out)
-    show_references(console, lines)
-    # The run has warned of a scorer whose numbers say little.
-    can_alarm = not is_best_of_n and not run.result.get("reads_little")
-    price, measured = comparison.price, run.curve
-    name, measured = (NET, measured.priced(price)) if price else ("score", measured)
-    if lines and can_alarm and measured.has(name):  # a KL that nobody knows is not 0
-        if alarm := short_of_best(float(measured[name][-1]), lines["best_of_n"]):
-            say(console, f"! {run.spec.name}: {alarm}")
+    show_references(console, _references(console, comparison, out))
     try:
-        write_comparison(comparison, out, picture=CURVE)
+        summary = write_comparison(comparison, out, picture=CURVE)
     except ValueError as error:  # a curve of one point, or with a score that is no number
         say(console, f"no picture and report: {error}")
-    say(console, _how_far(curve[0], curve[-1]))
+    else:
+        ((name, entry),) = summary["groups"][0]["rewards"].items()
+        for alarm in entry["alarms"]:
+            say(console, f"! {name}: {Alarm(**alarm)}")
+    say(console, _how_far(run.curve))
     written = [out / name for name in (CURVE, "report.html") if (out / name).exists()]
     say(console, f"curve and report: {' '.join(map(str, written or [run.folder]))}")
     has_agent = (out / "agent").exists()  # an agent of one's own may have no method save
@@ -230,18 +224,24 @@ def _show(console: "Console", comparison: Comparison, run: "Run", out: Path) -> 
     say(console, following if has_agent else f"files: {out}")
 
 
-def _how_far(first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
-    """Return in one line how far a run came, of what both its first and last evaluation have."""
-    from tokengym.base.text import fixed
+def _how_far(curve: "Curve") -> str:
+    """Return in one line how far a run came, from its first evaluation to its end.
 
+    A measurement that is missing somewhere is left out.
+    """
+    from tokengym.base.text import fixed
+    from tokengym.evaluation.statistics.curve import scored_alike
+
+    # As the report has it, which leaves out steps without a score.
+    curve = next(iter(scored_alike([curve])), curve)
     parts = [
-        f"{name.replace('_', ' ')} from {fixed(first[name], 3)} to {fixed(last[name], 3)}"
+        f"{name.replace('_', ' ')} from {fixed(curve[name][0], 3)} to {fixed(curve.end(name), 3)}"
         for name in ("score", "gold_score")
-        if first.get(name) is not None and last.get(name) is not None
+        if curve.has(name)
     ]
-    if last.get("kl") is not None:
-        parts.append(f"KL {fixed(last['kl'], 2)} nats")
-    return f"{', '.join(parts) or 'trained'} ({last['tokens']:,} tokens)"
+    if curve.has("kl"):
+        parts.append(f"KL {fixed(curve.end('kl'), 2)} nats")
+    return f"{', '.join(parts) or 'trained'} ({curve['tokens'][-1]:,.0f} tokens)"
 
 
 def _references(console: "Console", comparison: Comparison, out: Path) -> dict[str, Any] | None:

@@ -26,11 +26,13 @@ from tokengym.agents import PPO
 from tokengym.agents.offline.settings import PAIR_FIGURES
 from tokengym.base.device import preferred_device, select_device
 from tokengym.base.files import write_csv
-from tokengym.base.text import number
+from tokengym.base.text import fixed, number
 from tokengym.envs import Episode
+from tokengym.evaluation.report.sentences import Alarm
 from tokengym.evaluation.result import read_result
 from tokengym.evaluation.runs.display import ProgressDisplay
 from tokengym.evaluation.runs.run import Run
+from tokengym.evaluation.statistics import Curve
 from tokengym.rewards import RewardModel
 from tokengym.scripts import cli
 from tokengym.scripts.cli import COMMANDS, command_names, main
@@ -289,6 +291,8 @@ def test_a_scorer_that_reads_few_words_raises_no_alarm(tmp_path, capsys, monkeyp
         assert main(command) == 0
         printed = capsys.readouterr().out
         assert ("below the" in printed) == (share == 0.0)
+        page = (tmp_path / "run" / "report.html").read_text()
+        assert ("ended below the best of 4" in page) == (share == 0.0)
 
 
 def test_a_missing_file_is_named_without_control_characters(capsys):
@@ -581,7 +585,40 @@ def test_agents_are_trained_once_and_go_on(tmp_path, capsys, monkeypatch):
     ],
 )
 def test_how_far_a_run_came_is_said_of_scores_at_both_ends(first, last, expected):
-    assert _how_far(first, last | {"tokens": 1200}) == f"{expected} (1,200 tokens)"
+    rows = [
+        {"step": 0, "tokens": 0, "kl": 0.0} | first,
+        {"step": 1, "tokens": 1200, "kl": None} | last,
+    ]
+    assert _how_far(Curve.of(rows)) == f"{expected} (1,200 tokens)"
+
+
+def test_the_end_of_a_run_is_the_mean_of_its_last_tenth():
+    values = [0.0] * 18 + [0.2, 0.4, 0.9]  # 21 evaluations: the last three, with a mean of .5
+    rows = [
+        {"step": i, "tokens": 10 * i, "score": y, "gold_score": -y, "kl": 2 * y}
+        for i, y in enumerate(values)
+    ]
+    ends = "score from 0.000 to 0.500, gold score from 0.000 to -0.500, KL 1.00 nats (200 tokens)"
+    assert _how_far(Curve.of(rows)) == ends
+
+
+def test_train_and_its_report_give_one_end(tmp_path, capsys):
+    """15 evaluations, whose end is the mean of the last two."""
+    small = ["--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
+    measured = ["--eval-episodes", "16", "--eval-every", "1", "--learning-rate", "3e-4"]
+    out = tmp_path / "run"
+    assert main(["train", "--updates", "14", "--out", str(out), *small, *measured]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    with (out / "curves.csv").open() as file:
+        scores = [float(row["score"]) for row in csv.DictReader(file)]
+    end = (scores[-1] + scores[-2]) / 2
+    assert f" score from {fixed(scores[0], 3)} to {fixed(end, 3)}, gold" in printed
+    (group,) = json.loads((out / "summary.json").read_text())["groups"]
+    (entry,) = group["rewards"].values()
+    assert entry["figures"]["score"]["final"]["iqm"] == pytest.approx(end)
+    for alarm in entry["alarms"]:  # those of the report, and no others
+        assert f"! sparse: {Alarm(**alarm)}" in printed
+    assert printed.count("! sparse: ") == len(entry["alarms"])
 
 
 @pytest.mark.parametrize("most", [4, 16, 64])
