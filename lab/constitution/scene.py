@@ -164,14 +164,22 @@ class PipelineState:
 
     def _env_kwargs(self, split: str) -> dict[str, Any]:
         task = self.config.task
-        training = training_settings(self.config.env, max_new_tokens=task.max_new_tokens)
-        kwargs: dict[str, Any] = {**training.lengths(), **task.env_kwargs(self.config.env)}
+        kwargs: dict[str, Any] = {**self._lengths, **task.env_kwargs(self.config.env)}
         if self.config.model is not None:
             kwargs |= {"tokenizer": self.config.model, "bundle": None}
         prompts = self._prompts(split)
         given = {name: value for name, value in kwargs.items() if value is not None}
         kept = {k: v for k, v in given.items() if k != "dataset" and not k.endswith("_column")}
         return {**kept, "prompts": prompts}
+
+    @property
+    def _lengths(self) -> dict[str, Any]:
+        """Lengths of responses: as given, or those of the bundle, or of the task."""
+        task = self.config.task
+        training = training_settings(
+            self.config.env, bundle=task.bundle, max_new_tokens=task.max_new_tokens
+        )
+        return training.lengths()
 
     def _prompts(self, split: str) -> PromptSet:
         """Return a split's red-team prompts: all, or those that the rules know for harmful."""
@@ -248,9 +256,7 @@ class PipelineState:
         from tokengym.lab.scorers.judge import GreedyAnswers, load_answering_model
 
         model, tokenizer = load_answering_model(path, dtype="float32", device=self.config.device)
-        longest = training_settings(
-            self.config.env, max_new_tokens=self.config.task.max_new_tokens
-        ).lengths()["max_new_tokens"]
+        longest = self._lengths["max_new_tokens"]
         answers = GreedyAnswers(model, tokenizer, max_new_tokens=longest - 1)  # and EOS
         return ModelCritic(answers, self.tokenizer, name=f"the chat model {Path(path).name}")
 

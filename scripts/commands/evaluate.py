@@ -13,6 +13,7 @@ from tokengym.scripts.commands.options import check_counts, takes_settings, task
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tokengym.base.bundle import Bundle
     from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
     from tokengym.evaluation.measure.win_rate import WinRate
     from tokengym.evaluation.runs.settings import TaskSettings
@@ -184,8 +185,9 @@ def evaluate(
         lines = None
         if reference_samples:
             settings = None if stored is None else stored[1]
+            price = _price_of(player, settings, env, task.bundle)
             lines = _show_references(
-                console, evaluator, saved, settings, task.model, reference_samples
+                console, evaluator, saved, settings, task.model, reference_samples, price
             )
     if json is not None:
         about = {"env": env, "episodes": num_episodes, "seed": seed, "draws": draws}
@@ -202,23 +204,21 @@ def _show_references(
     stored: Mapping[str, Any] | None,
     model: str | None,
     samples: int,
+    price: float | None,
 ) -> dict[str, Any] | None:
-    """Print and return what needs no training, at the price that the agent was trained at.
+    """Print and return what needs no training, at a price of a nat of KL.
 
-    ``stored`` are the settings of the run that saved it, in the folder ``saved``.
+    ``stored`` are the settings of the run that saved the agent, in the folder ``saved``.
     """
     from tokengym.agents.errors import ModelError
     from tokengym.agents.offline.policies import make_policy
     from tokengym.agents.saving import products_here
     from tokengym.evaluation.measure.references import draw_references
-    from tokengym.evaluation.runs.defaults import training_settings
     from tokengym.scripts.commands.show import show_references
 
     products: Any = "torch"
-    kl_coef = training_settings(evaluator.env).learner.kl_coef
     if saved is not None and stored is not None:
         training = stored["training"]
-        kl_coef = training["learner"].get("kl_coef")
         products = products_here(training.get("products", "torch"), saved, "auto")
         model = model or stored["task"].get("model")
     try:
@@ -227,9 +227,33 @@ def _show_references(
         console.print(f"no best-of-n: {error}", markup=False)
         return None
     with console.status("best-of-n of the untrained policy (--reference-samples 0 leaves it out)"):
-        lines = draw_references(evaluator, policy, samples).lines(kl_coef)
+        lines = draw_references(evaluator, policy, samples).lines(price)
     show_references(console, lines)
     return lines
+
+
+def _price_of(
+    player: Any, stored: Mapping[str, Any] | None, env: str, bundle: "Bundle | Path | str | None"
+) -> float | None:
+    """Return the price of a nat of KL that an agent was trained at; None where it had none.
+
+    It is that of its run, whose settings are ``stored``, or of the saved agent itself. For an agent
+    of another kind, and for the untrained policy, it is that of training on the bundle or the task.
+    """
+    from tokengym.agents import DPO, SFT, EpisodicAlgorithm
+    from tokengym.base.settings import values_by_name
+    from tokengym.evaluation.runs.defaults import training_settings
+
+    price: float | None
+    if stored is not None:
+        price = stored["training"]["learner"].get("kl_coef")
+    elif isinstance(player, EpisodicAlgorithm):
+        price = values_by_name(player.settings).get("kl_coef")
+    elif isinstance(player, DPO | SFT):
+        price = None
+    else:
+        price = training_settings(env, bundle=bundle).learner.kl_coef
+    return price
 
 
 def _win_rate(first: "Evaluation", second: "Evaluation", judge: str | None) -> "WinRate":

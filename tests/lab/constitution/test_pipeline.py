@@ -74,6 +74,17 @@ def test_rules_say_that_they_are_rules(done):
         assert "stand in for" in text
 
 
+@pytest.mark.parametrize(("given", "length"), [(None, 9), (6, 6)])
+def test_responses_have_the_length_of_the_bundle_unless_one_is_given(tmp_path, given, length):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(bundled("detox").path, bundle)
+    manifest = read_json(bundle / "bundle.json")
+    (bundle / "bundle.json").write_text(json.dumps({**manifest, "training": {"max_new_tokens": 9}}))
+    task = TaskSettings(bundle=str(bundle), max_new_tokens=given)
+    scene = scene_module.PipelineState(config(task=task))
+    assert scene._env_kwargs("test")["max_new_tokens"] == length
+
+
 @pytest.mark.parametrize("name", ["revisions.jsonl", "evaluation.json", "sft/checkpoint.json"])
 def test_a_stage_that_was_damaged_is_refused_until_it_is_made_again(done, tmp_path, name):
     folder, results, _ = done

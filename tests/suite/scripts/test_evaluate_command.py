@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
-from tokengym.agents import RandomAgent
+from tokengym.agents import PPO, SFT, RandomAgent
 from tokengym.envs import bundled
 from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.rewards.scorers.toxicity import RUDE_WORDS
@@ -47,6 +49,28 @@ def test_without_a_price_the_optimum_is_one_clear_line(tmp_path, capsys, price, 
     assert printed.count("best of 16: score") == 1
     assert said in printed
     assert ("optimum of" in printed) == (price != "0")
+
+
+def price_shown(arguments, capsys):
+    """Return the price of a nat of KL that the optimum is printed at; None without one."""
+    small = ["--num-episodes", "2", "--max-new-tokens", "4", "--samples", "0"]
+    assert main(["evaluate", *arguments, *small]) == 0
+    found = re.search(r"optimum of score - ([\d.]+) KL", " ".join(capsys.readouterr().out.split()))
+    return found and float(found[1])
+
+
+def test_the_optimum_is_at_the_price_of_the_agent_or_the_bundle(tmp_path, capsys):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(bundled("movie_review").path, bundle)
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    (bundle / "bundle.json").write_text(json.dumps({**manifest, "training": {"kl_coef": 0.5}}))
+    assert price_shown(["--env", "MovieReview"], capsys) == 0.05
+    assert price_shown(["--bundle", str(bundle)], capsys) == 0.5
+    envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=2, max_new_tokens=4)
+    PPO("CausalLMPolicy", envs, kl_coef=0.3).save(tmp_path / "ppo")  # no run is beside it
+    SFT(envs).save(tmp_path / "sft")
+    assert price_shown([str(tmp_path / "ppo")], capsys) == 0.3
+    assert price_shown([str(tmp_path / "sft")], capsys) is None  # as with its run
 
 
 OWN = """
