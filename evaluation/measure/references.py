@@ -76,23 +76,30 @@ class ReferenceSamples:
         Returns:
             ``samples`` and ``prompts``, the ``tokens`` they cost, the ``price``, ``best_of_n`` with
             a row per n of `SIZES`, whose ``error`` is its `span_error`, and the ``optimum``'s lower
-            bound, the larger of the two, None without a positive price.
+            bound, the larger of the two, None without a positive price. All are of every prompt
+            that has a score, see `_bests`, up to the n that half of these have; ``unscored`` counts
+            the responses that lack one, or a gold score.
         """
         gold, scores = self.gold_scores, self.ranks(by_gold=by_gold)
         prompts, samples = scores.shape
+        if gold is not None:  # both columns are of the same responses
+            both = np.where(np.isfinite(gold), scores, np.nan)
+            gold, scores = (gold, both) if np.isfinite(both).any() else (None, scores)
+        known = np.sort(np.isfinite(scores).sum(axis=1))
+        known = known[known > 0]
+        most = known[len(known) // 2] if len(known) else 0
         rows: list[dict[str, Any]] = []
-        most = int(np.isfinite(scores).sum(axis=1).max())  # that a prompt has a score of
         for n in (n for n in SIZES if n <= most):
             row: dict[str, Any] = {
                 "n": n,
                 "kl": best_of_n_kl_bound(n),
-                "score": float(np.nanmean(mean_of_best(scores, scores, n))),
+                "score": float(np.nanmean(_bests(scores, scores, n))),
                 "error": span_error(
                     scores, n, episodes or prompts, seeds=seeds, held_out=self.held_out
                 ),
             }
             if gold is not None:
-                row["gold_score"] = float(np.nanmean(mean_of_best(scores, gold, n)))
+                row["gold_score"] = float(np.nanmean(_bests(scores, gold, n)))
             if kl_coef is not None:
                 row["net_score"] = row["score"] - kl_coef * row["kl"]
             rows.append(row)
@@ -108,6 +115,26 @@ class ReferenceSamples:
             "best_of_n": rows,
             "optimum": max(optimum_bound(scores, kl_coef), *nets) if kl_coef else None,
         }
+
+
+def _bests(ranked_by: Array, values: Array, n: int) -> Array:
+    """Return `mean_of_best` of each prompt, (prompts,); NaN where it has no score.
+
+    A prompt with fewer than n scores has the best of all of them, which is no more than its best of
+    n. Without it the mean over prompts would be of others than that of a smaller n: of easier ones,
+    where it is answers to hard prompts that fail to be scored.
+
+    Args:
+        ranked_by: (prompts, R) scores that choose; NaN where a response has none.
+        values: (prompts, R) what the chosen one is worth.
+        n: Samples.
+    """
+    sizes = np.minimum(np.isfinite(ranked_by).sum(axis=1), n)
+    bests = np.full(len(sizes), np.nan)
+    for size in set(sizes[sizes > 0].tolist()):
+        rows = sizes == size
+        bests[rows] = mean_of_best(ranked_by[rows], values[rows], size)
+    return bests
 
 
 def check_ranks(evaluator: "Evaluator", samples: int) -> None:
@@ -202,8 +229,8 @@ def span_error(
     (R - 1) / R * sum_i (b without i - mean_i(b without i))^2
 
     Args:
-        scores: (prompts, samples), NaN where there is none, which is left out, as are prompts that
-            have fewer than n.
+        scores: (prompts, samples), NaN where there is none, which is left out, as are prompts
+            without any; one with fewer than n has the best of all of them.
         n: Size of the best-of-n, at most the samples.
         episodes: Responses E behind the start of each seed.
         seeds: Seeds K, each with its own prompts; 0 where all have these.
@@ -220,16 +247,16 @@ def span_error(
             return None
         of_ends = (known.shape[1] - 1) * float(_best_without(known, n).var())
     else:
-        enough = scores[np.isfinite(scores).sum(axis=1) >= n]
-        if len(enough) < 2:
+        scored = scores[np.isfinite(scores).any(axis=1)]
+        if len(scored) < 2:
             return None
-        bests, means = mean_of_best(enough, enough, n), np.nanmean(enough, axis=1)
-        v, c = _shared(enough, n)
-        common, own = 1.0 / len(enough), 0.0
+        bests, means = _bests(scored, scored, n), np.nanmean(scored, axis=1)
+        v, c = _shared(scored, n)
+        common, own = 1.0 / len(scored), 0.0
         if seeds:
             common = 0.0 if held_out is None else 1.0 / held_out
             own = 1.0 / (episodes if held_out is None else min(episodes, held_out)) - common
-        of_ends = bests.var(ddof=1) / len(enough)
+        of_ends = bests.var(ddof=1) / len(scored)
         of_ends += (means.var(ddof=1) - v) * (common + own / max(seeds, 1))
         of_ends -= 2.0 * (np.cov(bests, means)[0, 1] - c) * common
     error = np.sqrt(max(of_ends + of_start, 0.0))

@@ -595,6 +595,20 @@ def untrained_note(
     return note
 
 
+def lacking_scores(count: int) -> str:
+    """Return what responses without a score do to the best of n.
+
+    Example:
+        >>> lacking_scores(1)[:79]
+        '1 response has no score: a prompt with fewer than n scores counts with the best'
+    """
+    return (
+        f"{count:,} {plural(count, 'response')} {'has' if count == 1 else 'have'} no score: a "
+        "prompt with fewer than n scores counts with the best of those that it has, which is at "
+        "most its best of n."
+    )
+
+
 def response_figures(score: float | None, gold_score: float | None) -> str:
     """Return the figures beside a response."""
     gold = [] if gold_score is None else [f"gold {number(gold_score)}"]

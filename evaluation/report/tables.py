@@ -162,6 +162,8 @@ def untrained(group: Mapping[str, Any]) -> dict[str, Any] | None:
         has_optimum=lines["optimum"] is not None,
         is_priced="net_score" in best_of_n[0],
     )
+    if unscored := lines.get("unscored"):
+        note = f"{note.rstrip()} {sentences.lacking_scores(unscored)}"
     if lines["optimum"] is not None:
         bound = {"net_score": sentences.at_least(lines["optimum"])}
         rows.append([sentences.OPTIMUM, *(bound.get(name, NOTHING) for name in shown)])

@@ -16,7 +16,7 @@ from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import WHEN, measure_of, measures_of
 from tokengym.evaluation.measure.references import BEST_OF
 from tokengym.evaluation.report.learning import HELD_OUT, SHOWN
-from tokengym.evaluation.report.sentences import NOTHING, at_kl, kind_of, unit_of
+from tokengym.evaluation.report.sentences import NOTHING, at_kl, kind_of, lacking_scores, unit_of
 from tokengym.evaluation.report.tables import NORMALISED, arrival
 from tokengym.evaluation.statistics import FASTER_AT
 
@@ -72,7 +72,7 @@ def show_references(console: "Console", lines: Mapping[str, Any] | None) -> None
     """Print what needs no training: the best of up to 16, and the optimum's lower bound."""
     if lines is None:
         return
-    # Of fewer responses where most have no score.
+    # Of fewer responses where most prompts have no more scores.
     row = max((r for r in lines["best_of_n"] if r["n"] <= BEST_OF), key=lambda r: r["n"])
     net = "score" if lines["price"] is None else f"score - {lines['price']:g} KL"
     gold = f"gold {number(row['gold_score'])}, " if "gold_score" in row else ""
@@ -84,6 +84,8 @@ def show_references(console: "Console", lines: Mapping[str, Any] | None) -> None
         text += "; at price 0 the optimum is the highest score there is"
     drawn = f"{lines['samples']} responses to each of {lines['prompts']} prompts"
     console.print(line_of(f"untrained, best of {row['n']}: {text} ({drawn})", "dim"))
+    if unscored := lines.get("unscored"):
+        say(console, lacking_scores(unscored))
 
 
 def show_learning(console: "Console", figures: Mapping[Any, Mapping[str, float]]) -> None:

@@ -629,4 +629,8 @@ def test_the_best_of_fewer_is_shown_where_scores_are_missing(capsys, most):
     lines = {"best_of_n": rows, "price": None, "samples": 64, "prompts": 2}
     show_references(terminal(), lines)
     n = min(most, 16)
-    assert f"untrained, best of {n}: score {number(0.5 * n)}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"untrained, best of {n}: score {number(0.5 * n)}" in printed
+    assert "no score" not in printed
+    show_references(terminal(), lines | {"unscored": 3})
+    assert "3 responses have no score: a prompt with fewer" in capsys.readouterr().out

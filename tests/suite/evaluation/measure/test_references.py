@@ -21,6 +21,7 @@ from tokengym.evaluation.measure.references import (
     score_range,
     span_error,
 )
+from tokengym.evaluation.report.tables import untrained
 
 RISING = np.tile(np.arange(16.0), (2, 1))  # two prompts, scores 0 to 15
 
@@ -128,6 +129,70 @@ def test_lines_by_hand():
     assert samples(RISING, gold=-RISING).lines(0.5, by_gold=True)["best_of_n"][-1] == (
         rows[16] | {"score": 0.0, "gold_score": 0.0, "net_score": -0.5 * best_of_n_kl_bound(16)}
     )
+
+
+def test_a_missing_score_leaves_every_size_of_the_same_prompts():
+    # An easy prompt, and a hard one that lacks a score: by hand 10 and 0 at every n.
+    easy, hard = [10.0] * 16, [0.0] * 15 + [np.nan]
+    lines = samples([easy, hard]).lines(0.05)
+    assert [row["n"] for row in lines["best_of_n"]] == [1, 2, 4, 8, 16]
+    assert [row["score"] for row in lines["best_of_n"]] == pytest.approx([5.0] * 5)
+    assert lines["optimum"] == pytest.approx(5.0)  # it was 9.9, of the easy prompt alone
+    assert lines["unscored"] == 1
+    # The best of two of 1, 2, 3 is 2, 3 or 3; of 4 to 7 it is 5, 6, 6 or 7, 7, 7.
+    few = samples([[1.0, 2.0, 3.0, np.nan], [4.0, 5.0, 6.0, 7.0]]).lines(None)
+    expected = [(2.0 + 5.5) / 2, (8 / 3 + 19 / 3) / 2, (3.0 + 7.0) / 2]
+    assert [row["score"] for row in few["best_of_n"]] == pytest.approx(expected)
+    # A prompt without any score is in no row, and a size that few prompts have is none.
+    bare = samples([easy, [np.nan] * 16, [3.0] * 2 + [np.nan] * 14, [2.0] + [np.nan] * 15])
+    assert [row["score"] for row in bare.lines(None)["best_of_n"]] == pytest.approx([5.0] * 2)
+    assert samples([[np.nan] * 4] * 2).lines(None)["best_of_n"] == []
+
+
+def test_failures_on_hard_prompts_do_not_raise_the_goal():
+    generator = np.random.default_rng(0)
+    whole = generator.normal(size=(64, 16)) - 4.0 * (np.arange(64) >= 32)[:, None]
+    lacking = whole.copy()
+    lacking[32:, 5] = np.nan
+    of_whole, of_lacking = (samples(scores).lines(0.05) for scores in (whole, lacking))
+    highest = np.nanmax(lacking, axis=1).mean()
+    goal = of_lacking["best_of_n"][-1]
+    assert (goal["n"], goal["score"]) == (16, pytest.approx(highest))
+    for row, other in zip(of_whole["best_of_n"], of_lacking["best_of_n"], strict=True):
+        assert row["score"] - 0.1 < other["score"] < row["score"] + 0.05
+        assert other["error"] == pytest.approx(row["error"], rel=0.05)
+    ends = score_range(of_lacking, float(np.nanmean(lacking)))
+    assert ends.goal == pytest.approx(highest - 0.05 * best_of_n_kl_bound(16))
+    assert of_lacking["optimum"] < highest
+
+
+def test_the_table_says_how_many_responses_have_no_score():
+    def note(scores: Any) -> str:
+        table = untrained({"reference": samples(scores).lines(0.05), "by_gold": False})
+        assert table is not None
+        return str(table["note"])
+
+    assert "no score" not in note(RISING)
+    assert note([[1.0, np.nan], [2.0, 3.0]]).endswith(
+        "1 response has no score: a prompt with fewer than n scores counts with the best of those "
+        "that it has, which is at most its best of n."
+    )
+
+
+def test_score_and_gold_score_are_of_the_same_responses():
+    gold = [[10.0, 20.0, np.nan, 40.0], [1.0, 2.0, 3.0, 4.0]]
+    drawn = samples([[1.0, 2.0, 3.0, np.nan], [4.0, 3.0, 2.0, 1.0]], gold)
+    (one, two, four), lines = drawn.lines(None)["best_of_n"], drawn.lines(None)
+    # Of the first prompt two responses have both: scores 1 and 2, gold 10 and 20.
+    assert (one["score"], one["gold_score"]) == pytest.approx(((1.5 + 2.5) / 2, (15 + 2.5) / 2))
+    assert (two["score"], two["gold_score"]) == pytest.approx(
+        ((2.0 + 10 / 3) / 2, (20.0 + 5 / 3) / 2)
+    )
+    assert (four["score"], four["gold_score"]) == pytest.approx(((2.0 + 4.0) / 2, (20.0 + 1.0) / 2))
+    assert lines["unscored"] == 2
+    unjudged = samples([[1.0, 2.0]], [[np.nan, np.nan]]).lines(None)["best_of_n"]
+    assert [row["score"] for row in unjudged] == [1.5, 2.0]
+    assert "gold_score" not in unjudged[0]
 
 
 @pytest.mark.parametrize("price", [0.0, None])
