@@ -3,15 +3,18 @@
 An object is its code and what it holds. The code of a function is its instructions, constants and
 names, the globals that it reads, and what its decorators closed over; that of a class is its
 attributes, slots and bases. Neither comments nor places in a file count. Functions and classes of
-installed packages are known by their names.
+installed packages are known by their names. A module of the user's own is its file and the files
+that this imports; a package is all its files, as any of them may be an attribute of it.
 """
 
 import dis
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copyreg import dispatch_table
 from functools import cache, cached_property
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from pickle import whichmodule  # type: ignore[attr-defined]
 from sysconfig import get_paths
@@ -27,6 +30,12 @@ from types import (
 from typing import Any, NewType, TypeVar
 
 from tokengym.base.errors import SettingsError
+from tokengym.base.own_code import (
+    imported_files,
+    imported_names,
+    names_of_import,
+    with_packages,
+)
 
 T = TypeVar("T")
 
@@ -133,6 +142,9 @@ def _parts_of_function(function: FunctionType) -> Iterator[Any]:
             yield "empty"
     read = sorted(_globals_of(function.__code__) & function.__globals__.keys())
     yield {name: function.__globals__[name] for name in read}
+    package = function.__globals__.get("__package__") or ""
+    imports = (names_of_import(*one, package) for one in _imports_of(function.__code__))
+    yield from _own_files(with_packages(name for names in imports for name in names))
 
 
 @cache
@@ -145,6 +157,20 @@ def _globals_of(code: CodeType) -> frozenset[str]:
     }
     inner = (_globals_of(one) for one in code.co_consts if isinstance(one, CodeType))
     return frozenset(read).union(*inner)
+
+
+@cache
+def _imports_of(code: CodeType) -> frozenset[tuple[str, tuple[str, ...], int]]:
+    """Return module, names and level of the imports in code, those of inner functions included."""
+    steps = [one for one in dis.get_instructions(code) if one.opname != "EXTENDED_ARG"]
+    triples = zip(steps, steps[1:], steps[2:], strict=False)
+    imports = {
+        (name.argval, tuple(listed.argval or ()), level.argval)  # in the order of the stack
+        for level, listed, name in triples
+        if name.opname == "IMPORT_NAME"
+    }
+    inner = (_imports_of(one) for one in code.co_consts if isinstance(one, CodeType))
+    return frozenset(imports).union(*inner)
 
 
 def _numbers(value: Any) -> tuple[Any, ...] | None:
@@ -163,11 +189,46 @@ def _numbers(value: Any) -> tuple[Any, ...] | None:
 
 
 def _parts_of_module(module: ModuleType) -> Iterator[Any]:
-    """Yield a module's name, and of one of the user's own its file."""
+    """Yield a module's name, and of one of the user's own its file and those that it reaches."""
     yield from ("module", module.__name__)
-    if not _is_installed(module.__name__):
-        file = getattr(module, "__file__", None)
-        yield Path(file).read_bytes() if file else None
+    if _is_installed(module.__name__):
+        return
+    file = getattr(module, "__file__", None)
+    yield Path(file).read_bytes() if file else None
+    places = [*getattr(module, "__path__", ())]
+    package = module.__name__ if places else module.__name__.rpartition(".")[0]
+    names = imported_names(Path(file), package) if file else set()
+    yield from _own_files(names.union(*(_names_below(place, package) for place in places)))
+
+
+def _names_below(place: str, package: str) -> Iterator[str]:
+    """Yield the full names of the modules of a package that is in a folder, and of packages."""
+    for folder, inner, files in os.walk(place):
+        inner[:] = [name for name in inner if name.isidentifier() and name != "__pycache__"]
+        parts = [package, *Path(folder).relative_to(place).parts]
+        stems = [Path(file).stem for file in files if file.endswith(".py")]
+        yield from (".".join((*parts, name)) for name in (*inner, *stems) if name != "__init__")
+
+
+def _own_files(names: set[str]) -> Iterator[list[tuple[str, bytes]]]:
+    """Yield the files of the user's that imports reach, with their names; nothing if none is."""
+    files = imported_files(names, cache(_own_folders))
+    if files:
+        yield sorted((name, file.read_bytes()) for file, name in files.items())
+
+
+def _own_folders(top: str) -> list[Path]:
+    """Return where a module or package of the user's is read from; of any other, none."""
+    if top == "__main__" or _is_installed(top):
+        return []
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError):  # a module that says nothing of where it is from
+        return []
+    places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
+    apart = {"site-packages", "dist-packages"}
+    paths = [Path(place) for place in places if place and not place.endswith("__init__.py")]
+    return [path.parent for path in paths if apart.isdisjoint(path.parts)]
 
 
 def _parts_of_class(made: type) -> Iterator[Any]:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from tokengym.base import identity
 from tokengym.base.errors import SettingsError
 from tokengym.base.identity import digest, named
 from tokengym.base.objects import word_of
@@ -126,6 +127,91 @@ class C:
 def test_a_changed_object_is_another(one: str, other: str):
     assert digest(made(one)) == digest(made(one))
     assert digest(made(one)) != digest(made(other))
+
+
+OWN_MODULES = {
+    "own_helper.py": "import own_deep\ndef f(r): return own_deep.W\n",
+    "own_plain.py": "def f(r): return 1\n",
+    "own_deep.py": "W = 1\n",
+    "own_pkg/__init__.py": "",
+    "own_pkg/sub.py": "from .low import core\nW = core.W\n",
+    "own_pkg/low/core.py": "from ..top import W\n",
+    "own_pkg/top.py": "W = 1\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("source", "changed"),
+    [
+        ("import own_helper\ndef item(r): return own_helper.f(r)", "own_helper.py"),
+        ("import own_helper\ndef item(r): return own_helper.f(r)", "own_deep.py"),
+        ("from own_helper import f as item", "own_deep.py"),
+        ("def item(r):\n    import own_helper\n    return own_helper.f(r)", "own_helper.py"),
+        ("def item(r):\n    from own_helper import f\n    return f(r)", "own_deep.py"),
+        (
+            "def item(r):\n    def own():\n        import own_plain as o\n        return o.f(0)\n"
+            "    return own()",
+            "own_plain.py",
+        ),
+        ("import own_pkg.sub\ndef item(r): return own_pkg.sub.W", "own_pkg/sub.py"),
+        ("import own_pkg.sub\ndef item(r): return own_pkg.sub.W", "own_pkg/low/core.py"),
+        ("from own_pkg import sub\ndef item(r): return sub.W", "own_pkg/top.py"),
+        ("def item(r):\n    from own_pkg.sub import W\n    return W", "own_pkg/top.py"),
+        (
+            "import own_pkg.sub\nclass item:\n    def f(self): return own_pkg.sub.W",
+            "own_pkg/top.py",
+        ),
+    ],
+)
+def test_a_change_of_a_module_that_is_reached_is_another_object(
+    tmp_path: Path, source: str, changed: str
+):
+    """Each in a process of its own, as a call of another day."""
+    for name, text in OWN_MODULES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "cell.py").write_text(
+        f"from tokengym.base.identity import digest\n{source}\nprint(digest(item))\n"
+    )
+
+    def printed() -> str:
+        command = [sys.executable, "-B", "cell.py"]
+        return subprocess.check_output(command, cwd=tmp_path, text=True)
+
+    before = printed()
+    assert printed() == before
+    with (tmp_path / changed).open("a") as file:
+        file.write("W = -100\ndef f(r): return -100\n")
+    assert printed() != before
+
+
+def test_what_is_loaded_by_now_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "own_parts").mkdir()
+    (tmp_path / "own_parts" / "__init__.py").write_text("")
+    (tmp_path / "own_parts" / "late.py").write_text("W = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for source in (
+        "import own_parts\ndef item(r): return own_parts.late.W",
+        "def item(r):\n    from own_parts import late\n    return late.W",
+    ):
+        item = made(source)
+        before = digest(item)
+        __import__("own_parts.late")
+        assert digest(item) == before
+        for name in ("own_parts", "own_parts.late"):
+            del sys.modules[name]
+
+
+def test_a_plain_module_is_its_name_and_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Objects that read it keep the digest that runs are stored under."""
+    (tmp_path / "own_alone.py").write_text("import os\nimport numpy as np\nW = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    item = made("import own_alone\ndef item(r): return own_alone.W")
+    module = sys.modules["own_alone"]
+    parts = ("module", "own_alone", (tmp_path / "own_alone.py").read_bytes())
+    assert tuple(identity._parts_of_module(module)) == parts
+    *_, read = identity._parts_of_function(item)
+    assert read == {"own_alone": module}
 
 
 def test_a_global_of_the_name_of_an_attribute_is_none_that_is_read(tmp_path: Path):
