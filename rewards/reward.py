@@ -328,6 +328,11 @@ class Reward:
         rewards = [row.astype(np.float32) for row in inputs.placed(tokens)]
         self._check_sums(scores, rewards)
         reported = inner_parts({name: one.cpu().numpy() for name, one in figures.items()})
+        if taken := scores.parts.keys() & reported.keys():
+            raise CreditError(
+                f"credit {self.credit_name!r} returned the figure {min(taken)!r}, which is a part "
+                f"of the score of {self.scorer_name!r}; give it another name"
+            )
         return Scores(scores.values, {**scores.parts, **reported}, gaps=scores.gaps), rewards
 
     def inputs(self, episodes: Sequence[Episode], **known: Any) -> "Inputs":

@@ -18,7 +18,7 @@ from tokengym.rewards import (
     on_last,
     token_credit,
 )
-from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.errors import CreditError, ScorerError
 from tokengym.rewards.scorers.wrappers import TimeLimit
 
 
@@ -225,6 +225,15 @@ def test_a_figure_of_a_rule_is_not_what_is_measured():
         assert [episode.raw_score for episode in paid] == [12.0, 8.0]
         assert [episode.score_parts["inner_raw_score"] for episode in paid] == [0.0, 0.0]
         assert all("unknown" not in episode.score_parts for episode in paid)
+
+
+def test_a_figure_of_a_rule_takes_no_part_of_the_scores_name():
+    @token_credit
+    def noted(scores, response_mask):
+        return on_last(scores, response_mask), {"length": 0 * scores}
+
+    with pytest.raises(CreditError, match=r"'noted' returned the figure 'length', .* another name"):
+        Reward(LengthScorer(), noted).evaluate(EPISODES)
 
 
 def test_normalize_state_round_trip():
