@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from tests.support.agents.common import lora_config, make_model
+from tests.support.agents.static import policy_of
 from tests.support.agents.streams import left_padded
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.gpt2 import SMALL_HEAD, GPT2Stream, activation, linear_map
@@ -289,7 +290,7 @@ def others() -> dict[str, LanguageModel]:
     return made
 
 
-def test_a_round_begins_without_the_memory_of_the_last(make_ppo, monkeypatch):
+def test_a_round_begins_without_the_memory_of_the_last(monkeypatch):
     streams: list[Any] = []
 
     def make(*arguments: Any) -> Any:
@@ -299,7 +300,8 @@ def test_a_round_begins_without_the_memory_of_the_last(make_ppo, monkeypatch):
         return stream
 
     monkeypatch.setattr("tokengym.agents.policy.sampler.make_stream", make)
-    player, ids = make_ppo().policy.sampler(), np.array([[0, 0, 3, 4, 0, 0]])
+    policy = policy_of(make_model("llama"), decoding="dynamic")  # captured steps keep theirs
+    player, ids = policy.sampler(), np.array([[0, 0, 3, 4, 0, 0]])
     for _ in range(2):
         player.begin({"input_ids": ids, "attention_mask": ids > 0})
     assert len(streams) == 2
