@@ -18,6 +18,7 @@ import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
@@ -503,8 +504,9 @@ def _monitors(files: Sequence[Path]) -> Rows:
         try:
             first, *lines = file.read_text(encoding="utf-8").splitlines()
             began.append(float(json.loads(first.removeprefix("#"))["t_start"]))
-            for row in csv.DictReader(lines):
-                episodes.append((began[-1] + float(row["t"]), float(row["r"]), float(row["l"])))
+            played = [
+                (float(row["t"]), float(row["r"]), float(row["l"])) for row in csv.DictReader(lines)
+            ]
         except FileNotFoundError:
             raise ValueError(f"{file} is no file; pass a monitor.csv") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -512,6 +514,13 @@ def _monitors(files: Sequence[Path]) -> Rows:
                 f"{file} is no monitor.csv of Stable-Baselines3 ({error!r}); its lines are "
                 '#{"t_start": ...}, then r,l,t'
             ) from None
+        for (before, *_), (now, *_) in pairwise(played):
+            if now < before:
+                raise ValueError(
+                    f"{file}: the times t fall from {before:g} to {now:g}, so that several "
+                    "trainings are in one log; pass the rows of one, below its first line"
+                )
+        episodes += [(began[-1] + end, reward, length) for end, reward, length in played]
     if len(episodes) < 2:
         raise ValueError(f"{files[0]} holds {len(episodes)} episodes; a curve needs at least two")
     ends, returns, lengths = np.array(sorted(episodes)).T

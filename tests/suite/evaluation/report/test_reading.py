@@ -170,6 +170,11 @@ def test_the_history_of_a_wandb_run_is_read():
     [
         ("monitor.csv", '#{"t_start": 1}\nr,l,t\n1,1,1\n', "holds 1 episodes"),
         ("monitor.csv", '#{"began": 1}\nr,l,t\n1,1,1\n', "is no monitor.csv of Stable-Baselines3"),
+        (
+            "monitor.csv",  # Monitor(override_existing=False) adds a second training's rows
+            '#{"t_start": 1}\nr,l,t\n25,5,1\n55,5,2\n14,5,0.5\n27,5,1.5\n',
+            r"monitor\.csv: the times t fall from 2 to 0\.5, so that several trainings are in one",
+        ),
         ("evaluations.npz", "text", "is no evaluations.npz of Stable-Baselines3"),
         ("trainer_state.json", '{"best": 1}', "has no log_history; pass the trainer_state.json of"),
         ("t.json", '{"log_history": []}', "logs no reward, only nothing"),
