@@ -39,7 +39,7 @@ from tokengym.evaluation.statistics import (
 )
 from tokengym.evaluation.statistics.curve import Group, scored_alike
 from tokengym.evaluation.statistics.frontier import at_equal_kl, enough_pairs
-from tokengym.evaluation.statistics.series import error_of_mean
+from tokengym.evaluation.statistics.series import error_of_mean, jitter
 
 FORMAT = 1
 KINDS = ("final", "auc")
@@ -312,9 +312,17 @@ def _figures(
         "figures": figures,
         "is_frozen": all(curve.is_frozen for curve in runs.curves),
         "measuring": measuring,
-        "collapse_rate": float(np.mean([collapsed(c["score"], anchor) for c in runs.curves])),
+        "collapse_rate": _collapse_rate(runs.curves, anchor),
         "alarms": [alarm._asdict() for alarm in alarms],
     }
+
+
+def _collapse_rate(curves: Sequence[Curve], anchor: float) -> float:
+    """Return the share of runs that collapsed, by the noise of all; a frozen one has no gain."""
+    deviation = jitter([curve["score"] for curve in curves])
+    return float(
+        np.mean([not c.is_frozen and collapsed(c["score"], anchor, deviation) for c in curves])
+    )
 
 
 def _errors(

@@ -1,6 +1,7 @@
 """Figures of one series of evaluations: area, end, collapse, over-optimisation, and KL crossed."""
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,8 @@ GOLD_LOSS = 0.25
 NOISES = 3.5
 """Standard deviations of a curve's noise below which nothing is called a fall or a rise: the best
 of a dozen flat noisy points lies that far above the last one in one curve of ten."""
+SMALLER_HALF = 0.3777
+"""Root mean square of those half of a standard normal's values that are nearest to 0."""
 FEWEST = 4
 """Evaluations below which no fall is told from noise."""
 HELD = 3
@@ -109,20 +112,22 @@ def error_of_mean(values: ArrayLike) -> float | None:
     return float(known.std(ddof=1) / len(known) ** 0.5) if len(known) > 1 else None
 
 
-def collapsed(values: ArrayLike, anchor: float) -> bool:
+def collapsed(values: ArrayLike, anchor: float, deviation: float | None = None) -> bool:
     """Return whether a run lost most of what it had gained.
 
-    best  = highest mean of a tenth of the points in a row;  final = the last such mean
-    noise = median |difference of neighbouring points| / (0.6745 * sqrt(2))
-    collapsed = best - final > max(LOST * (best - anchor), 2 * noise)  and  best > anchor
+    best = highest mean of a tenth of the points in a row;  final = the last such mean
+    gain = best - anchor;  floor = NOISES * deviation / sqrt(points of a mean)
+    collapsed = gain > floor  and  best - final > max(LOST * gain, floor)
 
-    The noise keeps a run that never learnt from counting as one that lost everything. On a flat
-    curve (`is_flat`) the root mean square replaces the median, and `HELD` points or more make a
-    mean. Fewer than `FEWEST` points show no collapse.
+    The floor keeps a run that never learnt from counting as one that lost everything: the best of
+    its means is above the anchor by luck alone. On a flat curve (`is_flat`) `HELD` points or more
+    make a mean. Fewer than `FEWEST` points show no collapse.
 
     Args:
         values: (time,) scores.
         anchor: Score before training, that of the reference policy.
+        deviation: Standard deviation of the noise, the `jitter` of all runs of the arm, which is
+            better known than that of one; None takes this run's.
 
     Example:
         >>> collapsed([0.0, 1.0, 2.0, 3.0, 3.0, 0.2], anchor=0.0)
@@ -131,12 +136,41 @@ def collapsed(values: ArrayLike, anchor: float) -> bool:
     height = finite("values", values)
     if len(height) < FEWEST:
         return False
-    width = final_points(len(height))
+    width = max(final_points(len(height)), HELD if is_flat(height) else 1)
     # Running means: a single high point is luck, not a level that was lost.
-    means = _running_means(height, max(width, HELD) if is_flat(height) else width)
-    best, final = float(means.max()), float(means[-1])
-    noise = _deviation(np.diff(height)) / math.sqrt(2.0)
-    return best > anchor and best - final > max(LOST * (best - anchor), 2.0 * noise)
+    means = _running_means(height, width)
+    gain, lost = float(means.max()) - anchor, float(means.max() - means[-1])
+    floor = NOISES * (jitter([height]) if deviation is None else deviation) / math.sqrt(width)
+    return gain > floor and lost > max(LOST * gain, floor)
+
+
+def jitter(runs: Iterable[ArrayLike]) -> float:
+    """Return the standard deviation of the noise of runs of one arm; 0 below three points.
+
+    rms_n = root mean square of the smaller half of the n-th differences of all runs together
+    jitter = min(rms_1 / sqrt(2), rms_2 / sqrt(6)) / SMALLER_HALF
+
+    Either is the deviation of noise alone. A slope adds to the first differences; a sudden drop is
+    in one of them and in two of the second ones, and not among the smaller half. Of discrete scores
+    the median, as `noise` has it, would be a multiple of their step.
+
+    Args:
+        runs: Each (time,).
+
+    Example:
+        >>> jitter([[0.0, 1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0]])
+        0.0
+    """
+    curves = [np.asarray(run, dtype=np.float64) for run in runs]
+    deviations = []
+    for order, scale in ((1, 2.0), (2, 6.0)):
+        squares = np.sort(np.concatenate([np.diff(run, n=order) for run in curves]) ** 2)
+        if not len(squares):
+            return 0.0
+        half = squares[: -(-len(squares) // 2)]
+        mean = half.mean() / SMALLER_HALF**2 if half.any() else squares.mean()
+        deviations.append(float((mean / scale) ** 0.5))
+    return min(deviations)
 
 
 class Fall(NamedTuple):

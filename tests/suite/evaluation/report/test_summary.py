@@ -519,6 +519,30 @@ def test_noise_is_no_collapse_however_the_runs_are_measured():
     assert found[0] == found[1]
 
 
+def test_runs_that_never_learnt_have_not_collapsed():
+    """Of 40 reports of two flat arms, most said so."""
+    rng, said = np.random.default_rng(0), 0
+    for report, count in product(range(10), (6, 8, 11, 21)):
+        flat = [
+            Curve(
+                credit=credit,
+                seed=seed,
+                steps=np.arange(0.0, 10.0 * count, 10.0),
+                values={"score": 1.0 + rng.normal(0.0, 0.05, count)},
+            )
+            for credit, seed in product(("sparse", "abc"), range(5))
+        ]
+        rates = [e["collapse_rate"] for e in group_of(flat)["rewards"].values()]
+        said += any(rates)
+        if report == 0:  # an agent that learns nothing has nothing to lose
+            rise = [at * (at < 0.7 * count) for at in range(count)]
+            hill = replace(flat[0], values={"score": np.array(rise, dtype=np.float64)})
+            alone = (group_of([replace(hill, is_frozen=frozen)]) for frozen in (False, True))
+            rates = [group["rewards"]["sparse"]["collapse_rate"] for group in alone]
+            assert rates == [1.0, 0.0]
+    assert said <= 4
+
+
 def test_the_same_curves_give_the_same_bytes(tmp_path):
     for name in ("a.json", "b.json"):
         np.random.seed(None)

@@ -21,6 +21,7 @@ from tokengym.evaluation.statistics import (
     steps_to_threshold,
     student_interval,
 )
+from tokengym.evaluation.statistics.series import SMALLER_HALF, jitter
 
 
 @pytest.fixture
@@ -191,6 +192,41 @@ def test_collapse():
 )
 def test_a_lucky_evaluation_of_a_flat_curve_is_no_level_to_lose(curve, anchor, expected):
     assert collapsed(curve, anchor) == expected
+
+
+@pytest.mark.parametrize("count", [6, 8, 11, 21, 51])
+def test_noise_is_seldom_a_collapse_and_a_fall_is_one(count):
+    """Of 100 arms of five flat runs a few at most; before, 0.6 to 0.9 of them up to 11 points."""
+    rng = np.random.default_rng(0)
+    place = np.arange(count) / (count - 1)
+    hill = 20.0 * np.where(place < 0.6, place / 0.6, 1.0 - 2.0 * (place - 0.6))
+    flat = fell = 0
+    for _ in range(100):
+        noise_of_runs = rng.normal(0.0, 1.0, (5, count))
+        deviation = jitter(noise_of_runs)
+        flat += any(collapsed(run, 0.0, deviation) for run in noise_of_runs)
+        fell += sum(
+            collapsed(hill + run, 0.0, jitter(hill + noise_of_runs)) for run in noise_of_runs
+        )
+    assert flat <= 8
+    assert fell >= 495
+
+
+def test_a_sudden_fall_is_a_collapse():
+    rng = np.random.default_rng(0)
+    runs = np.array([0.0, 8.0, 9.5, 10.0, 10.0, 10.0, 1.0, 1.0]) + rng.normal(0.0, 1.0, (100, 8))
+    assert sum(collapsed(run, 0.0, jitter(runs)) for run in runs) >= 95
+
+
+def test_jitter_is_the_deviation_of_the_noise():
+    rng = np.random.default_rng(0)
+    runs = rng.normal(0.0, 2.0, (20, 1000))
+    assert jitter(runs) == pytest.approx(2.0, rel=0.02)
+    assert jitter(runs + np.arange(1000.0)) == pytest.approx(2.0, rel=0.06)  # a slope is no noise
+    # of the smaller half of |z|, below the quartile q of the normal, E z^2 = 1 - 4 q phi(q)
+    quartile = scipy.stats.norm.ppf(0.75)
+    expected = (1.0 - 4.0 * quartile * scipy.stats.norm.pdf(quartile)) ** 0.5
+    assert pytest.approx(expected, abs=1e-4) == SMALLER_HALF
 
 
 def test_paired_difference_by_hand():
