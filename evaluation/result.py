@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokengym.base.files import read_json
 from tokengym.base.text import printable
-from tokengym.evaluation.measure.measures import AXES, MEASURES, Axis, measures_of
+from tokengym.evaluation.measure.measures import AXES, Axis, measures_of
 from tokengym.evaluation.report.curves import SPENT, Curve, columns_of, group_label, on_axis
 from tokengym.evaluation.report.curves import read_curves as read_stored
 from tokengym.evaluation.report.figures import STYLE, plain, plot_curves
@@ -91,7 +91,7 @@ class Result(Mapping[str, Any]):
             named = {**self._named(curve.credit), "seed": curve.seed, **columns_of(curve.group)}
             parts.append(pd.DataFrame({**named, "step": curve.steps, **curve.values}))
         table = pd.concat(parts, ignore_index=True)
-        measured = [name for name in (*SPENT, *MEASURES) if name in table]
+        measured = [name for name in (*SPENT, *measures_of(False)) if name in table]
         table = table[[*(name for name in table if name not in measured), *measured]]
         table = table.drop(columns=[name for name in measured if table[name].isna().all()])
         counts = [name for name in COUNTS if name in table and not (table[name] % 1).any()]

@@ -86,10 +86,13 @@ def config(run: Cell, out: Path) -> Comparison:
 
 
 def measure(run: Cell, record: RunRecord) -> list[Row]:
-    """Return the rows of a run, with what alarms read."""
+    """Return the rows of a run, with what alarms read; None where responses are too short."""
     del run
     names = (*MEASURES, *READ_BY_ALARMS)
-    return [{name: round(point[name], 4) for name in names} for point in record.points]
+    return [
+        {name: round(point[name], 4) if name in point else None for name in names}
+        for point in record.points
+    ]
 
 
 # --- page -----------------------------------------------------------------------------------------

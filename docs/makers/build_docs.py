@@ -330,7 +330,9 @@ def metrics() -> str:
         "runs of letters and runs of punctuation; in Chinese, Japanese, Thai, Lao, Khmer and "
         "Burmese, which have no spaces between words, each character with its marks is one.",
         "A value that is missing is left out, of means too, and is never 0. The two tables behind "
-        "this one say what its words stand for.",
+        "this one say what its words stand for. Files of 0.2.0 and before count a response of "
+        "fewer than three words as 0 in `repetition` and `copy_rate`, and responses without words "
+        "as 1 in `distinct_1` and `distinct_2`; these columns are read as they are.",
         _table(
             ["name", "meaning", "unit", "better", "of", "error", "missing", "in curves.csv"], rows
         ),

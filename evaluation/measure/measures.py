@@ -89,7 +89,7 @@ class Measure:
     differences: tuple[Kind, ...] = ()
     """Charts of the differences to the baseline."""
     of_text: Callable[[Sequence[Episode]], float] | None = None
-    """Function of the responses alone, where it is one."""
+    """Function of the responses alone, where it is one; nan where they have no value."""
 
     @property
     def label(self) -> str:
@@ -325,7 +325,7 @@ _TABLE = (
         unit="share",
         recorded=True,
         of_text=lambda episodes: distinct([e.written_text for e in episodes], 1),
-        missing="where every response was lost",
+        missing="where no response has a word",
     ),
     Measure(
         name="distinct_2",
@@ -334,7 +334,7 @@ _TABLE = (
         unit="share",
         recorded=True,
         of_text=lambda episodes: distinct([e.written_text for e in episodes], 2),
-        missing="where every response was lost",
+        missing="where no response has two words",
     ),
     Measure(
         name="repetition",
@@ -344,7 +344,7 @@ _TABLE = (
         better="lower",
         recorded=True,
         of_text=lambda episodes: _mean([repetition(e.written_text) for e in episodes]),
-        missing="where every response was lost",
+        missing="for a response of fewer than three words, which the mean leaves out",
     ),
     Measure(
         name="copy_rate",
@@ -354,7 +354,7 @@ _TABLE = (
         better="lower",
         recorded=True,
         of_text=lambda episodes: _mean([copy_rate(e.prompt, e.written_text) for e in episodes]),
-        missing="where every response was lost",
+        missing="for a response of fewer than three words, which the mean leaves out",
     ),
     Measure(
         name="compression",
@@ -364,7 +364,7 @@ _TABLE = (
         better="lower",
         recorded=True,
         of_text=lambda episodes: compression_ratio([e.written_text for e in episodes]),
-        missing="where every response was lost",
+        missing="where no response has a word",
     ),
     Measure(
         name="self_bleu",
@@ -609,9 +609,14 @@ def check_measures(measures: Sequence[str], known: Sequence[str]) -> None:
 
 
 def text_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
-    """Return every measurement of the responses' text in the table, over episodes."""
+    """Return every measurement of the responses' text in the table, over episodes.
+
+    One without a value is left out, as repetition is where no response has three words.
+    """
     require_episodes(episodes)
-    return {m.name: float(m.of_text(episodes)) for m in MEASURES.values() if m.of_text}
+    table = measures_of(False).values()
+    figures = {m.name: float(m.of_text(episodes)) for m in table if m.of_text}
+    return {name: value for name, value in figures.items() if not math.isnan(value)}
 
 
 def ngrams(items: Sequence[str], n: int) -> list[tuple[str, ...]]:
@@ -622,7 +627,7 @@ def ngrams(items: Sequence[str], n: int) -> list[tuple[str, ...]]:
 
 
 def distinct(texts: Sequence[str], n: int) -> float:
-    """Return the share of n-grams that are different over all texts together; 1 if there are none.
+    """Return the share of n-grams that differ, over all texts together; nan if there are none.
 
     distinct_n = |set of n-grams| / |n-grams|. It falls with the number of texts, so compare equal
     numbers of them.
@@ -634,11 +639,11 @@ def distinct(texts: Sequence[str], n: int) -> float:
         0.5
     """
     grams = [gram for text in texts for gram in ngrams(words(text), n)]
-    return len(set(grams)) / len(grams) if grams else 1.0
+    return len(set(grams)) / len(grams) if grams else math.nan
 
 
 def repetition(text: str, n: int = 3) -> float:
-    """Return the share of a text's n-grams that repeat an earlier one; 0 if it has none.
+    """Return the share of a text's n-grams that repeat an earlier one; nan if it has none.
 
     repetition = 1 - |set of n-grams| / |n-grams|, 1 minus R3's repetition penalty RP.
 
@@ -647,11 +652,11 @@ def repetition(text: str, n: int = 3) -> float:
         0.33333333333333337
     """
     grams = ngrams(words(text), n)
-    return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
+    return 1.0 - len(set(grams)) / len(grams) if grams else math.nan
 
 
 def copy_rate(prompt: str, response: str, n: int = 3) -> float:
-    """Return the share of the response's n-grams that stand in the prompt; 0 if it has none.
+    """Return the share of the response's n-grams that stand in the prompt; nan if it has none.
 
     Example:
         >>> copy_rate("why is it good ?", "it is it good", n=2)
@@ -659,7 +664,7 @@ def copy_rate(prompt: str, response: str, n: int = 3) -> float:
     """
     grams = ngrams(words(response), n)
     known = set(ngrams(words(prompt), n))
-    return sum(gram in known for gram in grams) / len(grams) if grams else 0.0
+    return sum(gram in known for gram in grams) / len(grams) if grams else math.nan
 
 
 def compression_ratio(texts: Sequence[str]) -> float:
@@ -668,7 +673,8 @@ def compression_ratio(texts: Sequence[str]) -> float:
     ratio = |bytes| / |zlib(bytes)| of the texts joined by line ends
 
     Unlike self-BLEU it takes one pass, sees repetition within and between texts, and does not
-    saturate; it rises with the number of texts and their length, so compare equal amounts.
+    saturate; it rises with the number of texts and their length, so compare equal amounts. It is
+    nan if no text has a word.
 
     Source: Shaib et al. 2024, arXiv:2403.00553.
 
@@ -676,8 +682,10 @@ def compression_ratio(texts: Sequence[str]) -> float:
         >>> compression_ratio(["good good good good", "good good good good"]) > 2.0
         True
     """
+    if not any(map(words, texts)):
+        return math.nan
     data = "\n".join(texts).encode("utf-8", errors="replace")
-    return len(data) / len(zlib.compress(data, 9)) if data else 1.0
+    return len(data) / len(zlib.compress(data, 9))
 
 
 def policy_metrics(
@@ -727,4 +735,6 @@ def require_episodes(episodes: Sequence[object]) -> None:
 
 
 def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))
+    """Return the mean of what is known; nan of nothing."""
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan

@@ -1,6 +1,6 @@
 """Learning curves of runs: read from and written to CSV, and put on common steps.
 
-A CSV has the columns credit, seed, step, score; those named in `MEASUREMENTS` are further
+A CSV has the columns credit, seed, step, score; those that `measurements` names are further
 measurements, and any other column groups, so that runs of different settings stay apart. What other
 tools log is read by `reading`.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tokengym.base.files import write_csv
 from tokengym.envs import printable
-from tokengym.evaluation.measure.measures import AXES, MEASURES, UNSCORED, Axis
+from tokengym.evaluation.measure.measures import AXES, UNSCORED, Axis, measures_of
 from tokengym.evaluation.report.reading import NEEDED, PARTS, Source, Table, read_table
 from tokengym.evaluation.statistics import Array, Curve, iqm, leaps
 from tokengym.evaluation.statistics.curve import ROUND_KL, Group, scored_alike
@@ -27,10 +27,6 @@ SPENT = tuple(name for name in AXES if name != "step")
 """Columns of what a run has spent besides updates: response tokens, scorer calls, seconds."""
 OF_TRAINING = ("train_score", "train_kl", ROUND_KL)
 """Measurements by the batches of training, which the first or the last policy has not."""
-MEASUREMENTS = tuple(m.name for m in MEASURES.values() if m.recorded)
-COLUMNS = ("credit", "seed", "step", "tokens", "episodes", *MEASUREMENTS, "wall_s")
-"""The columns of a curves.csv that a comparison writes, in order."""
-
 LARGEST = 3.4e38
 """Largest number of a cell, that of float32, which scores are."""
 SETTING = "setting "
@@ -39,6 +35,20 @@ or one like an error."""
 ERROR = "_se"
 """End of the names of standard errors, such as ``score_se``; no setting has one."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def measurements() -> tuple[str, ...]:
+    """Return the measurements that are columns of curves.csv, in order.
+
+    They are asked for when a table is read or written: a package or a caller may have registered
+    one since this module was imported.
+    """
+    return tuple(name for name, measure in measures_of(False).items() if measure.recorded)
+
+
+def curve_columns() -> tuple[str, ...]:
+    """Return the columns of a curves.csv that a comparison writes, in order."""
+    return ("credit", "seed", "step", "tokens", "episodes", *measurements(), "wall_s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +177,8 @@ def curves_of(table: Table, *, group_by: Sequence[str] | None = None) -> list[Cu
     path, header, rows = table.label, table.header, table.rows
     if table.names and group_by:
         raise ValueError(f"{path} has no columns to group by {', '.join(group_by)}; leave it out")
-    taken = {*NEEDED, *SPENT, *MEASUREMENTS}
+    known = {*SPENT, *measurements()}
+    taken = {*NEEDED, *known}
     # What is no measurement is a setting: runs of different ones must not be averaged.
     groups = [name for name in header if not (name in taken or name.endswith(ERROR))]
     groups = groups if group_by is None else list(group_by)
@@ -182,7 +193,7 @@ def curves_of(table: Table, *, group_by: Sequence[str] | None = None) -> list[Cu
                 f"{path} has no column {name!r}, only {', '.join(header)}; rename one "
                 "(needed: credit, seed, step, score)"
             )
-    measured = [name for name in header if name.removesuffix(ERROR) in {*SPENT, *MEASUREMENTS}]
+    measured = [name for name in header if name.removesuffix(ERROR) in known]
     shown = {printable(name): name for name in groups}
     if len(shown) < len(groups):
         raise ValueError(f"{path} has two columns whose names print alike: {', '.join(shown)}")
@@ -244,15 +255,17 @@ def curve_of(
     points: Sequence[Mapping[str, Any]], *, credit: str, seed: int, group: Group = ()
 ) -> Curve:
     """Return the curve of one run from its measurements."""
-    measured = [name for name in points[0] if name in {*SPENT, *MEASUREMENTS}]
+    known = {*SPENT, *measurements()}
+    measured = [name for name in points[0] if name in known]
     return Curve.of(points, measured, credit=credit, seed=seed, group=group)
 
 
 def write_curves(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """Write a comparison's rows atomically, with `COLUMNS` and the columns of their groups."""
+    """Write a comparison's rows atomically: `curve_columns`, then the columns of their groups."""
     named = [{**row, "credit": to_cell(str(row["credit"]))} for row in rows]
-    others = dict.fromkeys(name for row in named for name in row if name not in COLUMNS)
-    write_csv(path, named, [*filled(COLUMNS, named), *others])
+    ours = curve_columns()
+    others = dict.fromkeys(name for row in named for name in row if name not in ours)
+    write_csv(path, named, [*filled(ours, named), *others])
 
 
 def filled(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> list[str]:
@@ -290,8 +303,9 @@ def columns_of(group: Group) -> dict[str, str]:
         >>> columns_of((("kl_coef", "0.1"), ("tokens", "9000")))  # tokens are a measurement
         {'kl_coef': '0.1', 'setting tokens': '9000'}
     """
+    taken = {*curve_columns(), *PARTS}
     return {
-        f"{SETTING}{name}" if name in (*COLUMNS, *PARTS) or name.endswith(ERROR) else name: value
+        f"{SETTING}{name}" if name in taken or name.endswith(ERROR) else name: value
         for name, value in group
     }
 

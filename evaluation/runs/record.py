@@ -26,7 +26,7 @@ from tokengym.base.files import content_hash, write_bytes, write_csv, write_hash
 from tokengym.base.folders import read_folder, write_folder
 from tokengym.envs import Episode
 from tokengym.evaluation.measure.measures import UNSCORED
-from tokengym.evaluation.report.curves import COLUMNS, filled
+from tokengym.evaluation.report.curves import curve_columns, filled
 from tokengym.evaluation.report.reading import DAMAGES, read_arrays
 from tokengym.evaluation.runs.comparison import differences
 from tokengym.evaluation.runs.spec import UNFINISHED, RunSpec, numbers_of
@@ -202,9 +202,9 @@ class RunRecord:
         """
         folder, files = self._folder, ["curve.csv", "train.csv", "episodes.jsonl", RESPONSES]
         (name, seed), logged = self.spec.key, self.spec.training.declaration.logged.values()
-        columns = dict.fromkeys(["step", *logged, *(name for row in self.log for name in row)])
-        write_csv(folder / "curve.csv", self.points, filled(COLUMNS, self.points))
-        write_csv(folder / "train.csv", self.log, filled([*columns], self.log))
+        of_log = dict.fromkeys(["step", *logged, *(name for row in self.log for name in row)])
+        write_csv(folder / "curve.csv", self.points, filled(curve_columns(), self.points))
+        write_csv(folder / "train.csv", self.log, filled([*of_log], self.log))
         write_jsonl(folder / "episodes.jsonl", self.samples)
         write_bytes(folder / RESPONSES, packed(self.responses))
         result = {

@@ -12,7 +12,8 @@ import pytest
 from tests.support.comparisons import comparison
 from tokengym.base.files import write_csv, write_hashed
 from tokengym.base.settings import changed
-from tokengym.evaluation.report.curves import COLUMNS
+from tokengym.evaluation.measure.measures import MEASURES, Measure, register_measure
+from tokengym.evaluation.report.curves import curve_columns
 from tokengym.evaluation.result import Result, read_curves, read_result
 from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.results import report_curves, write_comparison
@@ -36,14 +37,18 @@ def points(end: float, tokens: int = 100) -> list[dict[str, float]]:
     ]
 
 
-def write_run(config: Comparison, out: Path, name: str, seed: int, status="finished") -> Path:
+def write_run(
+    config: Comparison, out: Path, name: str, seed: int, status="finished", rows=None
+) -> Path:
     """Write what a run of a comparison leaves in its folder."""
     spec = config.spec(name, seed, out)
     assert spec.folder is not None
     spec.write({})
-    rows = points(ENDS[spec.reward.name][seed])
+    rows = rows or points(ENDS[spec.reward.name][seed])
     write_csv(
-        spec.folder / "curve.csv", [{"credit": name, "seed": seed} | r for r in rows], COLUMNS
+        spec.folder / "curve.csv",
+        [{"credit": name, "seed": seed} | r for r in rows],
+        curve_columns(),
     )
     result = {"status": status, "versions": {}, "made": {}, "measured_by": "Words"}
     write_hashed(spec.folder / "run.json", result | ({"error": "x"} if status == "failed" else {}))
@@ -110,6 +115,23 @@ def test_curves_and_samples_are_frames(folder):
     assert samples.token_rewards[0] == [0.25, 0.75]
     assert {"credit", "reward", "agent", "prompt", "response"} <= {*samples.columns}
     assert "prompt_ids" not in samples
+
+
+def test_a_measure_that_is_registered_after_the_import_is_a_column(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(MEASURES, "_entries", dict(MEASURES))
+    meaning = "Share of responses that ask something."
+    register_measure(Measure(name="asked", title="Asked", meaning=meaning, recorded=True))
+    for name in config.names:
+        for seed in range(3):
+            rows = [row | {"asked": 0.25 * seed} for row in points(ENDS[name][seed])]
+            folder = write_run(config, tmp_path / "runs", name, seed, rows=rows)
+            assert "asked" in (folder / "curve.csv").read_text().splitlines()[0].split(",")
+    summary = write_comparison(config, tmp_path / "runs")
+    assert "asked" in summary["groups"][0]["measures"]
+    assert summary["measurements"]["asked"]["meaning"] == meaning
+    assert summary["groups"][0]["rewards"]["abc"]["figures"]["asked"]["final"]["iqm"] == 0.25
+    assert "asked" in (tmp_path / "runs" / "curves.csv").read_text().splitlines()[0].split(",")
+    assert read_result(tmp_path / "runs").curves["asked"].unique().tolist() == [0.0, 0.25, 0.5]
 
 
 def test_it_is_the_mapping_that_the_summary_is(folder):

@@ -16,7 +16,7 @@ from tests.support.evaluation.common import fabricate_curves, fabricate_rows, re
 from tokengym.base.errors import UntrustedCodeError
 from tokengym.base.files import read_hashed, write_csv, write_hashed
 from tokengym.base.settings import changed
-from tokengym.evaluation.report.curves import COLUMNS, curve_of, read_curves
+from tokengym.evaluation.report.curves import curve_columns, curve_of, read_curves
 from tokengym.evaluation.report.figures import Paper
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import cells, columns
@@ -65,7 +65,7 @@ def make_comparison(tmp_path: Path):
                 rows = [r for r in fabricate_rows((reward,)) if r["seed"] == seed]
                 if by_gold:
                     rows = [{**row, "score": row["gold_score"]} for row in rows]
-                write_csv(folder / "curve.csv", rows, COLUMNS)
+                write_csv(folder / "curve.csv", rows, curve_columns())
                 result = {
                     "status": "finished",
                     "versions": {"torch": torch if seed else "2.13.0"},
@@ -314,7 +314,7 @@ def test_rewards_of_different_scorers_without_a_gold_score_are_cautioned_of(
     if not has_gold:
         for curve in out.glob("*/*/curve.csv"):
             rows = [{**row, "gold_score": None} for row in csv.DictReader(curve.open())]
-            write_csv(curve, rows, COLUMNS)
+            write_csv(curve, rows, curve_columns())
     summary = write_comparison(config, out)
     cautions = summary["groups"][0]["verdict"]["cautions"]
     said = [line for line in cautions if "sparse's scorer" in line]
@@ -367,7 +367,7 @@ def test_folders_with_different_judges_and_no_common_gold_score_are_refused(make
     if lacks == "a column":
         for curve in other.glob("*/*/curve.csv"):
             rows = [{**row, "gold_score": None} for row in csv.DictReader(curve.open())]
-            write_csv(curve, rows, COLUMNS)
+            write_csv(curve, rows, curve_columns())
     else:
         judge = "the gold score, Other, and the score by Model"
     write_measured_by(other, judge)
@@ -491,7 +491,7 @@ def test_the_curves_of_learners_are_compared_at_equal_tokens(make_comparison, tm
     config, out = make_comparison("learners", agents=("ppo", "loo"))
     slow = run_folder(out, "loo", 0)
     rows = [row | {"tokens": row["tokens"] * 3} for row in Run(slow).points]
-    write_csv(slow / "curve.csv", rows, COLUMNS)
+    write_csv(slow / "curve.csv", rows, curve_columns())
     compared = write_comparison(config, out)
     again = report_curves(out / "curves.csv", None, CurveSettings(baseline="ppo"))
     alone = shutil.copy(out / "curves.csv", tmp_path)
@@ -662,7 +662,7 @@ def test_toxicity_is_reported_before_and_after(make_comparison):
         points = Run(folder).points
         shares = np.linspace(0.4, 0.0, len(points))
         rows = [point | {"toxicity": share} for point, share in zip(points, shares, strict=True)]
-        write_csv(folder / "curve.csv", rows, COLUMNS)
+        write_csv(folder / "curve.csv", rows, curve_columns())
     summary = write_comparison(config, out)
     assert summary["anchors"]["reference"]["toxicity"] == 0.4
     page = (out / "report.html").read_text(encoding="utf-8")
