@@ -299,6 +299,9 @@ def bootstrap(num_rows: int, heads: int, seed: int) -> NDArray[np.float64]:
 class PairModule(torch.nn.Module):
     """Module that the trainer trains: a batch of pairs in, the loss out."""
 
+    accepts_loss_kwargs = True
+    """The trainer passes the number of pairs in all parts of a batch, which weigh the same."""
+
     def __init__(
         self, trained: torch.nn.Module, reader: PairReader, label_smoothing: float = 0.0
     ) -> None:
@@ -315,8 +318,12 @@ class PairModule(torch.nn.Module):
         margin: Tensor,
         weights: Tensor,
         places: Tensor,
+        labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> dict[str, Tensor]:
         """Return the loss of rows first, first, ..., second, second, ... of each pair.
+
+        loss = sum over judgements j and pairs i of weights_ij loss_ij / (judgements * n)
 
         Args:
             input_ids: (texts, time), as the next two; texts of no tokens are left out.
@@ -325,7 +332,10 @@ class PairModule(torch.nn.Module):
             margin: (pairs,).
             weights: (pairs, heads).
             places: (texts,) where of the 2 * pairs each stands.
+            labels: (pairs,) none, but one entry for each pair, by which the trainer counts n.
+            num_items_in_batch: Pairs n of all parts of the batch; None: these are all.
         """
+        del labels
         judged = self._read.judgements(input_ids, attention_mask, position_ids)
         values = judged.new_zeros(len(judged), 2 * len(margin))
         values[:, places] = judged
@@ -338,7 +348,9 @@ class PairModule(torch.nn.Module):
             margin.expand_as(differences),
             label_smoothing=self.label_smoothing,
         )
-        loss = (weights.T * losses).mean()
+        # A mean of the parts' means would weigh the pairs of a short last part more.
+        items = len(margin) if num_items_in_batch is None else num_items_in_batch
+        loss = (weights.T * losses).sum() / (len(losses) * items)
         if not torch.isfinite(loss):
             raise RewardError(
                 f"the loss of the pairs is {loss.item()}; lower learning_rate, or train in float32"
@@ -362,6 +374,7 @@ class Collator:
         places = [index for index, ids in enumerate(everything) if ids]
         sequences = [everything[index] for index in places]
         return {
+            "labels": torch.zeros(len(rows), dtype=torch.int64),
             **padded(sequences, self.padding_side),
             "margin": torch.tensor([row.margin for row in rows], dtype=torch.float32),
             "places": torch.tensor(places),

@@ -143,7 +143,7 @@ class TrainedReward:
     metrics: PairMetrics
     """On the held-out pairs."""
     train_loss: float
-    """Mean over training, nats."""
+    """Mean over the optimiser steps, nats."""
     train_accuracy: float
     """Share in the right order of (at most 512 of) the pairs it was trained on."""
     pairs: int

@@ -24,6 +24,7 @@ from tests.support.rewards.common import make_classifier, make_episode
 from tokengym.base.errors import SettingsError, StorageError
 from tokengym.envs import DatasetError
 from tokengym.lab.training import results
+from tokengym.lab.training.fitting import fit
 from tokengym.lab.training.pairwise import (
     bradley_terry_loss,
     calibration_error,
@@ -253,6 +254,50 @@ def test_the_loss_of_heads_by_hand():
     # The first head learns that 2 > 1 by .5, twice; the second that 1 > 0, thrice.
     by_hand = (2 * math.log1p(math.exp(-0.5)) + 3 * math.log1p(math.exp(-1.0))) / 4
     assert loss.item() == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize(("heads", "in_both_orders"), [(1, False), (2, False), (1, True)])
+@pytest.mark.parametrize("micro", [4, 2, 8])  # passes of 4 and 1, of 2, 2 and 1, and of all 5
+def test_every_pair_of_a_batch_weighs_the_same(tmp_path, micro, heads, in_both_orders):
+    head, gradients = torch.nn.Linear(1, heads, bias=False), []
+    torch.nn.init.constant_(head.weight, 0.3)
+    head.weight.register_post_accumulate_grad_hook(lambda p: gradients.append(p.grad.clone()))
+
+    class Reader(RewardReader):
+        """Judges a text to be its first id times a weight, as well in both orders of two."""
+
+        def __init__(self):
+            pass
+
+        def judgements(self, input_ids, attention_mask, position_ids):
+            return head(input_ids[:, :1].float()).T
+
+        def differences(self, first, second):
+            return torch.cat([first, -second]) if in_both_orders else first - second
+
+    firsts, seconds = np.array([1, 2, 3, 1, 1]), np.array([2, 1, 1, 1, 9])
+    margins = np.array([0.0, 0.5, 0.0, 0.0, 1.0])
+    weights = np.array([[2, 0], [0, 1], [1, 1], [1, 1], [1, 2]])[:, :heads]
+    rows = [
+        LearnedPair(([a], [b]), margin, tuple(map(float, weight)))
+        for a, b, margin, weight in zip(firsts, seconds, margins, weights, strict=True)
+    ]
+    losses = fit(
+        PairModule(head, Reader()),
+        rows,
+        Collator("right"),
+        RewardTraining(batch_size=8, micro_batch_size=micro, learning_rate=1e-9),
+        device=torch.device("cpu"),
+        folder=tmp_path,
+    )
+    # -log sigmoid(d - margin), d = .3 (first - second): its slope is -sigmoid(margin - d).
+    inputs = [firsts, -seconds] if in_both_orders else [firsts - seconds]
+    of_pairs = [np.logaddexp(0.0, margins - 0.3 * x) for x in inputs]
+    slopes = [-x / (1.0 + np.exp(0.3 * x - margins)) for x in inputs]
+    count = 5 * heads * len(inputs)
+    assert losses == pytest.approx([(weights.T * sum(of_pairs)).sum() / count], rel=1e-4)
+    by_hand = (weights.T * sum(slopes)).sum(axis=1, keepdims=True) / count
+    np.testing.assert_allclose(gradients[-1], by_hand, rtol=1e-5)
 
 
 LABELLED = [
