@@ -19,8 +19,11 @@ from torch import Tensor
 from tokengym.agents import LEARNERS, PPO
 from tokengym.agents.ppo import Experience, RoundFunction, RoundInputs
 from tokengym.base import Registry, found
-from tokengym.envs import Episode, SettingsError, encode_contents
+from tokengym.envs import Chat, Episode, SettingsError, encode_chats, encode_contents
 from tokengym.lab.learners.settings import WeightedPPOSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Weights(RoundFunction):
@@ -93,6 +96,32 @@ def check_settings(settings: WeightedPPOSettings, batch_size: int) -> None:
     LEARNERS.find("ppo").check_settings(replace(settings, **read_here), batch_size)
 
 
+def told_before(tokenizer: PreTrainedTokenizerBase, episode: Episode, text: str) -> tuple[int, ...]:
+    """Return the ids of a prompt that says a text before its own, as the policy would be asked it.
+
+    The text stands behind BOS, and in a conversation at the beginning of the last message of the
+    user, or of the last one where no user speaks, before which the template writes its tokens. Of a
+    conversation that was cut at the left, it stands before what is left. Nothing parts it from the
+    prompt: end it with a line break.
+
+    Args:
+        tokenizer: The policy's.
+        episode: Has the prompt.
+        text: The text; "" leaves the prompt as it is.
+    """
+    ids, chat = tuple(episode.prompt_ids), episode.chat
+    if not text:
+        return ids
+    if episode.messages and tuple(encode_chats(tokenizer, [chat])[0]) == ids:
+        talk = chat.messages
+        asked = [message for message in talk if message["role"] == "user"]
+        message = (asked or talk)[-1]
+        message["content"] = text + message["content"]
+        return tuple(encode_chats(tokenizer, [Chat(talk, **chat.beside)])[0])
+    starts = int(bool(ids) and ids[0] == tokenizer.bos_token_id)
+    return (*ids[:starts], *encode_contents(tokenizer, [text])[0], *ids[starts:])
+
+
 class WeightedPPO(PPO):
     """PPO whose loss multiplies the advantages by weights, after whitening.
 
@@ -147,15 +176,15 @@ class WeightedPPO(PPO):
     def _log_probs_after(self, inputs: RoundInputs, texts: Sequence[str]) -> Tensor:
         """Return log-probs of the own tokens where a text stands before the prompt, (rows, own).
 
-        They are of the policy's sampling, as those of the round are.
+        `told_before` says where it stands. They are of the policy's sampling, as those of the round
+        are.
         """
         from tokengym.rewards import PolicyReader
 
         assert inputs.tokenizer is not None
-        heads = encode_contents(inputs.tokenizer, list(texts))
-        told: list[Episode] = [
-            replace(one, prompt_ids=(*head, *one.prompt_ids))
-            for one, head in zip(inputs.episodes, heads, strict=True)
+        told = [
+            replace(one, prompt_ids=told_before(inputs.tokenizer, one, text))
+            for one, text in zip(inputs.episodes, texts, strict=True)
         ]
         reader = PolicyReader(self.policy.language_model.model).bind(inputs.tokenizer)
         rows = reader.figures(told, ["log_probs"], shape=inputs.shape)["log_probs"]

@@ -152,8 +152,9 @@ def self_teacher(
 ) -> Tensor:
     """RLSD: the policy that has read the reference answer teaches the policy that has not.
 
-    w_t by pi(y_t | answer, x, y_<t) / pi(y_t | x, y_<t); the answer stands before the prompt.
-    Yang et al. 2026, arXiv:2604.03128.
+    w_t by pi(y_t | answer, x, y_<t) / pi(y_t | x, y_<t). The answer and a line break stand before
+    the prompt, behind BOS, and in a conversation before the last message of the user; where, is our
+    choice. Yang et al. 2026, arXiv:2604.03128.
     """
     answers = []
     for row, answer in enumerate(references):
@@ -162,7 +163,7 @@ def self_teacher(
                 f"weights 'self-teacher' reads reference answers, and episode {row} has none; take "
                 "a task with references, or 'teacher:path=MODEL'"
             )
-        answers.append(answer)
+        answers.append(f"{answer}\n")
     return weighing.evidence_weights(
         log_probs_after(answers) - log_probs, advantages, response_mask, mix=mix, clip=clip
     )

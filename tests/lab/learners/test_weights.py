@@ -14,6 +14,7 @@ import torch
 from tests.suite.base import test_registry
 from tests.support.agents.common import make_model
 from tests.support.agents.turns import TALK
+from tests.support.chats import make_tokenizer as make_chat_tokenizer
 from tests.support.rounds import round_of
 from tests.support.rules import rewards_of, rule_of
 from tests.support.words import make_word_tokenizer as make_tokenizer
@@ -22,8 +23,15 @@ from tokengym.agents import PPO
 from tokengym.agents.loading import load_agent
 from tokengym.agents.ppo import RoundInputs
 from tokengym.agents.rollouts.playing import RolloutBatch
-from tokengym.envs import SettingsError, UntrustedCodeError, bundled
-from tokengym.lab.learners.weighted import WEIGHTS, WeightedPPO, find_weights
+from tokengym.envs import (
+    Chat,
+    Episode,
+    SettingsError,
+    UntrustedCodeError,
+    bundled,
+    encode_chats,
+)
+from tokengym.lab.learners.weighted import WEIGHTS, WeightedPPO, find_weights, told_before
 from tokengym.rewards import LanguageModel, RewardModel, token_credit
 
 OWN = """
@@ -430,6 +438,73 @@ def test_a_teacher_and_a_hint_are_read_as_the_policy_samples(
         for name, rows in (("after", expected), ("other", of_other)):
             own = seen[name][place, : len(rows[row])]
             np.testing.assert_allclose(own, rows[row], **how)
+
+
+def told(tokenizer: Any, text: str, **prompt: Any) -> Any:
+    """Return the ids of a prompt that a text stands before, and their text."""
+    episode = Episode(response="", response_ids=(), **prompt)
+    ids = told_before(tokenizer, episode, text)
+    return ids, tokenizer.decode(ids)
+
+
+def test_a_text_before_a_prompt_stands_behind_bos():
+    tokenizer = make_tokenizer()
+    prompt: Any = {"prompt": "b c", "prompt_ids": (1, 4, 5)}
+    assert told(tokenizer, "a e", **prompt)[0] == (3, 7, 1, 4, 5)  # <eos> is no BOS here
+    tokenizer.bos_token = "<eos>"
+    assert told(tokenizer, "a e", **prompt)[0] == (1, 3, 7, 4, 5)
+    assert told(tokenizer, "", **prompt)[0] == (1, 4, 5)
+    assert told(tokenizer, "a e", **prompt | {"prompt_ids": (4, 5)})[0] == (3, 7, 4, 5)
+
+
+TALK_OF_THREE = [
+    {"role": "user", "content": "who sings"},
+    {"role": "assistant", "content": "no"},
+    {"role": "user", "content": "is it good"},
+]
+
+
+def test_a_text_before_a_conversation_stands_in_what_the_user_says_last():
+    tokenizer = make_chat_tokenizer("bytes", "llama 3")
+    chat = Chat(TALK_OF_THREE)
+    (ids,) = encode_chats(tokenizer, [chat])
+    prompt: Any = {"prompt": chat.text, "messages": chat}
+    said, text = told(tokenizer, "yes </s>\n", **prompt, prompt_ids=ids)
+    assert text == (
+        "<s><|head|>user<|/head|>\n\nwho sings<|eot|><|head|>assistant<|/head|>\n\nno<|eot|>"
+        "<|head|>user<|/head|>\n\nyes </s>\nis it good<|eot|><|head|>assistant<|/head|>\n\n"
+    )
+    assert tokenizer.eos_token_id not in said  # the answer's is text
+    # A conversation that was cut begins with it.
+    cut, text = told(tokenizer, "yes\n", **prompt, prompt_ids=ids[-9:])
+    assert text.startswith("yes\n")
+    assert list(cut[-9:]) == ids[-9:]
+
+
+def test_the_reference_answer_is_read_behind_bos(make_ppo: Callable[..., PPO], make_envs: Any):
+    seen: dict[str, Any] = {}
+
+    def probe(response_mask: torch.Tensor, log_probs_after: Any) -> torch.Tensor:
+        seen.update(after=log_probs_after(["a e\n"] * 4), mask=response_mask)
+        return response_mask.float()
+
+    tokenizer = make_tokenizer()
+    tokenizer.bos_token = "<eos>"
+    envs = make_envs(tokenizer=tokenizer, prompts=["<eos> b c"])
+    agent: Any = make_ppo(
+        envs=envs, model=make_model(scale=3.0), learner=WeightedPPO, weights=token_credit(probe)
+    )
+    played = agent.collect()
+    agent.assign(played)
+    model = agent.policy.language_model.model
+    for row, episode in enumerate(played.episodes):
+        assert episode.prompt_ids == (1, 4, 5)
+        ids = torch.tensor([[1, 3, 7, 4, 5, *episode.response_ids]])
+        with torch.no_grad():
+            table = model(ids).logits[0, 4:-1].log_softmax(-1)
+        expected = table.gather(1, ids[0, 5:, None])[:, 0]
+        own = seen["after"][row][seen["mask"][row]]
+        torch.testing.assert_close(own, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_masks_in_another_process_are_refused(make_ppo: Callable[..., PPO]) -> None:
