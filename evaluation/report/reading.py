@@ -189,8 +189,8 @@ def run_name(path: Path) -> tuple[str, int]:
     whole = Path(os.path.abspath(path))  # without "..", which names nothing
     folders = [part for part in whole.parts[:-1] if not part.startswith("checkpoint-")]
     folder = folders[-1]
-    if (match := re.fullmatch(r"(.*?)[-_]?seed[-_]?(\d+)", folder)) is not None:
-        return match[1] or folders[-2], int(match[2])
+    if (named := _parted(folder)) is not None:
+        return named[0] or folders[-2], named[1]
     if (match := re.fullmatch(r".+-v\d+_(\d+)", folder)) is not None and len(folders) > 1:
         return folders[-2], int(match[1])
     return folder, 0
@@ -198,8 +198,19 @@ def run_name(path: Path) -> tuple[str, int]:
 
 def _seed_of(run: str, seed: int = 0) -> tuple[str, int]:
     """Return a run's name without the seed at its end, and that seed; ``seed`` if there is none."""
-    match = re.fullmatch(r"(.+?)[-_ ,]+seed[-_ =]?(\d+)", run)
-    return (match[1], int(match[2])) if match else (run, seed)
+    named = _parted(run)
+    return named if named and named[0] else (run, seed)
+
+
+def _parted(run: str) -> tuple[str, int] | None:
+    """Return the name before the seed at a run's end, "" without one, and it; None without a seed.
+
+    Example:
+        >>> _parted("abc-seed-1"), _parted("abc seed=1"), _parted("seed_1"), _parted("linseed2")
+        (('abc', 1), ('abc', 1), ('', 1), None)
+    """
+    match = re.fullmatch(r"(?:(.*?)[-_ ,]+)?seed[-_ =]?(\d+)", run)
+    return (match[1] or "", int(match[2])) if match else None
 
 
 # --- ours -----------------------------------------------------------------------------------------

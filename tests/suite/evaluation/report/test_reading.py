@@ -328,6 +328,26 @@ def test_scores_without_a_common_column_are_said_to_differ():
     assert not said_of_scores(read_result_of(tracked))  # two names of one measurement
 
 
+@pytest.mark.parametrize(
+    ("name", "credit", "seed"),
+    [
+        ("abc-seed-1", "abc", 1),
+        ("abc seed 1", "abc", 1),
+        ("abc, seed=12", "abc", 12),
+        ("my_run_seed2", "my_run", 2),
+        ("abcseed1", "abcseed1", 0),
+        ("linseed2", "linseed2", 0),
+        ("seed-1-abc", "seed-1-abc", 0),
+    ],
+)
+def test_the_seed_is_read_alike_of_folders_and_of_names(tmp_path, name, credit, seed):
+    folder, log = tmp_path / name, {"log_history": HISTORY}
+    folder.mkdir()
+    (folder / "trainer_state.json").write_text(json.dumps(log))
+    for curves in (read_curves(folder), read_curves(HISTORY, name=name)):
+        assert [(curve.credit, curve.seed) for curve in curves] == [(credit, seed)]
+
+
 def test_the_names_of_a_mapping_have_seeds(tmp_path):
     logs = {f"{name}-seed-{seed}": HISTORY[:2] for name in ("abc", "stock") for seed in (0, 1)}
     (group,) = read_result_of(logs)["groups"]
