@@ -25,14 +25,20 @@ from tokengym.envs.tasks.task import LABORATORY
 ROOT = Path(__file__).parents[2]
 MODULES = {*house.module_files(ROOT)}
 FLOORS = ["base", "envs", "rewards", "agents", "evaluation", "scripts", "lab"]
-MAY_IMPORT = {floor: set(FLOORS[: index + 1]) for index, floor in enumerate(FLOORS)}
-MAY_IMPORT["tokengym"] = {"base", "envs", "rewards"}
+COMPOSED = {"credit", "keywords", "registration"}
+"""Modules of the face that compose environments and rewards; ``version`` imports nothing."""
+MAY_IMPORT = {floor: {*FLOORS[: index + 1], "version"} for index, floor in enumerate(FLOORS)}
+MAY_IMPORT["tokengym"] = {"base", "envs", "rewards", "version", *COMPOSED}
 FACE = ROOT / "tokengym" / "__init__.py"  # names what users import, for types, and loads it lazily
 COMMAND_LINE = FACE.with_name("__main__.py")
 """Stands on the floor of the commands, as the script ``tokengym`` does."""
 UPKEEP = ROOT / "scripts" / "build_models.py"
 """Script of a checkout, which is not installed and uses the laboratory."""
-MAY_IMPORT["bridges"] = {"bridges", "base", "envs", "rewards", "agents", "credit"}
+MAY_IMPORT["bridges"] = {"bridges", "base", "envs", "rewards", "agents", "credit", "version"}
+MAY_IMPORT["lab"] |= {"bridges", *COMPOSED, *tokengym.__all__}  # whatever is public
+PURE_AGENTS = ("losses", "ppo.advantages", "ppo.inputs", "ppo.settings")
+"""Folders and modules of the agents that bridges may import: functions of rows, and what these
+read."""
 MATHEMATICS = [
     "base/words.py",
     "rewards/maths",
@@ -78,9 +84,39 @@ def own_modules(path: Path) -> Iterator[str]:
 def test_imports_go_down_only(folder: str):
     for path in sorted((ROOT / folder).rglob("*.py")):
         floor = {COMMAND_LINE: "scripts", UPKEEP: "lab"}.get(path, folder)
-        names = {module.split(".")[0] for module in own_modules(path)} & {*FLOORS}
         # What the face names for types is held by a test of its own.
-        assert path == FACE or names <= MAY_IMPORT[floor], f"{path} imports {sorted(names)}"
+        assert path == FACE or not (names := upward(path, floor)), f"{path} imports {names}"
+
+
+def upward(path: Path, floor: str) -> list[str]:
+    """List the floors, modules and names of the face that a file of a floor must not import."""
+    names = {module.split(".")[0] for module in own_modules(path)}
+    return sorted(names - MAY_IMPORT[floor])
+
+
+@pytest.mark.parametrize("floor", ["base", "envs", "rewards", "agents", "evaluation", "scripts"])
+@pytest.mark.parametrize("module", ["bridges.rows", *sorted(COMPOSED), "lab.study"])
+def test_an_import_of_what_stands_above_is_found(floor: str, module: str, tmp_path: Path):
+    name = module.split(".")[0]
+    for text in (f"from tokengym.{module} import mine", f"from tokengym import {name}"):
+        (tmp_path / "mine.py").write_text(f"def use():\n    {text}\n")
+        assert upward(tmp_path / "mine.py", floor) == [name]
+
+
+def test_no_floor_reads_the_face(tmp_path: Path):
+    (tmp_path / "mine.py").write_text("from tokengym import compare")
+    assert upward(tmp_path / "mine.py", "agents") == ["compare"]
+    assert upward(tmp_path / "mine.py", "lab") == []
+
+
+def test_bridges_import_pure_functions_of_the_agents():
+    graph = house.import_graph(ROOT)
+    bridges = [name for name in graph if name.startswith("tokengym.bridges")]
+    imported = {f"{one}." for name in bridges for one in graph[name]}
+    of_agents = {one for one in imported if one.startswith("tokengym.agents.")}
+    assert of_agents
+    pure = tuple(f"tokengym.agents.{name}." for name in PURE_AGENTS)
+    assert sorted(one for one in of_agents if not one.startswith(pure)) == []
 
 
 @pytest.mark.parametrize("path", mathematics(), ids=lambda path: str(path.relative_to(ROOT)))
