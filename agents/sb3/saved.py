@@ -6,7 +6,10 @@ state.pth     counters, replay buffer, random generators, and the environment's 
 stock.json    the algorithm's word and settings, and every file's hash
 ```
 
-Nothing is unpickled: the algorithm is made by its settings, and takes weights and plain data.
+The first two are in PyTorch's format, whose archives hold pickles. They are read with
+``weights_only=True``, which makes tensors and plain data and calls nothing else that a file names.
+What Stable-Baselines3 pickles itself in model.zip is not read: the algorithm is made by its
+settings.
 """
 
 from collections.abc import Callable, Mapping
