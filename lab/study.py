@@ -199,33 +199,21 @@ class Runs:
         reached = self._sweep(cell)
         return max(reached, key=lambda rate: reached[rate])
 
-    def areas(self, cell: Cell, *, at_end: bool = False) -> dict[int, float]:
-        """Return score - c KL by seed, mean over the run or at its end; {} without runs."""
-        return {
-            seed: net(points[-1], self.price) if at_end else net_area(points, self.price)
-            for seed, points in self.runs.get(cell, {}).items()
-        }
+    def areas(self, cell: Cell) -> dict[int, float]:
+        """Return score - c KL by seed, mean over the run; {} without runs."""
+        of_cell = self.runs.get(cell, {})
+        return {seed: net_area(points, self.price) for seed, points in of_cell.items()}
 
-    def ends(self, cell: Cell, measure: str) -> dict[int, float]:
-        """Return the last measurement of every run by seed."""
-        return {seed: float(p[-1][measure]) for seed, p in self.runs.get(cell, {}).items()}
+    def difference(self, cell: Cell, other: Cell) -> PairedDifference | None:
+        """Return a cell's mean of score - c KL over the run minus another's, paired by seed.
 
-    def difference(
-        self, cell: Cell, other: Cell, measure: str = NET, *, at_end: bool = False
-    ) -> PairedDifference | None:
-        """Return a cell's figure minus another's, paired by seed; None below two pairs.
+        It is None below two pairs.
 
         Args:
             cell: The cell.
             other: What it is compared with.
-            measure: A measurement at the end, or `NET`: score - c KL over the run.
-            at_end: Whether score - c KL is that of the end.
         """
-        one, two = (
-            self.areas(at, at_end=at_end) if measure == NET else self.ends(at, measure)
-            for at in (cell, other)
-        )
-        pairs = paired(one, two)
+        pairs = paired(self.areas(cell), self.areas(other))
         return paired_difference(*pairs) if len(pairs[0]) > 1 else None
 
     def steps(self, cell: Cell, start: float, goal: float) -> dict[int, NDArray[np.float64]]:
