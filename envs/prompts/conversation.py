@@ -249,13 +249,19 @@ def _unread(
     """Yield what a template does not write of a conversation, each once for a template.
 
     What messages hold is left out to see whether the text changes. Templates may leave thoughts out
-    of all turns but the last, so that what changes nothing is tried in the last place too.
+    of all turns but the last, so that what changes nothing is tried in the last place too. An entry
+    that is false or 0 may change nothing where it is read; it is read where the template names it.
     """
     for name in (*beside, *beside.get("chat_template_kwargs", ())):
         if name != "chat_template_kwargs" and _is_new(template, repr(name)):
-            if not re.search(rf"\b{re.escape(name)}\b", template):
+            if not _is_named(name, template):
                 yield repr(name)
-    held = [(m["role"], key) for m in talk for key, value in m.items() if value and key != "role"]
+    held = [
+        (m["role"], key)
+        for m in talk
+        for key, value in m.items()
+        if key != "role" and (value or (_is_no(value) and not _is_named(key, template)))
+    ]
     for role, key in dict.fromkeys(held):
         what = f"messages of the role {role!r}"
         without = [message for message in talk if message["role"] != role]
@@ -267,11 +273,22 @@ def _unread(
         if not _is_new(template, what) or _or_none(written, left, without) != text:
             continue
         if key != "content":
-            end = 1 + max(n for n, m in enumerate(talk) if m["role"] == role and m.get(key))
+            places = [n for n, m in enumerate(talk) if m["role"] == role and key in m]
+            end = 1 + max([n for n in places if talk[n][key]] or places)
             whole, short = (_or_none(written, left, one[:end], False) for one in (talk, without))
             if whole != short:
                 continue
         yield what
+
+
+def _is_named(name: str, template: str) -> bool:
+    """Return whether a template has a name in it."""
+    return re.search(rf"\b{re.escape(name)}\b", template) is not None
+
+
+def _is_no(value: Any) -> bool:
+    """Return whether an entry of a message says false or 0, and not that there is none."""
+    return isinstance(value, bool | int | float) and not value
 
 
 def _is_new(template: str, what: str) -> bool:

@@ -110,8 +110,8 @@ class TextEncoding(TextSettings):
     learn_on: LearnOn = "all"
     """Answers that SFT learns of a conversation that is given as a whole: "all", the assistant's,
     as TRL's assistant_only_loss=True, or the "last". (TRL's default learns the user's words too.)
-    Answers that a row or message marks as not to be learned (a weight of 0; train, trainable or
-    loss_mask that is false) never are."""
+    Answers, and pairs, that a row or message marks as not to be learned (a weight of 0; train,
+    trainable, loss_mask or loss that is false) never are."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -27,6 +27,7 @@ from tokengym.envs.prompts.tables import (
     sift,
     text_value,
 )
+from tokengym.rewards.pairs.marks import MARKS, is_out, marked_rows, row_marks, unmarked
 
 _LOG = logging.getLogger(__name__)
 MAX_MARGIN = 1_000_000
@@ -292,7 +293,11 @@ def read_labels(
     text = table.column(text_column, "text_column")
     label = table.column(label_column, "label_column")
 
+    marked = set[int]()
+
     def labelled(number: int, row: Mapping[str, Any]) -> Example[str]:
+        if is_out(row_marks(row, apart=(label,))):
+            marked.add(number)
         question = "" if prompt is None else _text(row, prompt, may_be_empty=True)
         response, good = _text(row, text), row.get(label)
         if good not in (0, 1):
@@ -300,6 +305,8 @@ def read_labels(
         return Example(number, question, (response, "") if good else ("", response))
 
     examples, skipped = sift(enumerate(table), labelled, on_error=on_error, of=table.of)
+    examples = [example for example in examples if example.row not in marked]
+    skipped += marked_rows(sorted(marked), table.of)
     _check_prompts_apart(examples, prompt, [text])
     return _pairs(examples, skipped)
 
@@ -404,7 +411,9 @@ def read_examples(
 ) -> tuple[list[Example[Any]], list[SkippedRow]]:
     """Return the rows of a table as examples, and those that are left out.
 
-    Of episodes of conversations, whose replies a partner wrote, none is learned from.
+    Of episodes of conversations, whose replies a partner wrote, none is learned from. A pair that
+    is marked as not to be learned, or has a message that is, is left out whole; the marks of the
+    one response stay.
 
     Args:
         table: The rows.
@@ -420,15 +429,27 @@ def read_examples(
     elif table.holds_messages(prompt, *responses):
         contents = _messages
 
+    marked = set[int]()
+
     def read(number: int, row: Mapping[str, Any]) -> Example[Any]:
         written = row.get("written")  # a column of the user's may have this name
         if len(responses) == 1 and isinstance(written, list | tuple) and 0 in written:
             raise RowError("conversation", f"the response {HOLDS_REPLIES}")
         said, texts = contents(row, prompt, responses)
+        if len(responses) > 1:
+            answers = [m for text in texts for m in text] if contents is _messages else []
+            if any([is_out(row_marks(row, apart=(margin_column,))), *map(is_out, answers)]):
+                marked.add(number)
+        if len(responses) > 1 and contents is _messages:
+            if any(not message.keys().isdisjoint(MARKS) for message in said.messages):
+                said = Chat(_unmarked(said.messages), **said.beside)
+            texts = tuple(map(_unmarked, texts))
         margin = None if margin_column is None else _margin(row, margin_column)
         return Example(number, said, texts, margin)
 
     examples, skipped = sift(enumerate(table), read, on_error=on_error, of=table.of)
+    examples = [example for example in examples if example.row not in marked]
+    skipped += marked_rows(sorted(marked), table.of)
     if contents is _texts and prompt:
         _check_prompts_apart(examples, prompt, responses)
     return examples, skipped
@@ -509,7 +530,7 @@ def _messages(
     if request is None or all(_begins(messages, request) for messages in texts):
         shared = len(texts[0]) - 1  # of a single conversation, all but the last message
         if len(texts) > 1:
-            together = zip(*texts, strict=False)
+            together = zip(*map(_unmarked, texts), strict=False)
             shared = sum(1 for _ in takewhile(lambda both: both[0] == both[1], together))
         if not shared or any(len(messages) <= shared for messages in texts):
             lack = "" if prompt in row else f", and of {[*row]} no column is {prompt!r}"
@@ -528,9 +549,14 @@ def _messages(
         )
     for name, messages in zip(responses, texts, strict=True):
         _check_reply(messages, name)
-    if len(texts) > 1 and texts[0] == texts[1]:
+    if len(texts) > 1 and _unmarked(texts[0]) == _unmarked(texts[1]):
         _refuse_equal(responses, reply_text(texts[0]))
     return Chat.of_row(request, row), tuple(texts)
+
+
+def _unmarked(messages: Messages) -> Messages:
+    """Return messages without their marks."""
+    return [*map(unmarked, messages)]
 
 
 def _as_messages(value: Any, name: str, role: str | None = None) -> Messages:

@@ -119,6 +119,12 @@ def test_token_credit_takes_conversations_and_refuses_one_text():
             {"messages": [TALK[1], *answer("me", reasoning_content="so"), TALK[3]]},
             "'reasoning_content' of messages of the role 'assistant'",
         ),
+        (
+            "gemma",
+            {"messages": [TALK[1], *answer("me", learnable=False), TALK[3]]},
+            "'learnable' of messages of the role 'assistant'",
+        ),
+        ("gemma", {"messages": [{**TALK[1], "share": 0}]}, "'share' of messages of the role 'u"),
     ],
 )
 def test_what_a_template_does_not_write_is_named_once(template, row, named, caplog):
@@ -129,6 +135,16 @@ def test_what_a_template_does_not_write_is_named_once(template, row, named, capl
             write_chat(tokenizer, Chat.of_row(row["messages"], row), to_answer=True)
     (line,) = caplog.messages
     assert f"does not write {named}" in line
+
+
+def test_an_entry_that_is_false_is_no_fault_where_the_template_reads_it(caplog):
+    tokenizer = copy.deepcopy(make_tokenizer("words", "gemma"))
+    tokenizer.chat_template += "{% if messages[-1].stays_open %}more{% endif %}"
+    with caplog.at_level(logging.WARNING):
+        given: list[dict[str, Any]] = [{"stays_open": False}, {"note": ""}, {"calls": []}]
+        for entries in given:
+            write_chat(tokenizer, [TALK[1], *answer("me", **entries)], to_answer=False)
+    assert not caplog.messages
 
 
 def test_thoughts_that_a_template_leaves_out_of_earlier_turns_are_no_fault(caplog):
@@ -308,7 +324,16 @@ def test_all_answers_of_a_conversation_are_learned_or_the_last(template):
 
 
 @pytest.mark.parametrize(
-    "mark", [{"weight": 0}, {"weight": 0.0}, {"train": False}, {"trainable": 0}, {"loss_mask": 0}]
+    "mark",
+    [
+        {"weight": 0},
+        {"weight": 0.0},
+        {"train": False},
+        {"trainable": 0},
+        {"loss_mask": 0},
+        {"loss": False},
+        {"loss": 0},
+    ],
 )
 def test_what_is_marked_is_not_learned_and_counted(mark, caplog):
     tokenizer = make_tokenizer("bytes", "chatml")
@@ -357,6 +382,8 @@ def test_marks_that_cannot_be_honoured_are_refused(row, message):
 def test_columns_with_the_name_of_a_mark_may_say_something_else():
     row = {"messages": [TALK[1], *answer("a")], "train": "split a", "trainable": None}
     assert len(learned([row], make_tokenizer("bytes", "chatml"))[0]) == 1
+    for loss in (0.0, 0.7, [0.0, 0.7]):  # a measured one
+        assert len(learned([{**row, "loss": loss}], make_tokenizer("bytes", "chatml"))[0]) == 1
 
 
 def test_single_messages_of_users_are_not_learned():

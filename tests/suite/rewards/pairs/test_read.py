@@ -8,7 +8,8 @@ import pytest
 
 from tests.support.rewards.read import DIALOGUE, PROMPT, ROW
 from tokengym.envs import DatasetError
-from tokengym.rewards import PreferencePair, read_pairs
+from tokengym.rewards import PreferencePair, read_labels, read_pairs
+from tokengym.rewards.pairs.encode import TextEncoding, pair_rows
 
 SPLIT = PreferencePair(prompt=PROMPT, chosen=" Yes, yes", rejected=" Yes, no")
 PAIR = PreferencePair(prompt="a", chosen=" b", rejected=" c", margin=0.5)
@@ -129,3 +130,45 @@ def test_json_that_is_no_row_is_named(tmp_path, row, place):
     where = rf"row {place} of the pairs|line 2, byte 4: Extra data|maximum recursion depth"
     with pytest.raises(DatasetError, match=where):
         read_pairs(file)
+
+
+@pytest.mark.parametrize(
+    "mark", [{"weight": 0}, {"train": False}, {"trainable": 0}, {"loss_mask": 0}, {"loss": False}]
+)
+def test_pairs_that_are_marked_are_left_out_and_counted(mark):
+    """By an entry of the row, or of a message of either response; a prompt's is of its history."""
+    (name,) = mark
+    texts = [{"prompt": "a", "chosen": text, "rejected": "b", name: 1} for text in ("x", "y", "z")]
+    texts[1] |= mark
+    pairs = read_pairs(texts)
+    assert [pair.chosen for pair in pairs] == ["x", "z"]
+    assert pairs.report() == "3 rows, 2 pairs, 1 skipped (1 marked)"
+    assert "row 1 of the pairs is marked as not to be learned" in pairs.skipped[0].reason
+    ids = [{"prompt_ids": [5], "chosen_ids": [6], "rejected_ids": [7], **mark}]
+    ids.append({**ids[0], name: 1})
+    assert [example.row for example in pair_rows(ids, TextEncoding())[0]] == [1]
+    asked = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", **mark}]
+    asked.append({"role": "user", "content": "c"})
+    good, bad = ([{"role": "assistant", "content": text}] for text in ("good", "bad"))
+    rows = [
+        {"prompt": asked, "chosen": good, "rejected": bad},
+        {"prompt": asked, "chosen": [{**good[0], **mark}], "rejected": bad},
+        {"prompt": asked, "chosen": good, "rejected": [{**bad[0], **mark}]},
+        {"chosen": [*asked, {**good[0], name: 1}], "rejected": [*asked, *bad], "prompt": None},
+    ]
+    pairs = read_pairs(rows)
+    assert pairs.rows == (0, 3)
+    for pair in pairs:  # no template is given a mark
+        assert all(name not in m for chat in (pair.messages, *pair.replies) for m in chat)
+        assert [m["content"] for m in pair.messages] == ["a", "b", "c"]
+    labels = read_labels([{"text": "x", "label": 0}, {"text": "y", "label": 1, **mark}])
+    assert [pair.rejected for pair in labels] == ["x"]
+
+
+def test_a_column_that_is_named_for_something_else_is_no_mark():
+    row = {"prompt": "a", "chosen": "x", "rejected": "y", "weight": 0.5}
+    (pair,) = read_pairs([row], margin_column="weight")
+    assert pair.margin == 0.5
+    with pytest.raises(DatasetError, match="'weight' must be 0 or 1, got"):
+        read_pairs([row])
+    assert len(read_labels([{"text": "x", "train": False}], label_column="train")) == 1
