@@ -73,6 +73,17 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def level_percent(level: float) -> str:
+    """Return the confidence level of an interval, to three digits where they do not round to all.
+
+    Example:
+        >>> [level_percent(level) for level in (0.95, 0.995, 1.0 - 0.05 / 3, 0.9999)]
+        ['95%', '99.5%', '98.3%', '99.99%']
+    """
+    text = f"{100.0 * level:.3g}"
+    return f"{100.0 * level:.10g}%" if text == "100" else f"{text}%"
+
+
 def number(value: float | None) -> str:
     """Return a number to three significant digits, with a true minus sign.
 

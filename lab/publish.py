@@ -21,6 +21,7 @@ from tokengym.base import (
     split_file_word,
     write_csv,
 )
+from tokengym.base.text import level_percent
 from tokengym.evaluation.report import read_curves, save_figure, summarize
 from tokengym.evaluation.runs import (
     Run,
@@ -209,7 +210,7 @@ def agent_card(
         seed=run["seed"],
         name=name,
         rows="\n".join(rows),
-        level=spec.compared["level"],
+        level=level_percent(spec.compared["level"]),
         low=fixed(low, 3),
         high=fixed(high, 3),
         episodes=len(scores),
@@ -232,7 +233,7 @@ A policy trained with tokengym by {agent} under the reward {reward}, seed {seed}
 |---|---|---|
 {rows}
 
-The {level:.0%} interval of the score after training is {low} to {high}:
+The {level} interval of the score after training is {low} to {high}:
 a bootstrap over {episodes} held-out prompts answered by this one policy.
 It does not say how much another training seed would change.
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,6 +108,16 @@ class Runs:
         return np.array([curve.figure(measure, kind) for curve in self.curves])
 
 
+class Late(NamedTuple):
+    """Runs of a reward that were first evaluated after others had been."""
+
+    credit: str
+    step: float
+    """Where they begin."""
+    seeds: list[int] | None
+    """Their seeds; None where the reward has no others."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Panel:
     """Every reward's runs in one setting."""
@@ -129,9 +139,8 @@ class Panel:
     """The last step of the longest run."""
     shortest: str
     """The reward of the shortest."""
-    late: str | None
-    """The reward of the run that was evaluated first after others had been, so that their figures
-    begin there too; None if all begin at one step."""
+    late: tuple["Late", ...]
+    """Runs that were first evaluated after others had been."""
     start: float
     """Mean score at the first evaluation, of the runs that begin earliest."""
     ended_early: Mapping[str, tuple[int, ...]]
@@ -364,9 +373,8 @@ def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None, axis: A
         if kl_coef is not None and all(run.has("kl") for run in runs):
             runs = [run.priced(kl_coef) for run in runs]
         rewards[credit] = Runs.of(runs, grid)
-    latest = max(curves, key=lambda curve: curve.steps[0])
     shortest = min(curves, key=lambda curve: curve.steps[-1])
-    first, last = float(latest.steps[0]), float(shortest.steps[-1])
+    first, last = max(float(curve.steps[0]) for curve in curves), float(shortest.steps[-1])
     shared = grid[(grid >= first) & (grid <= last)]
     if len(shared) < 2:
         raise ValueError(
@@ -387,7 +395,7 @@ def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None, axis: A
         cut_at=last if longest > last else None,
         longest=longest,
         shortest=shortest.credit,
-        late=latest.credit if first > earliest else None,
+        late=tuple(one for runs in rewards.values() for one in _late(runs.curves, earliest)),
         start=float(np.mean([c.values["score"][0] for c in curves if c.steps[0] == earliest])),
         ended_early={
             name: early
@@ -395,6 +403,18 @@ def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None, axis: A
             if (early := _ended_early(runs.curves, NEAR_END if axis == "tokens" else 0.0))
         },
     )
+
+
+def _late(curves: Sequence[Curve], earliest: float) -> list[Late]:
+    """Return which of a reward's runs begin after the earliest of all, by where they begin."""
+    seeds: dict[float, list[int]] = {}
+    for curve in curves:
+        seeds.setdefault(float(curve.steps[0]), []).append(curve.seed)
+    return [
+        Late(curves[0].credit, step, None if len(seeds) == 1 else of)
+        for step, of in sorted(seeds.items())
+        if step > earliest
+    ]
 
 
 def _ended_early(curves: Sequence[Curve], near: float) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from tokengym.base.bundle import bundle_names, bundled
 from tokengym.base.models import title_of
-from tokengym.base.text import printable_value
+from tokengym.base.text import level_percent, printable_value
 from tokengym.evaluation.measure.measures import AXES, Measure, measure_of, measures_of
 from tokengym.evaluation.measure.references import levels
 from tokengym.evaluation.report import sentences
@@ -84,7 +84,7 @@ def render_report(
             source, *counts, max(ends), unit_of(first), are_alike=len(ends) == 1
         ),
         "script_hash": f"sha256-{digest}",
-        "level": f"{level:.0%}",
+        "level": level_percent(level),
         "curves_note": sentences.curves_note(level),
         "figures_note": sentences.figures_note(level),
         "groups": [

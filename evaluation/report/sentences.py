@@ -9,7 +9,7 @@ headings of the page in its template.
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from tokengym.base.text import listed, number, signed
+from tokengym.base.text import level_percent, listed, number, signed
 from tokengym.evaluation.measure.measures import (
     MEASURES,
     NUMBERS,
@@ -22,6 +22,8 @@ from tokengym.evaluation.statistics import FASTER_AT, MIN_KL, RELIABLE_SEEDS
 
 NOTHING = "\u2013"
 """What stands where there is no value."""
+SHOWN = 3
+"""Most runs that a caution names."""
 Kind = Literal["reward", "learner"]
 """What is compared, in one word."""
 Unit = Literal["updates", "tokens"]
@@ -109,11 +111,14 @@ def faster(
     *,
     lead: float,
     word: str,
-    by_drift: bool,
+    drift: str,
     controls: Sequence[str],
 ) -> str:
-    """Return the headline of a comparison in which ``first`` and others learned faster."""
-    how = " by more drift" if by_drift else ""
+    """Return the headline of a comparison in which ``first`` and others learned faster.
+
+    ``drift`` is "more" where most of the lead is KL, "unknown" where it may be, else "".
+    """
+    how = {"more": " by more drift", "unknown": " and spent more KL"}.get(drift, "")
     also = f"; so did {named(others, controls)}" if others else ""
     return (
         f"{sentence(named([first], controls)) if first in controls else first} learned faster than "
@@ -127,15 +132,41 @@ def none_faster(
     *,
     slower: Sequence[str],
     drifting: Sequence[str],
+    untold: Sequence[str],
     controls: Sequence[str],
 ) -> str:
-    """Return the headline of a comparison in which no arm learned clearly faster."""
+    """Return the headline of a comparison in which no arm learned clearly faster.
+
+    ``untold`` are those of too few seeds.
+    """
     text = f"No {kind} learned clearly faster than {baseline}"
     if slower:
-        return f"{text}; {named(slower, controls)} learned slower"
-    if drifting:
-        return f"{text}; {named(drifting, controls)} drift{'s' * (len(drifting) == 1)} less"
-    return text
+        text = f"{text}; {named(slower, controls)} learned slower"
+    elif drifting:
+        text = f"{text}; {named(drifting, controls)} drift{'s' * (len(drifting) == 1)} less"
+    return f"{text}{_untold(untold, controls)}"
+
+
+def beside_frozen(
+    baseline: str,
+    kind: Kind,
+    above: Sequence[str],
+    below: Sequence[str],
+    untold: Sequence[str],
+    controls: Sequence[str],
+) -> str:
+    """Return the headline of a comparison with a baseline that learns nothing: where others end."""
+    ended = [
+        f"{named(arms, controls)} {'ends' if len(arms) == 1 else 'end'} clearly {where} it"
+        for where, arms in (("above", above), ("below", below))
+        if arms
+    ]
+    said = " and ".join(ended) or f"no {kind} ends clearly above or below it"
+    return f"{baseline} learns nothing; {said}{_untold(untold, controls)}"
+
+
+def _untold(arms: Sequence[str], controls: Sequence[str]) -> str:
+    return f"; too few seeds to tell of {named(arms, controls)}" if arms else ""
 
 
 def no_verdict(early: Sequence[Early], unit: Unit) -> str:
@@ -147,9 +178,23 @@ def _early(early: Sequence[Early], unit: Unit) -> str:
     return listed([one.says(unit) for one in early])
 
 
-def too_few_seeds(text: str, seeds: int) -> str:
-    """Return a headline of fewer seeds than tell."""
-    return f"Too few seeds to tell. On these {seeds}: {text}"
+def too_few_seeds(baseline: str, kind: Kind, pairs: Sequence[int], *, is_frozen: bool) -> str:
+    """Return the headline of a comparison in which no arm has the pairs that tell.
+
+    Args:
+        baseline: The baseline.
+        kind: What is compared.
+        pairs: Seeds that each arm has in common with it.
+        is_frozen: Whether it learns nothing, so that ends are compared.
+    """
+    claim = "ended above" if is_frozen else "learned faster than"
+    most = max(pairs)
+    count = f"{most or 'no'} {plural(most or 1, 'seed')} in common"
+    at_most = "at most " if most > min(pairs) else ""
+    return (
+        f"Too few seeds to tell whether a {kind} {claim} {baseline}: {at_most}{count}, and "
+        f"{RELIABLE_SEEDS} are needed"
+    )
 
 
 def unproven(rules: Sequence[str], controls: Sequence[str]) -> str:
@@ -181,7 +226,7 @@ def reached(
 def how_sure(difference: Mapping[str, Any]) -> str:
     """Return a paired difference's interval, of the corrected test, and whether it is clear."""
     pairs, p = difference["pairs"], difference["p_adjusted"]
-    interval = f"{100 * difference['level']:.3g}% interval {ends(difference)}"
+    interval = f"{level_percent(difference['level'])} interval {ends(difference)}"
     if pairs < RELIABLE_SEEDS:
         interval = "no interval" if pairs == 1 else interval
         return f"{interval}; too few seeds to tell ({pairs})"
@@ -243,9 +288,16 @@ def unlike_scores(columns: Mapping[str, Sequence[str]]) -> str:
     return f"The scores may be different measurements, as their columns are: {'; '.join(taken)}."
 
 
-def few_seeds(kind: Kind, seeds: int) -> str:
-    """Return that intervals are unreliable."""
-    return f"Fewer than {RELIABLE_SEEDS} seeds per {kind} ({seeds}): the intervals are unreliable."
+def few_seeds(seeds: Mapping[str, int], kind: Kind | None) -> str:
+    """Return that intervals are unreliable, of arms with so many seeds.
+
+    ``kind`` is what is compared where these are all arms, with as many seeds each.
+    """
+    if kind:
+        whose = f"per {kind} ({max(seeds.values())})"
+    else:
+        whose = f"of {listed([f'{arm} ({count})' for arm, count in seeds.items()])}"
+    return f"Fewer than {RELIABLE_SEEDS} seeds {whose}: the intervals are unreliable."
 
 
 def failed(
@@ -274,30 +326,43 @@ def unscored(runs: Sequence[Mapping[str, Any]]) -> str:
     shown = [
         f"{run['credit']}, seed {run['seed']}, {plural(len(run['steps']), 'step')} "
         f"{listed([f'{step:.10g}' for step in run['steps']])}"
-        for run in runs[:3]
+        for run in runs[:SHOWN]
     ]
-    more = [f"{len(runs) - 3} more {plural(len(runs) - 3, 'run')}"] if len(runs) > 3 else []
+    unnamed = len(runs) - SHOWN
+    more = [f"{unnamed} more {plural(unnamed, 'run')}"] if unnamed > 0 else []
     is_one = count == 1
     return (
         f"{count} {plural(count, 'measurement')} of the score {'is' if is_one else 'are'} missing "
         f"({'; '.join(shown + more)}); {'that step is' if is_one else 'these steps are'} left out "
-        "of every run of the seed."
+        "of every run of the seed, except at a run's start and end."
     )
 
 
 def _seeds(seeds: Mapping[str, Sequence[int]]) -> str:
     """Return runs in words: each name with its seeds."""
-    return "; ".join(
-        f"{name}, {plural(len(of), 'seed')} {listed([str(seed) for seed in of])}"
-        for name, of in seeds.items()
-    )
+    return "; ".join(f"{name}, {_of_seeds(of)}" for name, of in seeds.items())
 
 
-def begins_late(arm: str, first: float, unit: Unit) -> str:
-    """Return that an arm's first evaluation is later than others'."""
+def _of_seeds(seeds: Sequence[int]) -> str:
+    return f"{plural(len(seeds), 'seed')} {listed([str(seed) for seed in seeds])}"
+
+
+def begins_late(runs: Sequence[Mapping[str, Any]], unit: Unit) -> str:
+    """Return which runs were first evaluated later than others, and what that does to figures.
+
+    Args:
+        runs: Of each arm and step at which runs of it begin ``credit``, ``step`` and ``seeds``,
+            None where it has no others.
+        unit: Unit of the steps.
+    """
+    begin = []
+    for run in runs[:SHOWN]:
+        seeds = "" if run["seeds"] is None else f" ({_of_seeds(run['seeds'])})"
+        begin.append(f"{run['credit']}{seeds} at {steps(run['step'], unit)}")
+    begin += [f"{len(runs) - SHOWN} more"] if len(runs) > SHOWN else []
     return (
-        f"Of pairs with {arm} the differences begin at {steps(first, unit)}, where it was first "
-        "evaluated: what the others did before is left out."
+        f"First evaluated later than others: {listed(begin)}. What came before is in none of the "
+        "figures of these runs, and differences leave it out of the other run of the pair too."
     )
 
 
@@ -541,7 +606,7 @@ def table_note(
     """
     seeds = seed_counts(runs)
     note = (
-        f"Interquartile mean and {level:.0%} bootstrap interval over {seeds} "
+        f"Interquartile mean and {level_percent(level)} bootstrap interval over {seeds} "
         f"seed{'' if seeds == '1' else 's'}; ▲ and ▼ mark what is clearly above or below {baseline}"
     )
     if noise:
@@ -656,17 +721,17 @@ def subtitle(
 def curves_note(level: float) -> str:
     """Return what the lines and bands of a chart are."""
     return (
-        f"Interquartile mean over seeds; the band is its {level:.0%} bootstrap interval. Point at "
-        "a chart to read values; press a name to hide it."
+        f"Interquartile mean over seeds; the band is its {level_percent(level)} bootstrap "
+        "interval. Point at a chart to read values; press a name to hide it."
     )
 
 
 def figures_note(level: float) -> str:
     """Return what the cells of the table of figures are."""
     return (
-        f"Interquartile mean over seeds, below it its {level:.0%} interval; \u00b1 is the part of "
-        "measuring, a standard error over prompts and draws that more responses lower. Point at a "
-        "number, or a heading, for what it means and how sure it is."
+        f"Interquartile mean over seeds, below it its {level_percent(level)} interval; \u00b1 is "
+        "the part of measuring, a standard error over prompts and draws that more responses lower. "
+        "Point at a number, or a heading, for what it means and how sure it is."
     )
 
 
@@ -706,8 +771,8 @@ def terms() -> list[tuple[str, str]]:
         (
             "Interval",
             "Percentile bootstrap over seeds of an interquartile mean. It is somewhat too narrow "
-            "of few seeds: a 95% interval holds the mean in about 93 of 100 simulated experiments "
-            "of ten seeds, and in 89 of five.",
+            "of few seeds: a 95% interval holds the interquartile mean in about 93 of 100 "
+            "simulated experiments of ten seeds, and in 89 of five.",
         ),
         ("Ranked", f"Rewards are ranked only by {ranked}."),
     ]

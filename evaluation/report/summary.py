@@ -46,6 +46,11 @@ KINDS = ("final", "auc")
 """Numbers per run: the mean at its end, and over all of it."""
 AT_KL = ("score", "gold_score")
 """Measurements that are compared at equal KL too."""
+KL_OVER_THE_RUN = "kl", "auc"
+SHARE_OF_KL = 0.1
+"""Share of the error of 1 - level that a difference in KL over the run may have. The headline says
+"drifts less" of it beside what it says of the speed, which keeps its level. Of equal rewards at
+95 % the two are false in 5.2 % of reports, where two tests of one level are in 7.4 %."""
 Pairs = Sequence[tuple[Curve, Curve]]
 """Runs of a reward with those of the baseline of the same seeds, see `pairs`."""
 Numbers = dict[tuple[str, str], tuple[Array, Array]]
@@ -209,7 +214,7 @@ def _group(
         "cut_at": panel.cut_at,
         "longest": panel.longest,
         "shortest": panel.shortest,
-        "late": panel.late,
+        "late": [late._asdict() for late in panel.late],
         "ended_early": {
             name: {
                 "seeds": list(seeds),
@@ -535,8 +540,10 @@ def _add_differences(
 
     The verdict is corrected over the rewards and over the family, and so is the level of the
     intervals. Neither fewer than `RELIABLE_SEEDS` pairs nor a difference that is printed as 0 is
-    clear.
+    clear. The KL over the run is tested at `SHARE_OF_KL` of the error.
     """
+    if family == [KL_OVER_THE_RUN]:
+        level = 1.0 - SHARE_OF_KL * (1.0 - level)
     keys = [(of, name) for of, name in product(family, numbers) if of in numbers[name]]
     if not keys:
         return
@@ -566,7 +573,7 @@ def families(panel: Panel) -> list[list[tuple[str, str]]]:
     ends = [pair for pair in numbers if pair[1] == "final" and measure_of(pair[0]).word]
     alone = [pair for pair in numbers if pair not in ends]
     if "kl" in panel.measures:
-        alone += [("kl", "auc"), *((name, "at_kl") for name in AT_KL if name in panel.measures)]
+        alone += [KL_OVER_THE_RUN, *((name, "at_kl") for name in AT_KL if name in panel.measures)]
     return [ends, *([pair] for pair in alone)]
 
 

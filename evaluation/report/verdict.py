@@ -20,10 +20,15 @@ from tokengym.evaluation.measure.measures import measure_of
 from tokengym.evaluation.report import sentences
 from tokengym.evaluation.report.curves import NEAR_END
 from tokengym.evaluation.report.sentences import Alarm, Early, kind_of, unit_of
-from tokengym.evaluation.statistics import Array, nats_per_update
+from tokengym.evaluation.statistics import RELIABLE_SEEDS, Array, final_mean, nats_per_update
 from tokengym.evaluation.statistics.series import FEWEST, NOISES, levels, noise, parting
 
 SummaryPart = Mapping[str, Any]
+Drift = Literal["more", "less", "unknown", ""]
+"""How a lead stands to the KL that was spent, see `drift_of`."""
+DRIFT_SHARE = 0.5
+"""Share of a lead over the run below which the score at equal KL must be shown to be, before the
+lead is called one of more drift: most of it is KL that was spent sooner."""
 COPY_RISE = 0.10
 """Rise of the copy rate, absolute: one trigram in ten more is taken from the prompt."""
 REPETITION_RISE = 0.15
@@ -65,43 +70,53 @@ def difference_of(group: SummaryPart, name: str, measure: str, kind: str) -> Sum
 
 
 def _headline(group: SummaryPart, others: Sequence[str]) -> str:
-    baseline, word = group["baseline"], measure_of("score", group["by_gold"]).word
     lost = {**group["failed_seeds"], **group["missing_seeds"]}
     end = sentences.end_of_headline([name for name in lost if name not in group["rewards"]])
-    if not others:
-        final = group["rewards"][baseline]["figures"]["score"]["final"]["iqm"]
-        return sentences.alone(baseline, word, group["start"], final) + end
-    faster, slower = (
-        [name for name in others if clear(difference_of(group, name, "score", "auc")) == sign]
-        for sign in (1, -1)
-    )
+    return (_claim(group, others) if others else _level(group)) + end
+
+
+def _level(group: SummaryPart) -> str:
+    """Return where the one reward began and ended."""
+    baseline, word = group["baseline"], measure_of("score", group["by_gold"]).word
+    final = group["rewards"][baseline]["figures"]["score"]["final"]["iqm"]
+    return sentences.alone(baseline, word, group["start"], final)
+
+
+def _claim(group: SummaryPart, others: Sequence[str]) -> str:
+    """Return what the headline says of the others, as far as `RELIABLE_SEEDS` pairs tell.
+
+    A baseline that learns nothing has a level and no speed: with it the ends are compared.
+    """
+    baseline, controls, kind = group["baseline"], group["controls"], kind_of(group)
+    is_frozen = group["rewards"][baseline]["is_frozen"]
+    number = "final" if is_frozen else "auc"
+    gaps = {name: difference_of(group, name, "score", number) for name in others}
+    pairs = {name: gap["pairs"] if gap else 0 for name, gap in gaps.items()}
+    untold = [name for name in others if pairs[name] < RELIABLE_SEEDS]
+    above, below = ([name for name in others if clear(gaps[name]) == sign] for sign in (1, -1))
     drifting = [name for name in others if drift_of(group, name) == "less"]
-    if faster:
-        first, *rest = faster
-        area = difference_of(group, first, "score", "auc")
-        assert area is not None  # it is clear
-        text = sentences.faster(
-            first,
-            rest,
-            baseline,
-            lead=area["difference"],
-            word=word,
-            by_drift=drift_of(group, first) == "more",
-            controls=group["controls"],
+    if len(untold) == len(others):
+        return sentences.too_few_seeds(baseline, kind, [*pairs.values()], is_frozen=is_frozen)
+    if group["ended_early"] and not (above or below or drifting):
+        return sentences.no_verdict(_early(group), unit_of(group))
+    if is_frozen:
+        return sentences.beside_frozen(baseline, kind, above, below, untold, controls)
+    if not above:
+        return sentences.none_faster(
+            baseline, kind, slower=below, drifting=drifting, untold=untold, controls=controls
         )
-    elif group["ended_early"] and not (slower or drifting):
-        text = sentences.no_verdict(_early(group), unit_of(group))
-    else:
-        text = sentences.none_faster(
-            baseline,
-            kind_of(group),
-            slower=slower,
-            drifting=drifting,
-            controls=group["controls"],
-        )
-    if not group["reliable"]:
-        text = sentences.too_few_seeds(text, group["fewest_runs"])
-    return text + end
+    first, *rest = above
+    gap = gaps[first]
+    assert gap is not None  # it is clear
+    return sentences.faster(
+        first,
+        rest,
+        baseline,
+        lead=gap["difference"],
+        word=measure_of("score", group["by_gold"]).word,
+        drift=drift_of(group, first),
+        controls=controls,
+    )
 
 
 def _early(group: SummaryPart) -> list[Early]:
@@ -134,7 +149,8 @@ def _unproven(group: SummaryPart, others: Sequence[str]) -> str:
 def _reached(group: SummaryPart) -> str:
     """Return which rewards ended at or above best-of-n and which below it; "" if none is below.
 
-    Below are those whose interval is; of one whose interval holds the goal nothing is said.
+    Those whose interval is. Of one whose interval holds the goal nothing is said, and nothing of
+    fewer than `RELIABLE_SEEDS` runs, whose interval is too narrow.
     """
     if (ends := group["score_range"]) is None or ends["noise"]:
         return ""
@@ -143,8 +159,9 @@ def _reached(group: SummaryPart) -> str:
         for name, entry in group["rewards"].items()
         if "normalised_score" in entry["figures"]
     }
-    over = [name for name, share in shares.items() if share["iqm"] >= 1.0]
-    below = [name for name, share in shares.items() if max(share["iqm"], share["high"]) < 1.0]
+    told = [name for name in shares if group["rewards"][name]["runs"] >= RELIABLE_SEEDS]
+    over = [name for name in told if min(shares[name]["iqm"], shares[name]["low"]) >= 1.0]
+    below = [name for name in told if max(shares[name]["iqm"], shares[name]["high"]) < 1.0]
     if not below:
         return ""
     return sentences.reached(
@@ -157,23 +174,29 @@ def _reached(group: SummaryPart) -> str:
     )
 
 
-def drift_of(group: SummaryPart, name: str) -> Literal["more", "less", ""]:
+def drift_of(group: SummaryPart, name: str) -> Drift:
     """Return whether a reward's lead on the baseline is one of drift, its KL over the run.
 
     Returns:
         "less": it clearly spends less KL, and neither its score over the run nor that at equal KL
         is clearly above, so that a lead in score minus the KL penalty is KL that it did not spend.
-        "more": its score over the run is clearly above, that at equal KL neither above nor below,
-        and it spends more KL, clearly or on every seed, so that its lead is KL that it spent
-        sooner. "" where neither is shown.
+        "more": its score over the run is clearly above, it spends more KL, clearly or on every
+        seed, and the upper end of its difference at equal KL, on `RELIABLE_SEEDS` pairs, is below
+        `DRIFT_SHARE` of that over the run: most of the lead is KL that it spent sooner.
+        "unknown": likewise, but how it stands at equal KL is not shown, or not known. An interval
+        that holds 0 shows nothing. "" elsewhere, also where its score at equal KL is clearly above.
     """
     equal = difference_of(group, name, "score", "at_kl")
-    faster = clear(difference_of(group, name, "score", "auc"))
+    area = difference_of(group, name, "score", "auc")
     kl = difference_of(group, name, "kl", "auc")
-    if clear(kl) < 0 and faster <= 0 and clear(equal) <= 0:
+    if clear(kl) < 0 and clear(area) <= 0 and clear(equal) <= 0:
         return "less"
     spends_more = kl and (clear(kl) > 0 or kl["wins"] == kl["pairs"])
-    return "more" if equal and not clear(equal) and faster > 0 and spends_more else ""
+    if not area or clear(area) <= 0 or not spends_more or clear(equal) > 0:
+        return ""
+    if equal is None or equal["pairs"] < RELIABLE_SEEDS:
+        return "unknown"
+    return "more" if equal["high"] < DRIFT_SHARE * area["difference"] else "unknown"
 
 
 def _difference(group: SummaryPart, name: str) -> str:
@@ -201,8 +224,10 @@ def _about_runs(group: SummaryPart, others: Sequence[str]) -> Iterator[str]:
     kind, unit = kind_of(group), unit_of(group)
     if group["wanted_baseline"] != group["baseline"]:
         yield sentences.another_baseline(group["wanted_baseline"], group["baseline"])
-    if not group["reliable"] and group["fewest_runs"] > 1:  # one seed has no interval
-        yield sentences.few_seeds(kind, group["fewest_runs"])
+    runs = {name: entry["runs"] for name, entry in group["rewards"].items()}
+    if few := {name: count for name, count in runs.items() if 1 < count < RELIABLE_SEEDS}:
+        are_all = len(few) == len(runs) and len({*few.values()}) == 1
+        yield sentences.few_seeds(few, kind if are_all else None)  # one seed has no interval
     if group["failed_seeds"]:
         yield sentences.failed(
             group["failed"],
@@ -215,8 +240,8 @@ def _about_runs(group: SummaryPart, others: Sequence[str]) -> Iterator[str]:
         yield sentences.unfinished(group["missing_seeds"])
     if group["unscored"]:
         yield sentences.unscored(group["unscored"])
-    if group["late"] is not None:
-        yield sentences.begins_late(group["late"], group["steps"][0], unit)
+    if group["late"]:
+        yield sentences.begins_late(group["late"], unit)
     if group["ended_early"]:
         yield sentences.ended_early(_early(group), unit)
     cut_at, longest = group["cut_at"], group["longest"]
@@ -318,10 +343,12 @@ def _of_texts(curves: Mapping[str, Array]) -> Iterator[Alarm]:
         ("repetition", REPETITION_RISE, "repeated"),
     )
     for name, limit, what in limits:
-        if name in curves and curves[name][-1] - curves[name][0] > limit:
-            yield sentences.of_trigrams(what, curves[name][0], curves[name][-1])
+        if name in curves:
+            first, last = curves[name][0], final_mean(curves[name])
+            if last - first > limit:
+                yield sentences.of_trigrams(what, first, last)
     if (lengths := curves.get("length")) is not None:
-        first, last = lengths[0], lengths[-1]
+        first, last = lengths[0], final_mean(lengths)
         if abs(last - first) > LENGTH_CHANGE * first:
             yield sentences.length_changed(first, last)
 
@@ -337,16 +364,22 @@ def _leap(curves: Mapping[str, Array], updates: Array) -> Iterator[Alarm]:
     if len(kl) < 2:
         return
     crossed = nats_per_update(updates, kl)
-    i = int(np.argmax(crossed))
-    if crossed[i] > max(MAX_LEAP, MAX_LEAP_SHARE * kl[-1]):
-        yield sentences.leapt(crossed[i], updates[i], updates[i + 1], kl[-1])
+    i, at_end = int(np.argmax(crossed)), final_mean(kl)
+    if crossed[i] > max(MAX_LEAP, MAX_LEAP_SHARE * at_end):
+        yield sentences.leapt(crossed[i], updates[i], updates[i + 1], at_end)
 
 
 def _net_loss(curves: Mapping[str, Array], by_gold: bool) -> Iterator[Alarm]:
-    """Yield the alarm of a training that ended below its start by what it maximised."""
+    """Yield the alarm of a training that ended below its start by what it maximised.
+
+    Of a flat curve both its `levels` and its own end, which is printed, must be below.
+    """
     net = curves.get("net_score", np.empty(0))
-    if len(net) >= FEWEST and (held := levels(net))[0] - held[-1] > NOISES * noise(net):
-        yield sentences.lost_by_its_objective(net[0], net[-1], by_gold=by_gold)
+    if len(net) < FEWEST:
+        return
+    held, at_end = levels(net), final_mean(net)
+    if held[0] - final_mean(held) > NOISES * noise(net) and at_end < net[0]:
+        yield sentences.lost_by_its_objective(net[0], at_end, by_gold=by_gold)
 
 
 def short_of_best(ended: float, rows: Sequence[Mapping[str, float]]) -> Alarm | None:

@@ -36,7 +36,7 @@ from tests.campaign.writes import writes
 PARTS: dict[str, tuple[Callable[[int, int], Outcome], str]] = {
     "fuzz": (fuzz, "random environments over five kinds of tokenizer, contracts at every step"),
     "scorers": (scorers, "scorers that raise or return no score: one line, episodes kept"),
-    "nulls": (nulls, "20,000 reports of equal rewards each: false headlines at most 6 %"),
+    "nulls": (nulls, "20,000 reports of equal rewards each, with KL: false headlines at most 6 %"),
     "garbled": (garbled, "damaged files of agents, comparisons and pairs: one line, or right"),
     "foreign": (foreign, "hostile folders of agents and runs: none of their code runs, one line"),
     "packed": (packed, "hostile and broken files of agents: one line, nothing else is written"),

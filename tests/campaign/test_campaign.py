@@ -23,7 +23,7 @@ from tests.campaign.fuzz import TEXTS, fuzz, score, tokenizer_of
 from tests.campaign.hostile import pages, require_page, terminal
 from tests.campaign.kills import COMMANDS, command, results
 from tests.campaign.models import models
-from tests.campaign.nulls import areas_of, false_headlines
+from tests.campaign.nulls import areas_of, false_headlines, nats_of
 from tests.campaign.outcome import LostError, Outcome, try_cases
 from tests.campaign.packed import packed
 from tests.campaign.requests import (
@@ -303,9 +303,11 @@ def test_a_fault_that_is_paid_is_found():
 
 @pytest.mark.parametrize("seeds", [5, 10])
 def test_reports_of_identical_rewards_rarely_claim_a_difference(seeds: int):
-    """Headlines of whole reports agree with the signs of 20,000 simulated comparisons of five."""
-    areas = areas_of("normal", (20_000, seeds, 5), np.random.default_rng(seeds))
-    assert false_headlines(areas) <= 0.06
+    """Headlines of whole reports agree with the signs of 20,000 simulated comparisons."""
+    random = np.random.default_rng(seeds)
+    for rewards in (2, 5):
+        areas = areas_of("normal", (20_000, seeds, rewards), random)
+        assert false_headlines(areas, nats_of(areas, "normal", 0.0, random)) <= 0.06
 
 
 def test_what_is_kept_of_every_episode_is_found_in_memory():

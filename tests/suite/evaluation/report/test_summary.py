@@ -272,21 +272,25 @@ def test_a_lead_that_is_kl_spent_sooner_has_its_size():
 @pytest.mark.parametrize(
     ("area", "kl", "wins", "equal", "drift"),
     [
-        (1, 1, 5, 0, "more"),
-        (1, 0, 5, 0, "more"),  # on every seed
-        (1, 0, 4, 0, ""),
-        (1, 1, 5, 1, ""),
-        (1, 1, 5, -1, ""),
-        (1, 1, 5, None, ""),  # nothing is known at equal KL
-        (0, 1, 5, 0, ""),
-        (0, -1, 0, 0, "less"),
-        (0, -1, 0, -1, "less"),
-        (0, -1, 0, 1, ""),
-        (1, -1, 0, 0, ""),
+        (1, 1, 5, (0, 0.9, 5), "more"),
+        (1, 0, 5, (0, 0.9, 5), "more"),  # on every seed
+        (1, 0, 4, (0, 0.9, 5), ""),
+        (1, 1, 5, (0, 1.1, 5), "unknown"),  # it may lead by more than half of 2 at equal KL
+        (1, 1, 5, (0, 0.9, 4), "unknown"),  # on too few pairs
+        (1, 1, 5, None, "unknown"),  # nothing is known at equal KL
+        (1, 1, 5, (1, 0.9, 5), ""),
+        (1, 1, 5, (-1, -0.1, 5), "more"),
+        (0, 1, 5, (0, 0.9, 5), ""),
+        (0, -1, 0, (0, 0.9, 5), "less"),
+        (0, -1, 0, (-1, -0.1, 5), "less"),
+        (0, -1, 0, (1, 0.9, 5), ""),
+        (1, -1, 0, (0, 0.9, 5), ""),
     ],
 )
 def test_a_lead_is_one_of_drift(area, kl, wins, equal, drift):
-    score = {"auc": {"clear": area}} | ({} if equal is None else {"at_kl": {"clear": equal}})
+    score: dict[str, Any] = {"auc": {"clear": area, "difference": 2.0}}
+    if equal is not None:
+        score["at_kl"] = dict(zip(("clear", "high", "pairs"), equal, strict=True))
     differences = {"score": score, "kl": {"auc": {"clear": kl, "wins": wins, "pairs": 5}}}
     group = {"rewards": {"abc": {"versus_baseline": {"differences": differences}}}}
     assert drift_of(group, "abc") == drift
@@ -464,7 +468,7 @@ def test_a_missing_measurement_costs_its_step_and_not_its_run():
     assert group["unscored"] == [{"credit": "sparse", "seed": 0, "steps": [3.0]}]
     assert (
         "1 measurement of the score is missing (sparse, seed 0, step 3); that step is left out of "
-        "every run of the seed." in group["verdict"]["cautions"]
+        "every run of the seed, except at a run's start and end." in group["verdict"]["cautions"]
     )
     areas = {}
     for curve in curves:

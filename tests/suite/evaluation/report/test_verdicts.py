@@ -1,11 +1,13 @@
 """What comparisons are said to show: one page of the words for each kind of comparison."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tests.support import golden
 from tests.support.evaluation.common import (
@@ -24,6 +26,8 @@ from tokengym.evaluation.measure.references import ReferenceSamples
 from tokengym.evaluation.report.curves import Curve
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
+from tokengym.evaluation.report.tables import group_table
+from tokengym.evaluation.report.verdict import difference_of
 
 STORED = Path(__file__).parent / "stored"
 NOISE = {"abc": 0.02 * SEEDS, "recency": 0.02 * SEEDS**2, "random": -0.01 * SEEDS}
@@ -108,9 +112,12 @@ def cases() -> Iterator[tuple[str, list[Curve], SummarySettings]]:
     for levels in of_all:
         yield f"best of 16 is 1.5, the ends are {levels}", heights(*levels), BEST
     of_some: list[tuple[float, ...]] = [(1.49, 2.0), (0.0, 1.49), (0.0, 1.49, 2.0), (1.49,)]
+    of_some.append((0.0, 1.51))
     for levels in of_some:
         title = f"best of 16 is 1.5, within the interval of 1.49: the ends are {levels}"
         yield title, heights(*levels, noise=0.1), BEST
+    two = [curve for curve in heights(0.0, 2.0) if curve.seed < 2]
+    yield "best of 16 is 1.5, the ends are (0.0, 2.0) of two seeds", two, BEST
     alike = ReferenceSamples(scores=np.ones((3, 16)), gold_scores=None, tokens=48)
     yield "the scorer cannot rank", made(), replace(PRICED, references={(): alike})
     scores = -0.52 + 0.01 * np.random.default_rng(0).normal(size=(3, 16))
@@ -126,6 +133,14 @@ def cases() -> Iterator[tuple[str, list[Curve], SummarySettings]]:
     yield "hardly moved", root_of({"sparse": 0.05, "other": 0.04}), plain
     curves = [c for c in root_of({"sparse": 4.0, "other": 0.04}) if c.seed < 5]
     yield "one has hardly moved", curves, plain
+    wide = {seed: 0.4 * SEEDS[seed] for seed in range(6)}
+    curves = [
+        replace(c, values={**c.values, "score": c["score"] + wide[c.seed] * (c.steps > 0)})
+        if c.credit == "hasty"
+        else c
+        for c in root_of({"sparse": 4.0, "hasty": 8.0})
+    ]
+    yield "more KL, and an interval at equal KL that holds half the lead", curves, plain
     yield "a leap in KL", leaping(root_of({"sparse": 8.0, "other": 4.0}), "sparse"), plain
     five = np.linspace(-1.0, 1.0, 5)  # each alone is found at 95 % (p = 0.034), not among two
     areas = np.stack([0.0 * five, 0.34 * five + 0.384, 0.34 * five + 0.384], axis=1)
@@ -137,6 +152,36 @@ def cases() -> Iterator[tuple[str, list[Curve], SummarySettings]]:
     yield "three seeds", curves_of(few), plain
     yield "three seeds, of curves", made(seeds=3), plain
     yield "one seed", made(("sparse", "abc"), seeds=1), plain
+    begun = [
+        replace(c, steps=c.steps[at:], values={"score": c["score"][at:]})
+        for name in ("sparse", "abc", "red")
+        for c in straight(name, (0, 50))
+        for at in [1 if name == "abc" else 2 * (name == "red" and c.seed == 0)]
+    ]
+    yield "one seed of red begins later, and all of abc", begun, plain
+    ten = straight("sparse", (0, 10), range(10))
+    lead = [replace(c, credit="abc") for c in straight("abc", (0, 10), range(10))]
+    lead = [replace(c, values={"score": 1.5 * c["score"]}) for c in lead]
+    red = straight("red", (0, 10), range(3))
+    yield "ten seeds of two, three of red", [*ten, *lead, *red], plain
+    yield (
+        "ten equal seeds of two, three of red",
+        [*ten, *straight("abc", (0, 10), range(10)), *red],
+        plain,
+    )
+    yield (
+        "three seeds in common",
+        [*ten[:5], *(replace(c, seed=c.seed + 2) for c in lead[:5])],
+        plain,
+    )
+    apart = [replace(c, seed=c.seed + 10) for c in lead]
+    yield "no seed in common", [*ten, *apart], plain
+    yield "at most three seeds in common", [*ten, *apart, *red], plain
+    still = [replace(c, is_frozen=c.credit == "sparse") for c in heights(0.0, 1.0, 2.0, -1.0)]
+    yield "a frozen baseline", still, plain
+    still = [replace(c, is_frozen=c.credit == "sparse") for c in heights(0.0, 0.0)]
+    yield "a frozen baseline, and nothing above it", still, plain
+    yield "a frozen baseline of two seeds", [c for c in still if c.seed < 2], plain
     yield "ahead by the net score alone", cheaper(), PRICED
     yield "an end that is not reached", noisy(), plain
     yield "over-optimised", over_optimised(), plain
@@ -149,7 +194,6 @@ def cases() -> Iterator[tuple[str, list[Curve], SummarySettings]]:
     for axis, ends in [*ends_of, ("step", (0, 99_000)), ("step", (50_000, 100_000))]:
         runs = [*straight("sparse", (0, 100_000)), *straight("other", ends)]
         yield f"of 100,000 others run from {ends} by {axis}", runs, SummarySettings(axis=axis)
-    ten = straight("sparse", (0, 10), range(10))
     for seeds in (range(3), range(5, 15), range(10)):
         yield f"ten seeds and {seeds}", [*ten, *straight("other", (0, 10), seeds)], plain
     disk = [{"credit": "other", "seed": seed, "error": "disk"} for seed in range(3, 10)]
@@ -193,3 +237,70 @@ def test_a_report_says_what_is_stored(make_curves):
     ]
     page = golden.words(render_report(summary, curves, episodes))
     golden.check(STORED / "report.txt", page.partition("@software")[0])
+
+
+def said(curves: list[Curve], settings: SummarySettings = BEST) -> dict[str, Any]:
+    """Return the verdict on curves of one setting."""
+    (group,) = summarize(curves, settings)["groups"]
+    verdict: dict[str, Any] = group["verdict"]
+    return verdict
+
+
+def test_too_few_seeds_is_said_by_the_pairs_of_the_arms_and_not_by_the_least_runs():
+    ten, lead = (straight(name, (0, 10), range(10)) for name in ("sparse", "abc"))
+    lead = [replace(c, values={"score": 1.5 * c["score"]}) for c in lead]
+    few = straight("red", (0, 10), range(3))
+    assert said([*ten, *lead, *few])["headline"] == said([*ten, *lead])["headline"]
+    for shift, shared in ((2, "3 seeds"), (4, "1 seed"), (5, "no seed")):
+        five = [replace(c, seed=c.seed + shift) for c in lead[:5]]
+        assert said([*ten[:5], *five])["headline"] == (
+            f"Too few seeds to tell whether a reward learned faster than sparse: {shared} in "
+            "common, and 5 are needed."
+        )
+
+
+def test_best_of_16_is_reached_where_the_whole_interval_is_above_it():
+    """Six seeds about 1.5 +- 0.1 hold 1.5; about 2 they do not, and two seeds tell nothing."""
+    notes = [said(heights(0.0, end, noise=0.1))["notes"] for end in (1.51, 2.0)]
+    assert notes == [
+        ["sparse did not reach the untrained policy's best of 16 (score 1.50)."],
+        ["reward-1 reached the untrained policy's best of 16 (score 1.50), and sparse did not."],
+    ]
+    assert said([c for c in heights(0.0, 2.0) if c.seed < 2])["notes"] == []
+
+
+def test_beside_a_frozen_baseline_the_headline_is_of_levels():
+    curves = heights(0.0, 1.0, 0.0, -1.0)
+    frozen = [replace(c, is_frozen=c.credit == "sparse") for c in curves]
+    assert said(frozen)["headline"] == (
+        "sparse learns nothing; reward-1 ends clearly above it and reward-3 ends clearly below it."
+    )
+
+
+def test_the_level_of_an_interval_is_never_said_to_be_100():
+    curves = fabricate_curves()
+    for level, shown in ((0.995, "99.5%"), (0.9999, "99.99%"), (0.9, "90%")):
+        summary = summarize(curves, SummarySettings(level=level))
+        page = render_report(summary, curves)
+        words = f"{golden.words(page)} {group_table(summary['groups'][0], level, 'Markdown')}"
+        found = re.findall(r"([\d.]+%) (?:bootstrap )?interval(?! holds)", words)
+        assert shown in found
+        assert "100%" not in found
+        assert words.count(f"{shown} bootstrap interval") == 2  # below the table, and of curves
+
+
+def test_runs_that_begin_late_are_named_with_their_seeds_and_steps():
+    curves = [
+        replace(c, steps=c.steps[at:], values={"score": c["score"][at:]})
+        for name in ("sparse", "abc", "red")
+        for c in straight(name, (0, 50))
+        for at in [1 if name == "abc" else 2 * (name == "red" and c.seed == 0)]
+    ]
+    (caution,) = said(curves)["cautions"]
+    late = "abc at 5 updates and red (seed 0) at 10 updates"
+    assert caution.startswith(f"First evaluated later than others: {late}. ")
+    (group,) = summarize(curves)["groups"]
+    # By hand: abc rises by .01 a step from 5 to 50, and so does sparse over those steps.
+    assert group["rewards"]["abc"]["figures"]["score"]["auc"]["iqm"] == pytest.approx(0.475)
+    assert group["rewards"]["sparse"]["figures"]["score"]["auc"]["iqm"] == pytest.approx(0.45)
+    assert difference_of(group, "abc", "score", "auc")["difference"] == pytest.approx(0.0)
