@@ -7,6 +7,7 @@ turn) are kept; its contents, which `MarkedText` marks, are characters and never
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -35,6 +36,15 @@ T = TypeVar("T")
 
 _CONTEXT = 8
 """Tokens that are enough for the text of the next: a character may be spread over several."""
+_BLOCK = 32
+"""Tokens that are decoded behind one context, each with those of the block before it."""
+_SEARCH = 64
+"""Most tokens before a context that are tried as its first."""
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+_UNFINISHED = "\ufffd"
+"""What the bytes of an unfinished character decode to."""
+_UNSETTLED = 16
+"""Characters at a text's end that further tokens may change: spaces before punctuation go."""
 
 
 def load_tokenizer(
@@ -365,6 +375,80 @@ def decode(tokenizer: PreTrainedTokenizerBase, sequences: Sequence[Sequence[int]
     return backend.decode_batch(lists, skip_special_tokens=True)
 
 
+class Growth(NamedTuple):
+    """The text of ids as it grows, token by token."""
+
+    start: str
+    """Text of the ids that are given, without an unfinished character at its end."""
+    whole: str
+    """Text of all ids."""
+    parts: list[tuple[int, str]]
+    """For each further id the text up to it, in two parts: so many characters of ``whole``, and
+    what follows these, without an unfinished character at its end. (0, "") stands for a text of
+    which nothing is finished that was not before."""
+
+
+def growth(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, given: int = 0) -> Growth:
+    """Return the text of ids as it grows from the first ``given`` of them on.
+
+    It is that of `decode` for every beginning. A few tokens before the next ones are enough to
+    decode these, so that the cost grows with the number of ids, not with its square; the texts are
+    compared with that of all ids, and a tokenizer for which they differ decodes every beginning.
+    """
+    ids = [int(token_id) for token_id in ids]
+    start, whole = decode(tokenizer, [ids[:given], ids])
+    parts = _grown_by_blocks(tokenizer, ids, given, start, whole)
+    if parts is None:
+        beginnings = [ids[:end] for end in range(given + 1, len(ids) + 1)]
+        parts = [(0, text.rstrip(_UNFINISHED)) for text in decode(tokenizer, beginnings)]
+    return Growth(start.rstrip(_UNFINISHED), whole, parts)
+
+
+def _grown_by_blocks(
+    tokenizer: PreTrainedTokenizerBase, ids: list[int], given: int, start: str, whole: str
+) -> list[tuple[int, str]] | None:
+    """Return `Growth.parts`, decoded in blocks; None if these do not join to the whole."""
+    silent = set(special_tokens(tokenizer).values())
+    shown = [token_id for token_id in ids[:given] if token_id not in silent]
+    parts: list[tuple[int, str]] = []
+    end = start  # text that ends where the block begins, of ids that begin at a context
+    length = len(start)
+    for first in range(given, len(ids), _BLOCK):
+        block = ids[first : first + _BLOCK]
+        context = _context(tokenizer, shown)
+        if context is None:
+            return None
+        beginnings = [[*context, *block[:size]] for size in range(len(block) + 1)]
+        before, *texts = decode(tokenizer, beginnings)
+        # The context itself may read otherwise without the tokens before it.
+        read = len(before.rstrip(_UNFINISHED))
+        place = length - len(before) + read
+        for text in texts:
+            finished = text.rstrip(_UNFINISHED)
+            parts.append((place, finished[read:]) if finished else (0, ""))
+        end = texts[-1][read:]
+        settled = end.rstrip(_UNFINISHED)[:-_UNSETTLED]
+        if place < 0 or not whole.startswith(settled, place):
+            return None
+        length = place + len(end)
+        shown += [token_id for token_id in block if token_id not in silent]
+    return parts if length == len(whole) and whole.endswith(end) else None
+
+
+def _context(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int] | None:
+    """Return the last of some ids that show text, enough to decode the next; None if unclear.
+
+    The first of them shows text by itself: behind one that shows none the next word would lose its
+    space. It is no byte of a vocabulary of pieces, in which a row of bytes is text only as a whole.
+    """
+    usual = len(ids) - _CONTEXT
+    for first in range(usual, max(usual - _SEARCH, 0), -1):
+        name: Any = tokenizer.convert_ids_to_tokens(ids[first])
+        if not _BYTE.fullmatch(str(name)) and decode(tokenizer, [ids[first : first + 1]])[0]:
+            return ids[first:]
+    return ids if usual <= _SEARCH else None
+
+
 class ResponseDecoder:
     """Fast `decode` for the many responses of a batch.
 
@@ -405,17 +489,16 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[
     character.
     """
     special = {index: text for text, index in special_tokens(tokenizer).items()}
-    ordinary: list[int] = []
-    prefix, pieces = "", []
-    for token_id in map(int, ids):
+    numbers = [int(token_id) for token_id in ids]
+    whole, parts = growth(tokenizer, [i for i in numbers if i not in special])[1:]
+    shown, pieces, texts = 0, [], iter(parts)
+    for token_id in numbers:
         if token_id in special:
             pieces.append(special[token_id])
             continue
-        ordinary.append(token_id)
-        whole = decode(tokenizer, [ordinary])[0]
-        stable = whole.rstrip("\ufffd")
-        pieces.append(stable[len(prefix) :])
-        prefix = max(prefix, stable, key=len)  # shorter while a character is unfinished
+        place, text = next(texts)
+        pieces.append(whole[shown:place] + text[max(shown - place, 0) :])
+        shown = max(shown, place + len(text))  # shorter while a character is unfinished
     return pieces
 
 

@@ -15,7 +15,7 @@ from tokengym.base.errors import TokenizerError
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.contents import Span, content, ends_with, free_area, joined, starts_with
 from tokengym.envs.prompts.conversation import ANSWERS, missing_end, write_chat
-from tokengym.envs.prompts.tokenization import Tokens, decode, tokenize
+from tokengym.envs.prompts.tokenization import Tokens, growth, tokenize
 from tokengym.envs.prompts.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -45,16 +45,14 @@ def continued_spans(
         The added text, and one span of it per token of ``ids``, in order, without gaps, ending at
         the text's end.
     """
-    prefix, ids = list(prefix), list(ids)
-    texts = decode(tokenizer, [prefix + ids[:end] for end in range(len(ids) + 1)])
-    whole = texts[-1]
-    # Unfinished characters decode to U+FFFD and are replaced later: they do not count yet.
-    lengths = [min(len(text.rstrip("\ufffd")), len(whole)) for text in texts]
-    lengths[-1] = len(whole) if ids else lengths[-1]
-    start = lengths[0]
+    start, whole, parts = growth(tokenizer, [*prefix, *ids], given=len(prefix))
+    # Unfinished characters are replaced later: they do not count yet.
+    lengths = [len(start), *(place + len(text) for place, text in parts)]
+    lengths = [min(length, len(whole)) for length in lengths]
+    lengths[-1] = len(whole) if parts else lengths[-1]
     # The running maximum: a text may get shorter for a moment while a character is unfinished.
-    ends = [length - start for length in accumulate(lengths, max)]
-    return whole[start : start + ends[-1]], list(pairwise(ends))
+    ends = [length - lengths[0] for length in accumulate(lengths, max)]
+    return whole[lengths[0] : lengths[0] + ends[-1]], list(pairwise(ends))
 
 
 def spread_by_overlap(

@@ -20,6 +20,10 @@ SPECIAL = ["<pad>", "</s>", "<s>", "[SEP]", "<|im_start|>", "<|im_end|>"]
 
 def _made(backend, trainer, **tokens):
     backend.train_from_iterator(TEXTS, trainer)
+    return _wrapped(backend, **tokens)
+
+
+def _wrapped(backend, **tokens):
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token="<pad>",
@@ -57,6 +61,33 @@ def llama_like():
         single="<s> $A", special_tokens=[("<s>", made.bos_token_id)]
     )
     return made
+
+
+def pieces_and_bytes():
+    """Pieces of words and, for other characters, bytes, a row of which is text only as a whole."""
+    names = ["<unk>", *SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))]
+    names += ["▁", "▁the", "▁café", "s", "'", "▁'", ".", "中"]
+    vocabulary = {name: index for index, name in enumerate(names)}
+    backend = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
+    backend.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    return _wrapped(backend, unk_token="<unk>")
+
+
+def tidied():
+    """Word pieces whose decoder and tokenizer both take the spaces before punctuation away."""
+    names = ["<unk>", *SPECIAL, "the", "cat", "##s", "'", ".", "?", "n't", "'s", "m", "do"]
+    vocabulary = {name: index for index, name in enumerate(names)}
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(cleanup=True)
+    return _wrapped(backend, unk_token="<unk>", clean_up_tokenization_spaces=True)
 
 
 def metaspace(scheme="always"):
@@ -111,8 +142,9 @@ KINDS = {
 }
 """Kinds that keep what contents say."""
 DECODED = {**KINDS, "ends": words_with_ends}
+GROWING = {**DECODED, "pieces and bytes": pieces_and_bytes, "tidied": tidied}
 
 
 @cache
 def made(kind):
-    return DECODED[kind]()
+    return GROWING[kind]()

@@ -8,13 +8,16 @@ import pytest
 from tokenizers import pre_tokenizers, processors
 from transformers import GPT2Config
 
-from tests.suite.envs.prompts.kinds import DECODED, byte_level, llama_like, made
+from tests.suite.envs.prompts.kinds import DECODED, GROWING, byte_level, llama_like, made
 from tokengym.envs import PromptError, TokenGenerationEnv, TokenGenerationVectorEnv, TokenizerError
+from tokengym.envs.prompts import tokenization
+from tokengym.envs.prompts.contents import special_tokens
 from tokengym.envs.prompts.tokenization import (
     ResponseDecoder,
     check_tokenizer,
     decode,
     encode,
+    growth,
     load_tokenizer,
     response_texts,
     token_texts,
@@ -55,6 +58,70 @@ def test_a_character_of_several_tokens_shows_at_its_last():
     tokenizer = byte_level()
     ids: Any = tokenizer.convert_tokens_to_ids(list("ðŁĻĤ"))  # the four bytes of one emoji
     assert token_texts(tokenizer, ids) == ["", "", "", "🙂"]
+
+
+def random_ids(kind: Any, rng: np.random.Generator) -> list[int]:
+    """Return ids of a text, with control tokens in it or without, or of tokens drawn at random."""
+    texts = [
+        "the café 中文字 naïve … 🙂🙂 cats don't ' the ' end. ",
+        "numbers 1 2 3 \n\n the film; ",
+    ]
+    text = "".join(texts[i] for i in rng.integers(0, 2, 8))
+    natural = kind(text, add_special_tokens=False)["input_ids"][:250]
+    drawn = rng.integers(0, len(kind), len(natural))
+    few = rng.choice(drawn[:4], len(natural))
+    with_control = np.where(rng.random(len(natural)) < 0.1, kind.eos_token_id, natural)
+    silent = np.concatenate([drawn[:60], np.full(90, kind.eos_token_id), drawn[60:120]])
+    choice = [natural, drawn, few, with_control, silent][rng.integers(5)]
+    return [int(token_id) for token_id in choice]
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_the_text_as_it_grows_is_that_of_every_beginning(name):
+    kind, rng = made(name), np.random.default_rng(2)
+    for _ in range(40):
+        ids = random_ids(kind, rng)
+        given = int(rng.integers(0, len(ids)))
+        beginnings = [ids[:end] for end in range(given, len(ids) + 1)]
+        start, *texts = (text.rstrip("\ufffd") for text in decode(kind, beginnings))
+        grown = growth(kind, ids, given=given)
+        assert (grown.start, grown.whole) == (start, decode(kind, [ids])[0])
+        longest = start
+        for text, (place, part) in zip(texts, grown.parts, strict=True):
+            shown = len(longest)
+            assert grown.whole[shown:place] + part[max(shown - place, 0) :] == text[shown:]
+            longest = max(longest, text, key=len)
+        special = set(special_tokens(kind).values())
+        ordinary = [token_id for token_id in ids if token_id not in special]
+        added, longest = [], ""
+        for end in range(len(ordinary)):
+            text = decode(kind, [ordinary[: end + 1]])[0].rstrip("\ufffd")
+            added.append(text[len(longest) :])
+            longest = max(longest, text, key=len)
+        pieces = zip(ids, token_texts(kind, ids), strict=True)
+        assert [piece for token_id, piece in pieces if token_id not in special] == added
+
+
+@pytest.mark.parametrize("name", ["bytes", "llama", "word pieces", "words", "tidied"])
+def test_tokens_decoded_grow_with_the_text_and_not_with_its_square(name, monkeypatch):
+    kind, decoded = made(name), list[int]()
+
+    def counting(tokenizer, sequences):
+        decoded.append(sum(map(len, sequences)))
+        return decode(tokenizer, sequences)
+
+    monkeypatch.setattr(tokenization, "decode", counting)
+    text = kind("the café is good and bad. numbers 1 2 3 ", add_special_tokens=False)
+    ids = (text["input_ids"] * 200)[:800]
+    counts = []
+    for size in (400, 800):
+        decoded.clear()
+        assert len(token_texts(kind, ids[:size])) == size
+        counts.append(sum(decoded))
+    assert counts[1] < 2.5 * counts[0]  # four times as many by the square
+    decoded.clear()
+    growth(kind, ids, given=700)
+    assert sum(decoded) < 1500 + 40 * 100  # the prompt's tokens twice, and 100 further ones
 
 
 def test_pieces_follow_the_prompt_as_the_tokenizer_joins_them(kind):

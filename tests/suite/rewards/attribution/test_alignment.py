@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.suite.envs.prompts.kinds import GROWING, made
 from tests.support.rewards.alignment import byte_tokenizer
+from tokengym.envs import decode
 from tokengym.rewards.attribution.alignment import Span, continued_spans, spread_by_overlap
 
 
@@ -33,6 +35,23 @@ def test_an_unfinished_character_at_the_end_is_covered():
     ids = tokenizer.encode("a😀", add_special_tokens=False)[:-1]
     text = tokenizer.decode(ids, skip_special_tokens=True)
     assert token_spans(tokenizer, ids)[-1][1] == len(text)
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_spans_are_those_of_every_beginning_decoded_whole(name):
+    tokenizer, rng = made(name), np.random.default_rng(0)
+    text = "the café 中文字 naïve … 🙂🙂 cats don't ' the ' end. numbers 1 2 3 \n\n film; " * 4
+    natural = tokenizer(text, add_special_tokens=False)["input_ids"]
+    for ids in (natural, rng.integers(0, len(tokenizer), 200).tolist(), natural[:150] + [1] * 90):
+        for size in (0, 1, 37, len(ids) - 1):
+            beginnings = [ids[:end] for end in range(size, len(ids) + 1)]
+            texts = decode(tokenizer, beginnings)
+            lengths = [min(len(each.rstrip("\ufffd")), len(texts[-1])) for each in texts]
+            lengths[-1] = len(texts[-1])
+            ends = list(itertools.accumulate(lengths, max))
+            added, spans = continued_spans(tokenizer, ids[:size], ids[size:])
+            assert added == texts[-1][ends[0] : ends[-1]]
+            assert [(a + ends[0], b + ends[0]) for a, b in spans] == [*itertools.pairwise(ends)]
 
 
 def test_spread_by_hand():
