@@ -12,7 +12,7 @@ from scipy.special import stdtr, stdtrit
 from tokengym.agents import losses
 from tokengym.agents.offline import ResponseCollector, Sampling, make_policy
 from tokengym.envs import Episode, Task
-from tokengym.evaluation.measure import BEST_OF, MIN_ERRORS, span_error
+from tokengym.evaluation.measure import BEST_OF, BEST_OF_SIZES, MIN_ERRORS, span_error
 from tokengym.evaluation.runs import EvaluationSettings, RunRecord, training_settings
 from tokengym.evaluation.statistics import (
     DEFAULT_LEVEL,
@@ -37,8 +37,6 @@ SPARE_SEED = SPARE_SEEDS[0]
 """The one seed of the sweeps of most studies, which say so."""
 DRAWN, PROMPTS, DRAW_SEED = 64, 128, 0
 """Responses of the untrained policy to each held-out prompt, behind best-of-n and the bound."""
-NS = (1, 2, 4, 8, 16, 32, 64)
-"""Values of n in a study's tables of best-of-n."""
 GRID = EvaluationSettings(every=1, episodes=PROMPTS, samples=0)
 """Measurement of a run: after every update, since most of a lead can arise in the first ones."""
 NET_MARGIN, GOLD_MARGIN = 0.03, 0.05
@@ -288,5 +286,5 @@ def best_of_rows(proxy: ArrayLike, gold: ArrayLike) -> list[dict[str, Any]]:
             "gold_score": mean(losses.mean_of_best(proxy, gold, n)),
             "kl": losses.best_of_n_kl_bound(n),
         }
-        for n in NS
+        for n in BEST_OF_SIZES
     ]

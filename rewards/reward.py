@@ -21,8 +21,8 @@ from tokengym.rewards.errors import (
     raised_by,
 )
 from tokengym.rewards.maths.redistribution import close_sum
-from tokengym.rewards.scorers.base import Scorer, Scores, checked_accounts
-from tokengym.rewards.scorers.wrappers import Normalize, ScorerWrapper
+from tokengym.rewards.scorers.base import Scorer, ScorerWrapper, Scores, checked_accounts
+from tokengym.rewards.scorers.wrappers import Normalize
 from tokengym.rewards.scores import FloatArray, inner_parts, remedy_for
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym import Comparison
+from tokengym.evaluation.measure import BEST_OF_SIZES
 from tokengym.evaluation.report import find_alarms, number
 from tokengym.evaluation.runs import EvaluationSettings, RunRecord
 from tokengym.evaluation.statistics import Fall, fall, paired_difference
-from tokengym.lab.protocol import MEASURES, NS, curve_of
+from tokengym.lab.protocol import MEASURES, curve_of
 from tokengym.lab.study import Cell, Published, Round, Row, Runs, Study, read_rows, single_run
 from tokengym.lab.tables import (
     NONE,
@@ -276,7 +277,7 @@ def lines_table(rows: Sequence[Row]) -> str:
     """Return proxy and gold of the best of n untrained responses by the proxy, over the prompts."""
     groups = grouped(rows, lambda row: (row["task"], row["n"]))
     lines = []
-    for n in NS:
+    for n in BEST_OF_SIZES:
         figures = [
             student_mean([row[name] for row in groups[task, float(n)]])
             for task in TASKS
@@ -329,9 +330,9 @@ def draw(published: Published) -> None:
             label = f"{cell.rule}, c = {cell.price:g}"
             axes.plot(kl, values, line, color=color, label=label)
             axes.plot(kl[-1], values[-1], "o", color=color, markersize=4)
-        levels = [mean([at[name] for at in drawn[task, float(n)]]) for n in NS]
+        levels = [mean([at[name] for at in drawn[task, float(n)]]) for n in BEST_OF_SIZES]
         label = "best of n untrained (KL at most)"
-        axes.plot([*map(bound, NS)], levels, ":.", color="#56616f", label=label)
+        axes.plot([*map(bound, BEST_OF_SIZES)], levels, ":.", color="#56616f", label=label)
         axes.set(title=f"{task}: {SHOWN[name]}", xlabel="KL to the reference, nats")
         axes.set_xscale("symlog", linthresh=1.0)
         axes.set_xlim(0, None)

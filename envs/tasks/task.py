@@ -35,7 +35,8 @@ else:
 logger = logging.getLogger(__name__)
 
 PromptTokens = int | tuple[int, ...]
-LATEST = re.compile(r"-v(\d+)$")
+VERSION = re.compile(r"-v(\d+)$")
+"""End of an environment's id, with its version."""
 ID_NAME = re.compile(r"[\w.-]+")
 """Names that Gymnasium's ids can have."""
 COLUMNS = ("prompt_column", "reference_column", "query_type_column", "metadata_columns")
@@ -192,7 +193,7 @@ def find_task(name: str) -> Task:
 
 def task_name_of(env_id: str) -> str:
     """Return the task's name in an environment's id."""
-    return LATEST.sub("", env_id.rpartition("/")[2])
+    return VERSION.sub("", env_id.rpartition("/")[2])
 
 
 @dataclass(frozen=True, kw_only=True)

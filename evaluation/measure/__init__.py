@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tokengym.evaluation.measure.measures import distinct as distinct
     from tokengym.evaluation.measure.metrics import rouge as rouge
     from tokengym.evaluation.measure.references import BEST_OF as BEST_OF
+    from tokengym.evaluation.measure.references import BEST_OF_SIZES as BEST_OF_SIZES
     from tokengym.evaluation.measure.references import MIN_ERRORS as MIN_ERRORS
     from tokengym.evaluation.measure.references import span_error as span_error
     from tokengym.evaluation.measure.win_rate import WinRate as WinRate

@@ -15,7 +15,7 @@ from tokengym.base.errors import BundleError, SettingsError
 from tokengym.base.own_code import code_hash, running_user_code
 from tokengym.base.registry import Registry, Spec, did_you_mean, split_file_word
 from tokengym.envs.tasks import LABORATORY, TASKS, Task, register_task
-from tokengym.envs.tasks.task import task_name_of
+from tokengym.envs.tasks.task import VERSION, task_name_of
 from tokengym.rewards.registry import RewardChoice
 
 FILES: Registry[Any] = Registry("env", from_files=True)
@@ -23,8 +23,6 @@ FILES: Registry[Any] = Registry("env", from_files=True)
 DEFAULT_ENV = "MovieReview"
 OWN_ENV = "TokenGeneration"
 """Environment of prompts and a scorer of the user's own: whole prompts, responses of any length."""
-VERSION = re.compile(r"-v(\d+)$")
-"""End of an id."""
 
 
 def env_word(name: str) -> Spec:

@@ -21,7 +21,7 @@ from tokengym.base.text import number
 from tokengym.envs import Episode, SettingsError, TokenGenerationVectorEnv, bundled
 from tokengym.evaluation.measure.environments import has_own_prompts, is_own_task, resolve_env
 from tokengym.evaluation.measure.judges import measured_by
-from tokengym.evaluation.measure.measures import policy_metrics, text_metrics
+from tokengym.evaluation.measure.measures import EPISODES, policy_metrics, text_metrics
 from tokengym.evaluation.statistics.series import error_of_mean
 from tokengym.rewards import Reward, Toxicity, VectorRewardWrapper, gold_scorer
 from tokengym.rewards.gold.rules import rude_words
@@ -133,7 +133,7 @@ class Evaluator:
         env: str,
         env_kwargs: Mapping[str, Any] | None = None,
         *,
-        num_episodes: int = 128,
+        num_episodes: int = EPISODES,
         seed: int = 0,
         toxicity: str | None = None,
         by_gold: bool = False,
@@ -440,7 +440,7 @@ def evaluate(
     env: "str | Environments",
     env_kwargs: Mapping[str, Any] | None = None,
     *,
-    num_episodes: int = 128,
+    num_episodes: int = EPISODES,
     seed: int = 0,
     deterministic: bool = False,
     draws: tuple[int, int] | None = None,

@@ -528,6 +528,8 @@ for _measure in _TABLE:
 
 BLOCK = 16
 """Reference samples per prompt that are drawn with one seed."""
+EPISODES = 128
+"""Held-out prompts of an evaluation, where nobody says how many and the budget allows for them."""
 Axis = Literal["step", "tokens"]
 AXES = {
     "step": "updates",

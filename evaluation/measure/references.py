@@ -31,7 +31,7 @@ ROWS = 256
 LARGE, FEWER = 2**14, 64
 """Vocabulary above which a CPU writes fewer at once: their caches and logits would take most of the
 memory that the model takes, and they are no slower."""
-SIZES = (1, 2, 4, 8, 16, 32, 64)
+BEST_OF_SIZES = (1, 2, 4, 8, 16, 32, 64)
 """Sizes n of best-of-n that are reported, as far as there are samples."""
 BEST_OF = 16
 """Size n, at most, of the best-of-n that runs are measured against."""
@@ -75,10 +75,10 @@ class ReferenceSamples:
 
         Returns:
             ``samples`` and ``prompts``, the ``tokens`` they cost, the ``price``, ``best_of_n`` with
-            a row per n of `SIZES`, whose ``error`` is its `span_error`, and the ``optimum``'s lower
-            bound, the larger of the two, None without a positive price. All are of every prompt
-            that has a score, see `_bests`, up to the n that half of these have; ``unscored`` counts
-            the responses that lack one, or a gold score.
+            a row per n of `BEST_OF_SIZES`, whose ``error`` is its `span_error`, and the
+            ``optimum``'s lower bound, the larger of the two, None without a positive price. All are
+            of every prompt that has a score, see `_bests`, up to the n that half of these have;
+            ``unscored`` counts the responses that lack one, or a gold score.
         """
         gold, scores = self.gold_scores, self.ranks(by_gold=by_gold)
         prompts, samples = scores.shape
@@ -89,7 +89,7 @@ class ReferenceSamples:
         known = known[known > 0]
         most = known[len(known) // 2] if len(known) else 0
         rows: list[dict[str, Any]] = []
-        for n in (n for n in SIZES if n <= most):
+        for n in (n for n in BEST_OF_SIZES if n <= most):
             row: dict[str, Any] = {
                 "n": n,
                 "kl": best_of_n_kl_bound(n),

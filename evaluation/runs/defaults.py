@@ -18,7 +18,7 @@ from tokengym.base.errors import BundleError
 from tokengym.base.settings import Chosen, changed, names_of
 from tokengym.envs.tasks import Task
 from tokengym.evaluation.measure.environments import resolve_env
-from tokengym.evaluation.measure.measures import BLOCK
+from tokengym.evaluation.measure.measures import BLOCK, EPISODES
 from tokengym.evaluation.runs.settings import (
     AGENT,
     CREDIT_SETTINGS,
@@ -225,9 +225,9 @@ def options_of_comparison(
 # --- how much is measured -------------------------------------------------------------------------
 
 
-EVERY, EPISODES, SAMPLES = 3, 128, 64
-"""Updates between two evaluations, prompts of each, and reference samples to each prompt, where the
-budget allows for them."""
+EVERY, SAMPLES = 3, 64
+"""Updates between two evaluations, and reference samples to each prompt, where the budget allows
+for them."""
 FEWEST = 16
 """Prompts of an evaluation, however small the budget is."""
 SHARE = 1 / 3

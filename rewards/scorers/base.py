@@ -1,5 +1,6 @@
-"""Scores of responses: the scorer's interface, and scorers added or multiplied."""
+"""Scores of responses: the scorer's interface, scorers added or multiplied, or wrapped."""
 
+import copy
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -613,3 +614,76 @@ def as_scorer(value: Any) -> Scorer:
         f"a scorer must be a function of prompt and response, or of a subclass of "
         f"tokengym.rewards.Scorer, got {value!r}"
     )
+
+
+class ScorerWrapper(Scorer):
+    """A scorer around another one, which it forwards everything to that it does not change.
+
+    Args:
+        scorer: The scorer inside: a `Scorer`, or a function.
+    """
+
+    def __init__(self, scorer: AnyScorer) -> None:
+        self._enclose(as_scorer(scorer))
+
+    def _enclose(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+        self.attribution_kinds = scorer.attribution_kinds
+        self.reads_text = scorer.reads_text
+        self.disagrees = scorer.disagrees
+        self.compares = scorer.compares
+        self.data_columns = dict(scorer.data_columns)  # a proxy cannot be copied or pickled
+
+    def around(self, scorer: Scorer) -> Self:
+        """Return a copy around another scorer."""
+        other = copy.copy(self)
+        other._enclose(scorer)
+        return other
+
+    @property
+    def name(self) -> str:
+        """The class and the name of the scorer inside."""
+        return f"{type(self).__name__}({self.scorer.name})"
+
+    @property
+    def title(self) -> str:
+        """The name, with the scorer inside in words."""
+        return self.name.replace(self.scorer.name, self.scorer.title)
+
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
+        """Return a copy whose scorer inside is bound to the policy's tokenizer."""
+        return self.around(self.scorer.bind(tokenizer))
+
+    def score_groups(self, groups: Sequence[Sequence[Episode]]) -> Scores:
+        """Return the scores of groups, compared inside and changed as `score` changes others."""
+        episodes = [episode for group in groups for episode in group]
+        scorer = self.around(_InGroups(self.scorer, groups)) if self.compares else self
+        return scorer.score(episodes)
+
+    def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
+        """Return what the scorer inside says of texts that nobody played, (batch,)."""
+        return self.scorer.score_prefix(episodes)
+
+    def oov_fraction(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
+        """Return what the scorer inside cannot read, (batch,)."""
+        return self.scorer.oov_fraction(episodes)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the scorer inside."""
+        return self.scorer.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the state of the scorer inside."""
+        self.scorer.load_state_dict(state)
+
+
+class _InGroups(ScorerWrapper):
+    """Scores certain groups, for a wrapper that asks for the scores of their episodes."""
+
+    def __init__(self, scorer: Scorer, groups: Sequence[Sequence[Episode]]) -> None:
+        super().__init__(scorer)
+        self._groups = groups
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return the scores of the groups, whose episodes these are."""
+        return self.scorer.score_groups(self._groups)

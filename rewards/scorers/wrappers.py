@@ -1,6 +1,5 @@
 """Wrappers of a scorer: normalised or remembered scores, an explainer, a limit on time."""
 
-import copy
 import signal
 import sys
 import threading
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Self
 
 from tokengym.base.registry import Registry, name_of
 from tokengym.base.settings import check_choice, check_count, check_number
@@ -26,9 +24,9 @@ from tokengym.rewards.maths.signed_parts import add_rest_evenly
 from tokengym.rewards.scorers.base import (
     AnyScorer,
     Scorer,
+    ScorerWrapper,
     Scores,
     Shared,
-    as_scorer,
     call_scorer,
     merged_columns,
 )
@@ -38,79 +36,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 T = TypeVar("T")
-
-
-class ScorerWrapper(Scorer):
-    """A scorer around another one, which it forwards everything to that it does not change.
-
-    Args:
-        scorer: The scorer inside: a `Scorer`, or a function.
-    """
-
-    def __init__(self, scorer: AnyScorer) -> None:
-        self._enclose(as_scorer(scorer))
-
-    def _enclose(self, scorer: Scorer) -> None:
-        self.scorer = scorer
-        self.attribution_kinds = scorer.attribution_kinds
-        self.reads_text = scorer.reads_text
-        self.disagrees = scorer.disagrees
-        self.compares = scorer.compares
-        self.data_columns = dict(scorer.data_columns)  # a proxy cannot be copied or pickled
-
-    def around(self, scorer: Scorer) -> Self:
-        """Return a copy around another scorer."""
-        other = copy.copy(self)
-        other._enclose(scorer)
-        return other
-
-    @property
-    def name(self) -> str:
-        """The class and the name of the scorer inside."""
-        return f"{type(self).__name__}({self.scorer.name})"
-
-    @property
-    def title(self) -> str:
-        """The name, with the scorer inside in words."""
-        return self.name.replace(self.scorer.name, self.scorer.title)
-
-    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
-        """Return a copy whose scorer inside is bound to the policy's tokenizer."""
-        return self.around(self.scorer.bind(tokenizer))
-
-    def score_groups(self, groups: Sequence[Sequence[Episode]]) -> Scores:
-        """Return the scores of groups, compared inside and changed as `score` changes others."""
-        episodes = [episode for group in groups for episode in group]
-        scorer = self.around(_InGroups(self.scorer, groups)) if self.compares else self
-        return scorer.score(episodes)
-
-    def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
-        """Return what the scorer inside says of texts that nobody played, (batch,)."""
-        return self.scorer.score_prefix(episodes)
-
-    def oov_fraction(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
-        """Return what the scorer inside cannot read, (batch,)."""
-        return self.scorer.oov_fraction(episodes)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of the scorer inside."""
-        return self.scorer.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state of the scorer inside."""
-        self.scorer.load_state_dict(state)
-
-
-class _InGroups(ScorerWrapper):
-    """Scores certain groups, for a wrapper that asks for the scores of their episodes."""
-
-    def __init__(self, scorer: Scorer, groups: Sequence[Sequence[Episode]]) -> None:
-        super().__init__(scorer)
-        self._groups = groups
-
-    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the scores of the groups, whose episodes these are."""
-        return self.scorer.score_groups(self._groups)
 
 
 _EPSILON = 1e-8

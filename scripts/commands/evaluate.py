@@ -129,7 +129,7 @@ def evaluate(
     from tokengym.base.device import preferred_device
     from tokengym.base.files import write_json
     from tokengym.evaluation.measure.evaluate import Evaluator
-    from tokengym.evaluation.measure.measures import BLOCK, UNSCORED
+    from tokengym.evaluation.measure.measures import BLOCK, EPISODES, UNSCORED
     from tokengym.evaluation.measure.metrics import library_metrics
     from tokengym.evaluation.runs.folder import known_task, stored_settings
     from tokengym.evaluation.runs.settings import EvaluationSettings
@@ -155,7 +155,7 @@ def evaluate(
             )
         num_episodes = of_run.get("episodes") if num_episodes is None else num_episodes
         seed = of_run.get("seed") if seed is None else seed
-    num_episodes, seed = 128 if num_episodes is None else num_episodes, seed or 0
+    num_episodes, seed = EPISODES if num_episodes is None else num_episodes, seed or 0
     check_counts(1, num_episodes=num_episodes)
     check_counts(0, seed=seed)
     if reference_samples is None:

@@ -15,6 +15,7 @@ from tokengym.base.text import number, percent
 from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import WHEN, measure_of, measures_of
 from tokengym.evaluation.measure.references import BEST_OF
+from tokengym.evaluation.report.curves import group_label
 from tokengym.evaluation.report.learning import HELD_OUT, SHOWN
 from tokengym.evaluation.report.sentences import NOTHING, at_kl, kind_of, lacking_scores, unit_of
 from tokengym.evaluation.report.tables import NORMALISED, arrival
@@ -50,7 +51,7 @@ def _show_group(
 ) -> None:
     """Print the verdict of one setting: its figures, and last how far ahead each reward is."""
     if group["group"]:
-        label = ", ".join(f"{name} {value}" for name, value in group["group"].items())
+        label = group_label(tuple(group["group"].items()))
         console.print(line_of(f"\n{label}", "dim"))
     console.print(line_of(f"\n{group['verdict']['headline']}", "bold"))
     for note in group["verdict"]["notes"]:
@@ -158,7 +159,7 @@ def _figures(group: Mapping[str, Any], width: int) -> Iterator[Table]:
     names = titles if len({*titles}) == len(titles) else names  # without the files that define them
     columns = [_column(entries, WHEN["auc"], "score", "auc")]
     if "kl" in group["measures"] and len(entries) > 1:
-        columns.append(_column(entries, "at equal KL", "score", "at_kl"))
+        columns.append(_column(entries, WHEN["at_kl"], "score", "at_kl"))
     for name, measure in measures_of(group["by_gold"]).items():
         is_shown = any(name in entry["figures"] for entry in entries)
         if measure.short and (is_shown or (name == NORMALISED and group["score_range"])):
@@ -191,9 +192,9 @@ def _legend(group: Mapping[str, Any]) -> str:
     parts = [f"reached: {unit_of(group)} until {goal} is reached, median, and by how many seeds"]
     if any("at_kl" in entry["figures"]["score"] for entry in group["rewards"].values()):
         word = measure_of("score", group["by_gold"]).word
-        parts.append(f"at equal KL: {word} {at_kl(group['equal_kl'])} of KL")
+        parts.append(f"{WHEN['at_kl']}: {word} {at_kl(group['equal_kl'])} of KL")
     elif "kl" in group["measures"] and len(group["rewards"]) > 1:
-        parts.append("at equal KL: not known, see the report")
+        parts.append(f"{WHEN['at_kl']}: not known, see the report")
     if ends and not ends["noise"]:
         word = measure_of(ends["measure"], group["by_gold"]).word
         parts.append(f"norm.: 0 at the start, 1 at best of {ends['n']}, by {word}")

@@ -44,9 +44,9 @@ from tokengym.rewards import (
 )
 from tokengym.rewards.gold.rules import ToxicityRules
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon
+from tokengym.rewards.scorers.base import ScorerWrapper
 from tokengym.rewards.scorers.partner import PartnerScore
 from tokengym.rewards.scorers.toxicity import ClassProbability
-from tokengym.rewards.scorers.wrappers import ScorerWrapper
 
 SHAPE: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 SHAPE |= {**SIZE, "max_position_embeddings": 512}

@@ -14,7 +14,7 @@ from tokengym.rewards import (
     TimeLimit,
     WithAttribution,
 )
-from tokengym.rewards.scorers.wrappers import ScorerWrapper
+from tokengym.rewards.scorers.base import ScorerWrapper
 
 GROUPS = [
     [make_episode(response_ids=[5] * length) for length in (1, 3)],
