@@ -23,6 +23,7 @@ from tokengym.base.spellings import word_answer
 from tokengym.base.words import words
 from tokengym.envs import Episode
 from tokengym.evaluation.statistics import DEFAULT_LEVEL, FEWEST_PAIRS, LEAP, MIN_KL, RELIABLE_SEEDS
+from tokengym.evaluation.statistics.series import LEAP_SHARE
 
 Kind = Literal["auc", "final"]
 Policy = Literal["measured", "next batch", "batches", "pairs", "unknown"]
@@ -180,8 +181,9 @@ NUMBERS = {
             words="at equal KL",
             meaning="Each run of a reward is read where its KL is that at which the baseline's run "
             "of the same seed ends, and set beside that end. It is read where its KL last crossed "
-            f"that level between two evaluations at most {LEAP:g} nat apart, on the straight line "
-            "between them. A run that never was there, or was not measured near it, has no value; "
+            f"that level between two evaluations at most {LEAP:g} nat and {LEAP_SHARE:.0%} of the "
+            "level apart, on the straight line between them. A run that never was there, or was "
+            "not measured near it, has no value; "
             f"{FEWEST_PAIRS} pairs are needed. The update at which it was there is said beside it: "
             "an earlier policy has spent fewer tokens and had a higher learning rate. Below "
             f"{MIN_KL:g} nats nothing is compared: the policies have hardly moved.",

@@ -56,8 +56,10 @@ def steps(value: float, unit: Unit) -> str:
 
 
 def at_step(step: float, axis: str) -> str:
-    """Return a place on a curve, such as ``update 12`` or ``1,500 tokens``."""
-    return f"{step:,.0f} tokens" if axis == "tokens" else f"update {step:,.0f}"
+    """Return a place on a curve, such as ``update 12``, ``update 0.36`` or ``1,500 tokens``."""
+    if axis == "tokens":
+        return f"{step:,.0f} tokens"
+    return f"update {step:.2g}" if step < 10 else f"update {step:,.0f}"
 
 
 def named(names: Sequence[str], controls: Sequence[str]) -> str:

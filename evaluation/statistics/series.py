@@ -13,6 +13,9 @@ FINAL = 0.1
 """The last tenth of a run's evaluations is its end."""
 LEAP = 1.0
 """Nats between two measured policies beyond which nothing is known of the policies between."""
+LEAP_SHARE = 0.5
+"""Share of a level that two policies may be apart around it. On a frontier like the root of the KL
+the straight line between them is then within 1 % of it; from 0 to twice the level, 29 % off."""
 STRETCH = 6
 """Policies on either side of a crossing whose mean course must hold its level."""
 BESIDE = 1.5
@@ -348,7 +351,7 @@ def pooled_kl(kl: ArrayLike, round_kl: ArrayLike | None = None) -> tuple[Array, 
 def last_crossing(kl: ArrayLike, k: float, errors: ArrayLike | None = None) -> float:
     """Return where a run was last at a KL, as a place among its measurements.
 
-    i = last i with k between kl_{i-1} and kl_i, and |kl_i - kl_{i-1}| <= LEAP
+    i = last i with k between kl_{i-1} and kl_i, and |kl_i - kl_{i-1}| <= min(LEAP, LEAP_SHARE * k)
     i - 1 + (k - kl_{i-1}) / (kl_i - kl_{i-1})          NaN if there is no such i
 
     A run that hovers beside k crosses it by the error of its KL alone. So with ``errors`` k must
@@ -375,7 +378,7 @@ def last_crossing(kl: ArrayLike, k: float, errors: ArrayLike | None = None) -> f
     if nats.ndim != 1:
         raise ValueError(f"kl must be (time,), got {nats.shape}")
     before, after = nats[:-1], nats[1:]
-    near = np.abs(after - before) <= LEAP
+    near = np.abs(after - before) <= min(LEAP, LEAP_SHARE * k)
     crossed = np.flatnonzero(
         near & (np.minimum(before, after) <= k) & (k <= np.maximum(before, after))
     )

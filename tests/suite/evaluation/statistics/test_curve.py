@@ -74,13 +74,16 @@ def test_evaluations_at_equal_tokens_count_once():
 
 
 def test_an_end_that_was_interpolated_is_in_means_and_is_no_policy():
-    cut = Curve.of(ROWS).over_tokens().between(50.0, 250.0)
+    run = Curve.of([row | {"kl": 1.0 + 0.5 * at} for at, row in enumerate(ROWS)])
+    cut = run.over_tokens().between(50.0, 250.0)
     assert cut.steps.tolist() == [50.0, 100.0, 250.0]
     assert cut["score"].tolist() == [0.5, 1.0, 1.5]
     assert cut.cut == (1, 1)
     assert cut.area() == pytest.approx((0.75 * 50 + 1.25 * 150) / 200)
-    assert cut.at_kl(0.7) is None  # between .5 nats, which was measured, and .75 at the cut
-    assert Curve.of(ROWS).at_kl(0.7) == Measured(kl=0.7, step=1.4, value=1.4)
+    assert cut.at_kl(1.7) is None  # between 1.5 nats, which was measured, and 1.75 at the cut
+    at = run.at_kl(1.7)
+    assert at is not None
+    assert at == pytest.approx(Measured(kl=1.7, step=1.4, value=1.4))
 
 
 def test_the_end_is_the_last_tenth():

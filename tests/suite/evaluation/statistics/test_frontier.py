@@ -6,7 +6,16 @@ from functools import cache
 import numpy as np
 import pytest
 
-from tests.support.evaluation.equal_kl import HELD, TRUTHS, Arms, Design, found, found_of
+from tests.support.evaluation.equal_kl import (
+    HELD,
+    TRUTHS,
+    Arms,
+    Design,
+    found,
+    found_of,
+    held,
+    up,
+)
 from tokengym.evaluation.statistics import (
     Curve,
     compare_at_kl,
@@ -19,21 +28,42 @@ from tokengym.evaluation.statistics import (
 
 
 def test_a_run_is_where_it_last_crossed_a_level():
-    kl = [0.0, 0.8, 1.6, 2.4, 2.0, 1.2]
-    assert last_crossing(kl, 0.4) == 0.5
+    kl = [0.0, 0.8, 1.6, 2.4, 2.0, 1.4]
     assert last_crossing(kl, 2.2) == pytest.approx(3.5)  # on the way back, half of 2.4 to 2.0
-    assert last_crossing(kl, 1.6) == pytest.approx(4.5)
+    assert last_crossing(kl, 1.6) == pytest.approx(4.0 + 2.0 / 3.0)
     assert last_crossing(kl, 2.4) == 3.0
-    assert last_crossing(kl, 1.2) == 5.0
+    assert last_crossing(kl, 1.4) == 5.0
     assert math.isnan(last_crossing(kl, 2.5))  # it never was there
     assert math.isnan(last_crossing([0.0], 0.0))
 
 
 def test_nothing_is_known_within_a_leap():
     """Of two policies more than a nat apart; an earlier crossing in smaller steps is one."""
-    assert math.isnan(last_crossing([0.0, 1.01], 0.5))
-    assert last_crossing([0.0, 1.0], 0.5) == 0.5
-    assert last_crossing([0.0, 0.9, 1.8, 0.2], 1.35) == 1.5  # later it leapt back over 1.35
+    assert math.isnan(last_crossing([2.0, 3.01], 2.5))
+    assert last_crossing([2.0, 3.0], 2.5) == 0.5
+    assert last_crossing([1.0, 2.0, 3.0, 1.2], 2.5) == 1.5  # later it leapt back over 2.5
+
+
+def test_a_step_of_more_than_half_the_level_is_a_leap():
+    """From 0 to .8 nats the root of the KL is .45 at half the way, and .63 at .4 nats."""
+    assert math.isnan(last_crossing([0.0, 0.8], 0.4))
+    assert math.isnan(last_crossing([0.25, 0.75], 0.45))
+    assert last_crossing([0.25, 0.5], 0.5) == 1.0
+    assert last_crossing([0.375, 0.625], 0.5) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("level", "rate", "is_known"),
+    [(0.2, 0.4, False), (0.3, 0.8, False), (0.3, 0.1, True), (0.5, 0.8, False), (1.0, 0.4, True)],
+)
+def test_at_low_levels_arms_on_one_frontier_do_not_differ(level, rate, is_known):
+    """Score is the root of the KL; an interval about a straight line from 0 held 0 in none."""
+    design = Design(paths=(up(rate), held(level)), frontier="root")
+    result = found(design, None, 40)
+    assert result.known == pytest.approx(float(is_known), abs=0.2)
+    if is_known:
+        assert result.bias == pytest.approx(0.0, abs=0.02)
+        assert result.coverage >= 0.85
 
 
 def test_a_leap_is_one_update_over_more_than_a_nat():
@@ -76,12 +106,12 @@ def path(slope: float, kl: Sequence[float], noise: float = 0.0) -> Curve:
 
 
 def test_arms_are_compared_where_the_run_of_the_baseline_ends():
-    """The baseline ends at .5, 1 and 1.5 nats; x passes them after .5, 1 and 1.5 updates."""
-    x = {seed: path(2.0, [0.0, 1.0, 2.0, 3.0]) for seed in (0, 1, 2, 3)}
+    """The baseline ends at .5, 1 and 1.5 nats; x passes them after 2, 4 and 6 updates."""
+    x = {seed: path(2.0, [0.25 * update for update in range(8)]) for seed in (0, 1, 2, 3)}
     y = {seed: path(1.0, [0.0, 0.1, 0.3 * (1 + seed), 0.5 * (1 + seed)]) for seed in (0, 1, 2)}
     at = compare_at_kl(x, y)
     assert at is not None
-    assert (at.kl, at.update, at.baseline_update) == pytest.approx((1.0, 1.0, 3.0))
+    assert (at.kl, at.update, at.baseline_update) == pytest.approx((1.0, 4.0, 3.0))
     assert (at.value, at.baseline_value) == pytest.approx((2.0, 1.0))
     assert at.difference == paired_difference([1.0, 2.0, 3.0], [0.5, 1.0, 1.5])
     assert at.of == 3
@@ -91,17 +121,18 @@ def test_arms_are_compared_where_the_run_of_the_baseline_ends():
 
 
 def test_arms_are_compared_at_a_level_of_the_question():
-    x = {seed: path(2.0, [0.0, 0.6, 1.2, 1.0]) for seed in range(4)}
-    y = {seed: path(1.0, [0.0, 0.5 * (1 + seed), 0.6 * (1 + seed)]) for seed in range(4)}
-    at = compare_at_kl(x, y, 0.5)  # y has it after 1 and .5 updates, then in a leap, twice
+    x = {seed: path(2.0, [0.0, 0.4, 0.6, 1.2, 1.0]) for seed in range(4)}
+    paths = [[0.0, 0.5, 0.6], [0.0, 0.4, 0.6], [0.0, 1.5, 1.8], [0.0, 2.0, 2.4]]
+    y = {seed: path(1.0, kl) for seed, kl in enumerate(paths)}
+    at = compare_at_kl(x, y, 0.5)  # y has it after 1 and 1.5 updates, then in a leap, twice
     assert at is None  # two pairs are too few
-    y[2] = path(1.0, [0.0, 0.4, 0.8, 1.2])
+    y[2] = path(1.0, [0.0, 0.4, 0.6, 1.2])
     at = compare_at_kl(x, y, 0.5)
     assert at is not None
     assert (at.kl, at.difference.pairs, at.of) == (0.5, 3, 4)
     assert at.value == pytest.approx(2.0 * 0.5)
-    assert at.update == pytest.approx(5.0 / 6.0)
-    assert at.baseline_update == pytest.approx((1.0 + 0.5 + 1.25) / 3.0)
+    assert at.update == pytest.approx(1.5)
+    assert at.baseline_update == pytest.approx((1.0 + 1.5 + 1.5) / 3.0)
     assert compare_at_kl(x, y, 1.3) is None  # x never was there
 
 
