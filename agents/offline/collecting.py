@@ -20,7 +20,12 @@ from tokengym.agents.offline.policies import encoding_for, make_policy
 from tokengym.agents.offline.settings import Candidates, DPOSettings, Sampling
 from tokengym.agents.offline.sft import SFT
 from tokengym.agents.offline.trainer import AfterEpoch, OfflineTrainer
-from tokengym.agents.rollouts.given import GivenPrompts, PromptChoice, at_temperature
+from tokengym.agents.rollouts.given import (
+    GivenPrompts,
+    PromptChoice,
+    at_temperature,
+    temperature_of,
+)
 from tokengym.agents.rollouts.layers import check_scored_alone
 from tokengym.agents.rollouts.playing import Agent, as_sampler
 from tokengym.agents.rollouts.rounds import Environments, RoundReward, environment_attribute
@@ -142,6 +147,10 @@ class ResponseCollector:
                 group += episodes[index * share : (index + 1) * share]
             self.num_tokens += sum(episode.num_written for episode in episodes)
         return [tuple(group) for group in groups]
+
+    def kl_bound(self, agent: Agent) -> float | None:
+        """Return the bound on the KL of the best of a group to an agent, see `Candidates`."""
+        return self.sampling.kl_bound(temperature_of(agent))
 
     def score(self, groups: Sequence[PromptGroup]) -> list[PromptGroup]:
         """Return the groups with scores, all responses scored in one call."""

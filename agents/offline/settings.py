@@ -168,6 +168,21 @@ class Candidates:
                 )
         check_number(self, "length_penalty", least=0.0, finite=True, hint="0 leaves it out")
 
+    def kl_bound(self, temperature: float | None) -> float | None:
+        """Return the bound on the KL of the best of n to an agent, see `best_of_n_kl_bound`, nats.
+
+        It is a bound to what the candidates are drawn from: None where some are drawn at another
+        temperature than the agent's, whose distance to the agent is not known.
+
+        Args:
+            temperature: The agent's own; None where it has none.
+        """
+        if any(other not in (None, temperature) for other in self.temperatures):
+            return None
+        from tokengym.agents.losses.ranking import best_of_n_kl_bound
+
+        return best_of_n_kl_bound(self.n)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling(Candidates):

@@ -189,6 +189,11 @@ def _prompt_of(episode: Episode) -> EncodedPrompt:
     return EncodedPrompt(episode.prompt, tuple(episode.prompt_ids), -1, *annotations, messages)
 
 
+def temperature_of(agent: Agent) -> float | None:
+    """Return an agent's own temperature of sampling, that of its policy; None if it has none."""
+    return getattr(getattr(agent, "policy", agent), "temperature", None)
+
+
 @contextmanager
 def at_temperature(agent: Agent, temperature: float | None) -> Iterator[None]:
     """Let an agent sample at another temperature within the context.
@@ -204,7 +209,7 @@ def at_temperature(agent: Agent, temperature: float | None) -> Iterator[None]:
         yield
         return
     owner: Any = getattr(agent, "policy", agent)
-    before = getattr(owner, "temperature", None)
+    before = temperature_of(agent)
     if before is None:
         raise TypeError(
             f"{type(agent).__name__} has no temperature to set to {temperature}; sample it at its "

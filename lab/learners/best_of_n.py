@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokengym.agents import TrainingRun, Update, losses
+from tokengym.agents import TrainingRun, Update
 from tokengym.agents.offline import Candidates, ResponseCollector, best_episode, make_policy
 from tokengym.agents.rollouts import Environments, SampledTokens
 from tokengym.base import accepts_settings, from_keywords
@@ -64,9 +64,13 @@ class BestOfN:
         return self.collector.sampling.n
 
     @property
-    def kl_bound(self) -> float:
-        """The most its responses can differ from the agent's own: log n - (n - 1) / n, nats."""
-        return losses.best_of_n_kl_bound(self.n)
+    def kl_bound(self) -> float | None:
+        """Largest KL of its responses to the agent's own: log n - (n - 1) / n, nats.
+
+        None where ``temperatures`` has another than the agent's: the bound is to what the
+        candidates are drawn from.
+        """
+        return self.collector.kl_bound(self.agent)
 
     @property
     def num_tokens(self) -> int:

@@ -28,8 +28,8 @@ class IterativeSettings:
     iteration before ("checkpoint"), or keeps of several candidates the best ("best-of-n") or the
     one that the heads of the reward model disagree on the most ("disagreement")."""
     enhancer_candidates: int = 4
-    """Candidates of which either keeps one, n; which bounds its KL to the policy by
-    log n - (n - 1) / n nats."""
+    """Candidates of which either keeps one, n; which bounds its KL to what they are drawn from, the
+    policy at one of the temperatures, by log n - (n - 1) / n nats."""
     preference_model: str | None = None
     """Folder or hub name of a preference model that ranks the responses to a prompt by their mean
     win rate among each other, both orders asked; None ranks by the reward's scorer."""

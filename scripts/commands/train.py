@@ -193,7 +193,6 @@ def _forget_if_begun(run: "Run", out: Path) -> None:
 
 def _show(console: "Console", comparison: Comparison, run: "Run", out: Path) -> None:
     """Write picture and report of a run, and print how far it came and what comes next."""
-    from tokengym.agents.losses.ranking import best_of_n_kl_bound
     from tokengym.evaluation.report.sentences import Alarm
     from tokengym.evaluation.runs.results import write_comparison
     from tokengym.evaluation.runs.run import BEST_OF_N
@@ -202,8 +201,9 @@ def _show(console: "Console", comparison: Comparison, run: "Run", out: Path) -> 
     _show_log(console, run)
     training = comparison.reference.training
     if training.agent == BEST_OF_N:
-        n = training.last_step
-        console.print(f"KL of the best of {n} is at most {best_of_n_kl_bound(n):.2f} nats")
+        bound = training.learner.kl_bound(1.0)  # at which the policy of a run samples
+        if bound is not None:
+            console.print(f"KL of the best of {training.learner.n} is at most {bound:.2f} nats")
     show_references(console, _references(console, comparison, out))
     try:
         summary = write_comparison(comparison, out, picture=CURVE)

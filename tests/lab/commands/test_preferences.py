@@ -35,6 +35,9 @@ def test_best_of_n_says_its_bound(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "untrained, best of 16" in printed
     assert "below the best" not in printed
     assert "below the best" not in (tmp_path / "b" / "report.html").read_text()
+    cold = [*arguments, "--sample-temperatures", "0.3", "--reference-samples", "0"]
+    assert main(["train", *cold, "--out", str(tmp_path / "cold")]) == 0
+    assert "KL of the best" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

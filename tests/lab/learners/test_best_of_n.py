@@ -46,7 +46,41 @@ def test_distribution_is_that_of_the_best_of_n(make_envs):
     assert expected.sum() == pytest.approx(1.0)
     np.testing.assert_allclose(found, expected, atol=4 * np.sqrt(0.25 / samples))
     kl = float((expected * np.log(expected / p)).sum())
-    assert 0.0 < kl <= agent.kl_bound == best_of_n_kl_bound(3)
+    assert agent.kl_bound == best_of_n_kl_bound(3)
+    assert 0.0 < kl <= best_of_n_kl_bound(3)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "temperatures", "is_known"),
+    [
+        (1.0, (None,), True),
+        (1.0, (1.0, None), True),
+        (0.7, (0.7, None), True),
+        (1.0, (0.3, None), False),
+        (0.7, (1.0, 0.7), False),
+    ],
+)
+def test_other_temperatures_have_no_bound(make_envs, temperature, temperatures, is_known):
+    policy = make_policy(make_envs(), make_model(), temperature=temperature)
+    agent = BestOfN(policy, make_envs(), n=4, temperatures=temperatures)
+    # log 4 - 3 / 4 by hand.
+    assert agent.kl_bound == (pytest.approx(0.6362944) if is_known else None)
+    drawn = BestOfN(RandomAgent(make_envs(), seed=0), make_envs(), n=4)  # it has no temperature
+    assert drawn.kl_bound == pytest.approx(0.6362944)
+
+
+def test_one_response_at_a_low_temperature_is_far_from_the_agent(make_envs):
+    # One token: the KL of p^(1 / .3) to p is exact, and above the 0 that bounds the best of one.
+    envs = make_envs(prompts=["b"], max_new_tokens=1)
+    policy = make_policy(envs, make_model(), seed=1)
+    agent = BestOfN(policy, envs, n=1, temperatures=(0.3,))
+    logits = policy.next_logits([envs.unwrapped.tokenizer("b")["input_ids"]], None)[0].double()
+    cold, own = (torch.log_softmax(logits / t, -1).detach() for t in (0.3, 1.0))
+    drawn = [episode.response_ids[0] for episode in collect(agent, envs, 2000, seed=0)]
+    found = np.bincount(drawn, minlength=VOCABULARY) / 2000
+    np.testing.assert_allclose(found, cold.exp().cpu(), atol=4 * np.sqrt(0.25 / 2000))
+    assert float((cold.exp() * (cold - own)).sum()) > 0.1 > best_of_n_kl_bound(1)
+    assert agent.kl_bound is None
 
 
 def test_same_seed_same_episodes(make_envs):
