@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from unicodedata import east_asian_width
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +22,10 @@ REFERENCE = 8
 """Index of the colour of best-of-n, after those of the palette."""
 LETTER = 6.4
 """Pixels of a letter in them, on average."""
+BOLD_LETTER = 7.8
+"""Pixels of a letter of an arm's name, above most."""
+ROW_HEIGHT = 56.0
+"""Pixels of an interval with its two lines of text."""
 MAX_POINTS = 240
 """Points that a drawn line keeps; statistics use all."""
 MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 52.0, 14.0, 12.0, 42.0
@@ -95,10 +100,27 @@ class Chart:
     """Data of the lines, for the script that shows values under the pointer."""
 
 
+class Interval(NamedTuple):
+    """One row of an interval chart: a difference in words, its ends, and whether it is clear."""
+
+    name: str
+    figure: str
+    note: str
+    colour: int
+    low: float
+    mid: float
+    high: float
+    clear: bool
+
+
 class Whisker(NamedTuple):
     """One interval of an interval chart, in pixels, and whether its difference is clear."""
 
     name: str
+    whole_name: str
+    """The name before it was shortened; "" where it was not."""
+    figure: str
+    note: str
     colour: int
     y: float
     low: float
@@ -189,24 +211,26 @@ def _drawn(
     )
 
 
-def interval_chart(
-    rows: Sequence[tuple[str, int, float, float, float, bool]], *, width: float
-) -> dict[str, Any]:
+def interval_chart(rows: Sequence[Interval], *, width: float) -> dict[str, Any]:
     """Lay out one interval per row around a line at 0: the chart, its rows, and the line's place.
 
-    Rows are (name, colour, low, mid, high, whether it is clear).
+    A name that leaves no room for its figure is shortened.
     """
-    low, high = _padded(np.array([0.0] + [v for row in rows for v in row[2:5]]))
+    low, high = _padded(np.array([0.0] + [v for row in rows for v in (row.low, row.mid, row.high)]))
     left, right, top = 12.0, width - 12.0, 8.0
-    bottom = top + 40.0 * len(rows)
+    bottom = top + ROW_HEIGHT * len(rows)
 
     def to_x(value: float) -> float:
         return round(left + (value - low) / (high - low) * (right - left), 1)
 
-    whiskers = [
-        Whisker(name, colour, top + 40.0 * row + 28.0, to_x(start), to_x(mid), to_x(end), clear)
-        for row, (name, colour, start, mid, end, clear) in enumerate(rows)
-    ]
+    def to_whisker(row: Interval, y: float) -> Whisker:
+        letters = int((right - left) / BOLD_LETTER) - len(row.figure) - 2
+        name = _shortened(row.name, max(letters, 2))
+        whole = "" if name == row.name else row.name
+        ends = (to_x(row.low), to_x(row.mid), to_x(row.high))
+        return Whisker(name, whole, row.figure, row.note, row.colour, y, *ends, row.clear)
+
+    whiskers = [to_whisker(row, top + ROW_HEIGHT * n + 44.0) for n, row in enumerate(rows)]
     chart = Chart(
         width=width,
         height=bottom + 30.0,
@@ -217,6 +241,14 @@ def interval_chart(
         x_ticks=[Tick(to_x(v), short(v)) for v in ticks(low, high, 5)],
     )
     return {"chart": chart, "rows": whiskers, "zero": to_x(0.0)}
+
+
+def _shortened(name: str, letters: int) -> str:
+    """Return a name cut to a number of letters; a wide one, as of Chinese, counts as two."""
+    widths = np.cumsum([1 + (east_asian_width(letter) in "WF") for letter in name])
+    if not name or widths[-1] <= letters:
+        return name
+    return f"{name[: int((widths < letters).sum())].rstrip()}\u2026"
 
 
 def ticks(low: float, high: float, max_ticks: int) -> list[float]:

@@ -587,11 +587,10 @@ def column(measure: Measure, number_of: str) -> str:
     return f"{measure.title}. {measure.says} {of.title}: {of.meaning} {of.error}"
 
 
-def difference_row(arm: str, difference: Mapping[str, Any], measuring: float | None) -> str:
-    """Return the label of a difference in its chart, with the error of measuring, if known."""
+def difference_note(difference: Mapping[str, Any], measuring: float | None) -> str:
+    """Return what stands below a difference in its chart, with the error of measuring, if known."""
     sure = f"; measuring \u00b1 {number(measuring)}" if measuring else ""
-    higher = f"{difference['wins']} of {difference['pairs']} higher{sure}"
-    return f"{arm}  {signed(difference['difference'])}  ({higher})"
+    return f"{difference['wins']} of {difference['pairs']} higher{sure}"
 
 
 def table_note(

@@ -14,7 +14,7 @@ from tokengym.evaluation.measure.measures import (
     measures_of,
 )
 from tokengym.evaluation.report import sentences
-from tokengym.evaluation.report.charts import interval_chart
+from tokengym.evaluation.report.charts import Interval, interval_chart
 from tokengym.evaluation.report.curves import group_label
 from tokengym.evaluation.report.sentences import NOTHING, kind_of, unit_of
 from tokengym.evaluation.report.verdict import clear, difference_of
@@ -179,9 +179,9 @@ def forests(group: Mapping[str, Any], colours: Mapping[str, int]) -> list[dict[s
             if d := difference_of(group, name, measure.name, kind):
                 versus = group["rewards"][name]["versus_baseline"]
                 size = versus["measuring"].get(measure.name, {}).get(kind)
-                label = sentences.difference_row(name, d, size)
+                said = (name, signed(d["difference"]), sentences.difference_note(d, size))
                 ends = (d["low"], d["difference"], d["high"])
-                rows.append((label, colours[name], *ends, clear(d) != 0))
+                rows.append(Interval(*said, colours[name], *ends, clear(d) != 0))
         if rows:
             title, note = measure.heading(kind), sentences.LEFT_OR_RIGHT[measure.better]
             charts.append({"title": title, "note": note, **interval_chart(rows, width=400.0)})

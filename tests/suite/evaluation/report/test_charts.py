@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tokengym.evaluation.report.charts import Series, interval_chart, line_chart, ticks
+from tokengym.evaluation.report.charts import Interval, Series, interval_chart, line_chart, ticks
 
 
 def test_ticks_are_round_and_inside():
@@ -64,9 +64,27 @@ def test_a_gap_is_joined_thinly():
 
 
 def test_intervals_lie_around_zero():
-    rows = [("up", 0, 0.5, 1.0, 1.5, True), ("either", 1, -0.5, 0.1, 0.7, False)]
+    rows = [
+        Interval("up", "1.000", "3 of 3 higher", 0, 0.5, 1.0, 1.5, True),
+        Interval("either", "0.100", "2 of 3 higher", 1, -0.5, 0.1, 0.7, False),
+    ]
     chart = interval_chart(rows, width=300.0)
     (up, either), zero = chart["rows"], chart["zero"]
     assert zero < up.low < up.mid < up.high
     assert either.low < zero < either.high
     assert (up.clear, either.clear) == (True, False)
+    assert (up.name, up.whole_name, up.note) == ("up", "", "3 of 3 higher")
+    assert either.y - up.y > 44.0  # two lines of text above each
+
+
+@pytest.mark.parametrize("name", ["leave-one-out:of=the whole response, by sentences", "字" * 30])
+def test_a_long_name_leaves_room_for_its_figure(name: str):
+    row = Interval(name, "0.000", "1 of 2 higher; measuring ± 0.0213", 0, -0.1, 0.0, 0.1, False)
+    (shown,) = interval_chart([row], width=400.0)["rows"]
+    assert shown.whole_name == name
+    assert shown.name.endswith("…")
+    assert name.startswith(shown.name[:-1])
+    wide = 13.0 if name[0] == "字" else 7.8  # pixels of a letter at the page's 13 px
+    assert 12.0 + wide * len(shown.name) + 7.8 * len("  0.000") <= 400.0 - 12.0
+    (whole,) = interval_chart([row._replace(name="leave-one-out")], width=400.0)["rows"]
+    assert (whole.name, whole.whole_name) == ("leave-one-out", "")
