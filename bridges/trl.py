@@ -498,6 +498,7 @@ class TokenCreditGRPOTrainer(ByAdvantage):
     Raises:
         SettingsError: under settings of TRL that lose the credit, or if the advantage reads what
             cannot be supplied, with who can.
+        TypeError: without a scorer, or with ``reward_funcs``.
     """
 
     def __init__(
@@ -505,12 +506,23 @@ class TokenCreditGRPOTrainer(ByAdvantage):
         model: Any,
         *,
         credit: str | Callable[..., Any] | None = None,
-        scorer: Any,
+        scorer: Any = None,
         reference_policy: str | Path | None = None,
         advantage: Advantage = "loo",
         args: GRPOConfig | None = None,
         **others: Any,
     ) -> None:
+        if "reward_funcs" in others:
+            raise TypeError(
+                "reward_funcs is tokengym's here; pass scorer=, which scores one completion, or "
+                "make TRL's own GRPOTrainer and call advantage_fn(trainer, advantage), which keeps "
+                "its functions"
+            )
+        if scorer is None:
+            raise TypeError(
+                "scorer must be what scores a completion, got None; pass the folder or name of a "
+                "reward model, a scorer, or a function of one prompt and response"
+            )
         args = GRPOConfig() if args is None else args
         check_config(args)
         columns = columns_of(others.get("train_dataset"))
@@ -521,8 +533,6 @@ class TokenCreditGRPOTrainer(ByAdvantage):
             by_tokens = function is None or function.uses_token_rewards
             credit = "abc-signed" if by_tokens else "sparse"
         check_own(args, credit, advantage)
-        if "reward_funcs" in others:
-            raise TypeError("reward_funcs is tokengym's here; pass scorer and credit")
         super().__init__(model, reward_funcs=[self._scores], args=args, **others)
         if function is not None and len(self.reward_funcs) > 1:
             raise SettingsError(

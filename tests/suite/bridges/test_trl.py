@@ -254,6 +254,19 @@ def test_the_reward_of_an_environment_is_refused(tmp_path, monkeypatch):
         TokenCreditGRPOTrainer("no model", scorer=BUNDLE.reward_model, args=config(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reward_funcs": len}, "scorer=.*advantage_fn"),
+        ({"reward_funcs": len, "scorer": BUNDLE.reward_model}, "scorer=.*advantage_fn"),
+        ({}, "scorer must be .*, got None; pass the folder or name"),
+    ],
+)
+def test_what_scores_is_asked_for_by_name(options, message):
+    with pytest.raises(TypeError, match=message):
+        TokenCreditGRPOTrainer("no model is loaded", credit="sparse", **options)
+
+
 def test_a_rule_that_does_not_fit_its_scorer_is_refused_before_the_first_step(tmp_path):
     with pytest.raises(RewardError, match="needs attention attributions"):
         TokenCreditGRPOTrainer(
