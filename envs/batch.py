@@ -15,7 +15,7 @@ from tokengym.envs.prompts.sampler import PromptSampler, draw_uniform
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.settings import TOKEN_BYTES
 from tokengym.envs.states import restored, state_of
-from tokengym.envs.turns.conversation import Conversation, TurnEnd
+from tokengym.envs.turns.conversation import RowConversation, TurnEnd
 from tokengym.envs.turns.partner import Turn
 
 Rows = NDArray[np.intp]
@@ -46,10 +46,10 @@ class EpisodeBatch:
         self.begun = np.zeros(num_envs, dtype=np.bool_)
         self._rngs: list[np.random.Generator | None] = [None] * num_envs
         self.seeds: list[int | None] = [None] * num_envs
-        self.conversations: list[Conversation] = []
+        self.conversations: list[RowConversation] = []
         """(num_envs,): the rows' turns; empty where there is no partner."""
         if mdp.turns is not None:
-            self.conversations = [Conversation(episode=-1) for _ in range(num_envs)]
+            self.conversations = [RowConversation(episode=-1) for _ in range(num_envs)]
         self._turn_starts = np.zeros(num_envs, dtype=np.int64)
         """(num_envs,): tokens after the prompt before the turn that is being written."""
         self._shard = (0, num_envs)
@@ -73,7 +73,7 @@ class EpisodeBatch:
         self._rngs[row], self.seeds[row] = seeding.np_random(seed)
         self._samplers[row].restart()
         if self.conversations:
-            self.conversations[row] = Conversation(episode=-1)
+            self.conversations[row] = RowConversation(episode=-1)
 
     def rng(self, row: int) -> np.random.Generator:
         """Return a row's generator, made from the system's entropy if it was never seeded."""

@@ -25,7 +25,7 @@ from tokengym.envs.prompts.vocabulary import EosToken
 from tokengym.envs.render import render_ansi, render_html, without_styles
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.states import restored, state_of
-from tokengym.envs.turns.conversation import Answer, Conversation, TurnEnd
+from tokengym.envs.turns.conversation import Answer, RowConversation, TurnEnd
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -158,7 +158,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         # Single writes through memoryviews take half the time.
         self._id_cells, self._attention_cells = self._ids.data, self._attention.data
         self._prompt: EncodedPrompt | None = None
-        self._conversation: Conversation | None = None
+        self._conversation: RowConversation | None = None
         """The episode's turns, where there is a partner."""
         self._column = mdp.prompt_width
         """Column of the next token."""
@@ -190,7 +190,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         if prompt is None:
             prompt = self._mdp.table[self._sampler.draw(self.np_random)]
         if self._mdp.turns is not None:
-            talk = self._conversation or Conversation(episode=-1)
+            talk = self._conversation or RowConversation(episode=-1)
             restart = seed is not None
             self._conversation = talk.next(self.np_random_seed, restart=restart, turns=turns)
         self._begin(prompt, response)

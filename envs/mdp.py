@@ -35,7 +35,7 @@ from tokengym.envs.prompts.vocabulary import (
     with_date,
 )
 from tokengym.envs.settings import TOKEN_BYTES, GenerationSettings
-from tokengym.envs.turns.conversation import Conversation, TurnRules, turn_start
+from tokengym.envs.turns.conversation import RowConversation, TurnRules, turn_start
 from tokengym.envs.turns.partner import Turn
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ class TokenMdp:
         self,
         prompt: EncodedPrompt,
         response_ids: Sequence[int],
-        conversation: Conversation | None = None,
+        conversation: RowConversation | None = None,
     ) -> Episode:
         """Return a text so far as an episode without score."""
         written = None if conversation is None else conversation.written(len(response_ids))
@@ -256,7 +256,7 @@ class TokenMdp:
         prompt: EncodedPrompt,
         response_ids: Sequence[int],
         token_rewards: NDArray[np.float32] | None,
-        conversation: Conversation | None,
+        conversation: RowConversation | None,
     ) -> str:
         """Return a text so far, with its rewards (n,), as `render_ansi` or `render_html` do."""
         written = None if conversation is None else conversation.written(len(response_ids))

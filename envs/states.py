@@ -13,7 +13,7 @@ from tokengym.base.errors import StateError
 from tokengym.base.prompt import Metadata
 from tokengym.envs.prompts.sampler import PromptSampler
 from tokengym.envs.prompts.table import EncodedPrompt
-from tokengym.envs.turns.conversation import Conversation
+from tokengym.envs.turns.conversation import RowConversation
 
 if TYPE_CHECKING:
     from tokengym.envs.mdp import TokenMdp
@@ -40,7 +40,7 @@ def state_of(
     sampler: PromptSampler,
     rng: np.random.Generator,
     seed: int | None,
-    conversation: Conversation | None = None,
+    conversation: RowConversation | None = None,
 ) -> dict[str, Any]:
     """Return an episode and its row's randomness as plain data."""
     is_given = prompt.prompt_id < 0  # else the table has the rest of it
@@ -71,7 +71,7 @@ class Restored(NamedTuple):
     seed: int | None
     terminated: bool
     truncated: bool
-    conversation: Conversation | None
+    conversation: RowConversation | None
 
 
 def _check_kinds(state: Mapping[str, Any]) -> None:
@@ -111,7 +111,7 @@ def restored(state: Mapping[str, Any], mdp: TokenMdp, sampler: PromptSampler) ->
             None if seed is None else index(seed),
             bool(state["terminated"]),
             bool(state["truncated"]),
-            None if mdp.turns is None else Conversation.from_state(state),
+            None if mdp.turns is None else RowConversation.from_state(state),
         )
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         raise StateError(

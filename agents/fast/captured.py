@@ -21,7 +21,7 @@ from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.lora import MergedModel, decoding_model
 from tokengym.agents.fast.replayed import Replayed, bucket
 from tokengym.agents.fast.static import StaticStream
-from tokengym.agents.policy.language_model import LENGTHS, LanguageModel
+from tokengym.agents.policy.language_model import LENGTHS, CausalLM
 from tokengym.agents.policy.models import PolicyModels
 from tokengym.agents.policy.sampler import (
     Observation,
@@ -357,7 +357,7 @@ class CapturedSampler:
 
 
 def static_stream(
-    language_model: LanguageModel, capacity: int, *, rows: int, kernels: bool
+    language_model: CausalLM, capacity: int, *, rows: int, kernels: bool
 ) -> StaticStream:
     """Return a static stream: by kernels where they decode what the model's forward gives."""
     if kernels and imported(HAS_FUSED_SHAPE)(language_model):
@@ -374,7 +374,7 @@ def static_stream(
 
 
 def check_steps(
-    language_model: LanguageModel,
+    language_model: CausalLM,
     plain: Callable[..., Stream],
     fused: Callable[..., Stream],
     capacity: int,

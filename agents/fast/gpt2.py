@@ -23,7 +23,7 @@ from transformers.pytorch_utils import Conv1D
 
 from tokengym.agents.fast.lora import has_plain_lora, merged_weight
 from tokengym.agents.fast.products import MULTIPLES, has_onednn, packed_map
-from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.language_model import CausalLM
 from tokengym.agents.policy.settings import Products
 from tokengym.agents.policy.streams import READ_NOTES, last_position
 from tokengym.base.settings import check_memory
@@ -74,7 +74,7 @@ class Cache:
         self.keys, self.values = both.flatten(1, 2)  # (rows * heads, capacity, head width) each
 
 
-def has_gpt2_shape(language_model: LanguageModel) -> bool:
+def has_gpt2_shape(language_model: CausalLM) -> bool:
     """Say whether the model is a plain GPT-2 on a CPU, or one with plain LoRA in float32."""
     trunk: Any = language_model.model.base_model
     if language_model.autocasts or type(trunk) is not GPT2Model:
@@ -97,7 +97,7 @@ class GPT2Stream:
     appends = True
     _scale = 1.0  # of the scores, where queries come without it
 
-    def __init__(self, language_model: LanguageModel, capacity: int) -> None:
+    def __init__(self, language_model: CausalLM, capacity: int) -> None:
         self._model = language_model
         trunk: Any = language_model.model.base_model
         self._words, self._places = trunk.wte.weight, trunk.wpe.weight
@@ -318,7 +318,7 @@ def linear_map(weight: Tensor, bias: Tensor | None, products: Products = "torch"
     return lambda x: torch.addmm(bias, x, weight)
 
 
-def head_map(language_model: LanguageModel) -> Map:
+def head_map(language_model: CausalLM) -> Map:
     """Return a model's head, (rows, hidden) -> (rows, vocab), for many calls without gradient."""
     head: Any = language_model.model.get_output_embeddings()
     if type(head) is nn.Linear:

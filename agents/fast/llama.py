@@ -22,7 +22,7 @@ from transformers import LlamaModel, Qwen2Model
 
 from tokengym.agents.fast.gpt2 import GPT2Stream, Map, has_gpt2_shape, head_map, linear_map, packs
 from tokengym.agents.fast.lora import factors_of, has_plain_lora
-from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.language_model import CausalLM
 from tokengym.agents.policy.settings import Products
 from tokengym.agents.policy.streams import last_position
 
@@ -50,7 +50,7 @@ class LlamaLayer:
         x += self.down(self.activation(gate) * up)
 
 
-def has_llama_shape(language_model: LanguageModel) -> bool:
+def has_llama_shape(language_model: CausalLM) -> bool:
     """Say whether the model is a plain Llama or Qwen2 on a CPU, adapters of plain LoRA allowed."""
     trunk: Any = language_model.model.base_model
     if language_model.autocasts or type(trunk) not in (LlamaModel, Qwen2Model):
@@ -70,7 +70,7 @@ def has_llama_shape(language_model: LanguageModel) -> bool:
 class LlamaStream(GPT2Stream):
     """A `Stream` under a model that `has_llama_shape`; steps and rows are a `GPT2Stream`'s."""
 
-    def __init__(self, language_model: LanguageModel, capacity: int) -> None:
+    def __init__(self, language_model: CausalLM, capacity: int) -> None:
         self._model = language_model
         trunk: Any = language_model.model.base_model
         self._words = trunk.embed_tokens.weight

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokengym.agents.errors import ModelError
-from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.language_model import CausalLM
 
 Factors: TypeAlias = Mapping[int, tuple[Tensor, Tensor]]
 """A, (rank, in), and s B, (out, rank), of the maps that have them, by the map's ``id``."""
@@ -31,7 +31,7 @@ class MergedModel:
     """
 
     @torch.no_grad()
-    def __init__(self, source: LanguageModel, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, source: CausalLM, dtype: torch.dtype | None = None) -> None:
         # `deepcopy` takes what the memo holds in place of a copy: weights that are shared or have
         # another precision, and plain linear maps where the source has adapters.
         memo: dict[int, Any] = {}
@@ -55,7 +55,7 @@ class MergedModel:
         kept = {id(parameter) for parameter in model.parameters()}
         self._copied = [(old, new) for old, new in self._copied if id(new) in kept]
         self.refresh()
-        self.language_model = LanguageModel(model)
+        self.language_model = CausalLM(model)
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -91,8 +91,8 @@ def has_plain_lora(module: Any, kind: type[nn.Module]) -> bool:
 
 
 def decoding_model(
-    source: LanguageModel, dtype: torch.dtype | None
-) -> tuple[LanguageModel, MergedModel | None]:
+    source: CausalLM, dtype: torch.dtype | None
+) -> tuple[CausalLM, MergedModel | None]:
     """Return the model to decode with, and the copy that it is, if it is one."""
     if not _adapted(source) and dtype in (None, source.model.dtype):
         return source, None
@@ -100,7 +100,7 @@ def decoding_model(
     return merged.language_model, merged
 
 
-def _adapted(source: LanguageModel) -> list[Any]:
+def _adapted(source: CausalLM) -> list[Any]:
     """Return the modules with adapters."""
     from peft.tuners.lora import Linear
     from peft.tuners.tuners_utils import BaseTunerLayer

@@ -16,7 +16,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.lora import decoding_model
-from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.language_model import CausalLM
 from tokengym.agents.policy.streams import check_decoding, last_position, layer_windows
 
 MAX_PREFILLED_TOKENS = 2**15
@@ -30,7 +30,7 @@ class StaticStream:
 
     appends = True
 
-    def __init__(self, language_model: LanguageModel, capacity: int, *, rows: int) -> None:
+    def __init__(self, language_model: CausalLM, capacity: int, *, rows: int) -> None:
         self._model = language_model
         self.capacity = capacity
         self._windows, self._by_kind = attention_windows(language_model)
@@ -266,7 +266,7 @@ def distinct_rows(table: Tensor) -> tuple[Tensor, Tensor]:
     return firsts, order.argsort()[kind_of]
 
 
-def check_static(language_model: LanguageModel, dtype: torch.dtype | None = None) -> None:
+def check_static(language_model: CausalLM, dtype: torch.dtype | None = None) -> None:
     """Raise unless the model decodes with a static cache to what its whole forward gives."""
     try:
         decodes, _ = decoding_model(language_model, dtype)
@@ -278,7 +278,7 @@ def check_static(language_model: LanguageModel, dtype: torch.dtype | None = None
         ) from error
 
 
-def attention_windows(language_model: LanguageModel) -> tuple[dict[str, int | None], bool]:
+def attention_windows(language_model: CausalLM) -> tuple[dict[str, int | None], bool]:
     """Return how far each kind of layer looks back, and whether the model takes a mask per kind."""
     config: Any = language_model.model.config.get_text_config(decoder=True)
     windows: dict[str, int | None] = {}

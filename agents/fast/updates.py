@@ -24,7 +24,7 @@ from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.replayed import Replayed, bucket
 from tokengym.agents.fast.static import attention_windows, check_static
 from tokengym.agents.policy.backend import backend
-from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.language_model import CausalLM
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class CapturedTrunk:
     backward pass. Between the two no other texts are read.
     """
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: CausalLM) -> None:
         self._model = model
         self._built_on: list[Any] = []  # the weights as they were captured
         self._has_masks: bool | None = None  # not tried yet
@@ -135,7 +135,7 @@ class TextShape:
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: CausalLM,
         rows: int,
         length: int,
         kernels: bool,
@@ -215,7 +215,7 @@ class _Read(torch.autograd.Function):
         return None, None, None
 
 
-def causal_masks(model: LanguageModel, length: int) -> Any:
+def causal_masks(model: CausalLM, length: int) -> Any:
     """Return what each kind of layer adds to its attention scores, (1, 1, length, length).
 
     By the name of the kind where the model has several, else alone.

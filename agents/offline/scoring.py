@@ -53,7 +53,7 @@ class ResponseScorer(nn.Module):
         return self
 
     def gradient_checkpointing_enable(self, **settings: Any) -> None:
-        """Compute blocks again in the backward pass; `LanguageModel` knows how."""
+        """Compute blocks again in the backward pass; `CausalLM` knows how."""
         del settings
         self.language_model.recompute = True
 

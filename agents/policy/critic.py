@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from tokengym.agents.errors import ModelError
-from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.language_model import CausalLM
 from tokengym.agents.policy.sequences import Sequences, sent
 from tokengym.agents.policy.settings import ValueNetwork
 from tokengym.base.stored.adapters import merged
@@ -19,11 +19,11 @@ class ValueFunction(nn.Module):
     `PolicySettings.value_network`.
     """
 
-    def __init__(self, trunk: LanguageModel, network: ValueNetwork) -> None:
+    def __init__(self, trunk: CausalLM, network: ValueNetwork) -> None:
         super().__init__()
         self.starts_elsewhere = network == "reward_model"
         """Whether the network's frozen weights too are its own, and not the policy's."""
-        self.network: LanguageModel | None = None
+        self.network: CausalLM | None = None
         if network != "trunk":
             self.network = trunk.twin(shares_frozen=not self.starts_elsewhere)
         self.head = nn.Linear(trunk.hidden_size, 1, dtype=torch.float32)

@@ -51,7 +51,7 @@ MAX_ADDED_TOKENS = 8
 LARGE_EXCESS = 0.05
 """Share of rows that a head may have beyond the tokenizer's without a word."""
 RESCALING = ("logit_scale", "logits_scaling", "final_logit_softcapping")
-"""Settings of a model that change the logits after its head; see `LanguageModel.rescaled`."""
+"""Settings of a model that change the logits after its head; see `CausalLM.rescaled`."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -128,7 +128,7 @@ def _copied(model: nn.Module, *, shares_weights: bool) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-class LanguageModel(nn.Module):
+class CausalLM(nn.Module):
     """Trunk and head of a causal language model, so that logits are computed where they count.
 
     With ``lora`` the given model's own weights are frozen and adapters are trained; the reference
@@ -290,13 +290,13 @@ class LanguageModel(nn.Module):
             logits = torch.tanh(logits / cap) * cap
         return logits
 
-    def frozen_copy(self) -> "LanguageModel":
+    def frozen_copy(self) -> "CausalLM":
         """Return a frozen copy; parameters that are frozen already are shared, not copied."""
         frozen = self._copied().requires_grad_(False)
         frozen.recompute = False
         return frozen
 
-    def twin(self, *, shares_frozen: bool = True) -> "LanguageModel":
+    def twin(self, *, shares_frozen: bool = True) -> "CausalLM":
         """Return a copy whose trunk is trained apart, or its adapters; its head is shared.
 
         It may share the frozen parameters too, such as the backbone under adapters.
@@ -308,7 +308,7 @@ class LanguageModel(nn.Module):
         named = self.model.base_model.named_parameters()
         return {name: value for name, value in named if value.requires_grad or with_frozen}
 
-    def _copied(self, *shared: nn.Module, shares_frozen: bool = True) -> "LanguageModel":
+    def _copied(self, *shared: nn.Module, shares_frozen: bool = True) -> "CausalLM":
         """Return a copy that shares these modules, and the frozen parameters where that is meant.
 
         Adapters are copied as parts of the model; what turns them off stays behind.
@@ -433,7 +433,7 @@ def fuse_activations(model: nn.Module) -> None:
                 setattr(module, name, GELUTanh())
 
 
-def check_length(model: LanguageModel, max_tokens: int) -> None:
+def check_length(model: CausalLM, max_tokens: int) -> None:
     """Raise unless the model can read the longest text of the environment."""
     limit = longest_input(model.model)
     if limit is not None and limit < max_tokens:
@@ -490,7 +490,7 @@ def fit_vocabulary(model: PreTrainedModel, num_tokens: int) -> bool:
     return True
 
 
-def check_vocabulary(model: LanguageModel, num_actions: int) -> None:
+def check_vocabulary(model: CausalLM, num_actions: int) -> None:
     """Raise unless the model has a logit for each of the environment's tokens.
 
     Models often round their vocabulary up; the further logits are cut off and never sampled. More
@@ -539,7 +539,7 @@ def _prepare_configs(model: PreTrainedModel) -> None:
         )
 
 
-def warn_of_ends(model: LanguageModel, vocabulary: Vocabulary | None, tokenizer: Any) -> None:
+def warn_of_ends(model: CausalLM, vocabulary: Vocabulary | None, tokenizer: Any) -> None:
     """Warn, once, of tokens that the model ends its texts by and the environment does not."""
     if vocabulary is None:
         return
@@ -563,12 +563,12 @@ def warn_of_ends(model: LanguageModel, vocabulary: Vocabulary | None, tokenizer:
 
 
 def make_reference(
-    policy: LanguageModel,
+    policy: CausalLM,
     model: str | Path | PreTrainedModel | FreshModel | None,
     dtype: str,
     num_actions: int,
     max_length: int,
-) -> LanguageModel | None:
+) -> CausalLM | None:
     """Return the frozen model that the KL is measured to; None: the policy with its adapters off.
 
     The policy's own model means a frozen copy of it, as None does; another object's weights are
@@ -582,7 +582,7 @@ def make_reference(
         loaded = load_causal_lm(model, dtype, adapts=shares)
         if isinstance(model, str | Path):
             fit_vocabulary(loaded, num_actions)
-        reference = LanguageModel(loaded.requires_grad_(False))
+        reference = CausalLM(loaded.requires_grad_(False))
         check_vocabulary(reference, num_actions)
         fix_rotary(reference.model, max_length)
         reference.autocasts = policy.autocasts

@@ -27,8 +27,8 @@ from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.critic import ValueFunction
 from tokengym.agents.policy.head import Request, token_figures
 from tokengym.agents.policy.language_model import (
+    CausalLM,
     FreshModel,
-    LanguageModel,
     check_length,
     check_vocabulary,
     fit_vocabulary,
@@ -76,7 +76,7 @@ NUM_TOP = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class PolicyFigures:
     """The policy's figures for given responses; 0 past a response's end."""
 
     log_probs: Tensor
@@ -131,13 +131,13 @@ class PolicyModels(BasePolicy):
         self._is_copy = isinstance(model, nn.Module)
         self._has_warned = False
 
-    def _load(self, model: str | Path | PreTrainedModel | FreshModel) -> LanguageModel:
+    def _load(self, model: str | Path | PreTrainedModel | FreshModel) -> CausalLM:
         """Return the language model, fit for the environment."""
         settings = self.settings
         backbone = load_causal_lm(model, self._dtype, adapts=settings.lora is not None)
         name = model if isinstance(model, str | Path) else None
         is_changed = name is not None and fit_vocabulary(backbone, self.num_actions)
-        loaded = LanguageModel(backbone, settings.lora)
+        loaded = CausalLM(backbone, settings.lora)
         if name is not None and not is_changed and settings.lora is not None:
             base = named_base(located(name))
             dtype = str(backbone.dtype).removeprefix("torch.")
@@ -216,12 +216,12 @@ class PolicyModels(BasePolicy):
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     @property
-    def sampling_models(self) -> list[LanguageModel]:
+    def sampling_models(self) -> list[CausalLM]:
         """The models that are read to sample: the policy's own, and the auxiliary ones."""
         return [self.language_model, *self.auxiliary_models.values()]
 
     @contextmanager
-    def weights(self, reference: bool) -> Iterator[LanguageModel]:
+    def weights(self, reference: bool) -> Iterator[CausalLM]:
         """Yield the model to compute with: the policy, or the frozen reference."""
         if not reference:
             yield self.language_model
@@ -330,7 +330,7 @@ class PolicyModels(BasePolicy):
         with_values: bool = True,
         ref_states: Tensor | None = None,
         value_head_only: bool = False,
-    ) -> Evaluation:
+    ) -> PolicyFigures:
         """Return log-probs and values of the responses under the policy as it is now.
 
         Logits are computed at response positions only.
@@ -357,7 +357,7 @@ class PolicyModels(BasePolicy):
         if with_values and self.critic is not None:
             values = self.values(sequences, states)
         padded = {name: sequences.padded(figure) for name, figure in figures.items()}
-        return Evaluation(values=values, **padded)
+        return PolicyFigures(values=values, **padded)
 
     def _read_reference(self, sequences: Sequences, known: Tensor | None) -> Tensor:
         """Return the reference's states, (tokens, hidden): known ones, (batch, time, hidden)."""

@@ -14,7 +14,7 @@ from transformers.cache_utils import DynamicLayer
 
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.backend import backend
-from tokengym.agents.policy.language_model import LanguageModel, full_precision
+from tokengym.agents.policy.language_model import CausalLM, full_precision
 from tokengym.rewards.models.loading import longest_input
 
 REMEDY = "use a decoder-only transformer such as GPT-2, Llama or Qwen"
@@ -93,7 +93,7 @@ class ModelStream:
     Positions are passed explicitly: models do not derive them from the mask.
     """
 
-    def __init__(self, language_model: LanguageModel) -> None:
+    def __init__(self, language_model: CausalLM) -> None:
         self._model = language_model
 
     def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ class ModelStream:
         )
 
 
-def make_stream(language_model: LanguageModel, capacity: int) -> Stream:
+def make_stream(language_model: CausalLM, capacity: int) -> Stream:
     """Return the fastest stream of a model, with its adapters on or off as they are now."""
     for fits, stream in backend().stream_kinds:
         if fits(language_model):
@@ -174,8 +174,8 @@ def make_stream(language_model: LanguageModel, capacity: int) -> Stream:
 @torch.no_grad()
 @full_precision()
 def decoded(
-    language_model: LanguageModel,
-    make: Callable[[LanguageModel, int], Stream],
+    language_model: CausalLM,
+    make: Callable[[CausalLM, int], Stream],
     lengths: tuple[int, int],
     capacity: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -206,8 +206,8 @@ def decoded(
 
 
 def check_decoding(
-    language_model: LanguageModel,
-    make: Callable[[LanguageModel, int], Stream] = make_stream,
+    language_model: CausalLM,
+    make: Callable[[CausalLM, int], Stream] = make_stream,
 ) -> None:
     """Raise unless two cached steps under left padding equal one forward over the whole text.
 
@@ -239,7 +239,7 @@ def check_decoding(
         )
 
 
-def last_position(language_model: LanguageModel, capacity: int) -> int:
+def last_position(language_model: CausalLM, capacity: int) -> int:
     """Return the last position that a row of a stream may have.
 
     No text is longer, but rows that have ended count on beside those that have not.

@@ -58,7 +58,7 @@ class _BadReply(Exception):
 
 
 @dataclass
-class Conversation:
+class RowConversation:
     """One row's conversation so far."""
 
     seed: int = 0
@@ -72,7 +72,7 @@ class Conversation:
     """Tokens after the prompt before the turn that is being written, or was written last."""
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Conversation:
+    def from_state(cls, state: Mapping[str, Any]) -> RowConversation:
         """Return the conversation of an environment's saved state."""
         turns = [
             Turn(role, text, (index(a), index(b)), score)
@@ -90,10 +90,10 @@ class Conversation:
 
     def next(
         self, seed: int | None = None, *, restart: bool = False, turns: Sequence[Turn] = ()
-    ) -> Conversation:
+    ) -> RowConversation:
         """Return the conversation of the row's next episode, the first if it was just seeded."""
         number = 0 if restart else self.episode + 1
-        return Conversation(max(seed or 0, 0), number, list(turns), turn_start(turns))
+        return RowConversation(max(seed or 0, 0), number, list(turns), turn_start(turns))
 
     def written(self, size: int) -> NDArray[np.int8]:
         """Return which tokens the policy wrote, (size,), the turn being written included."""
@@ -113,7 +113,7 @@ class TurnEnd(NamedTuple):
 
     row: int
     """Row of the batch, for messages."""
-    conversation: Conversation
+    conversation: RowConversation
     prompt: EncodedPrompt
     ids: Sequence[int]
     """All tokens after the prompt."""

@@ -39,7 +39,7 @@ class PrincipleJudge:
 
     The draw depends on the pair and the seed alone, so both orders of a pair are asked by the same
     principle and a resumed run asks what an uninterrupted one would. Responses are untrusted text:
-    they stand between tags, and tags inside them are taken out. `WinRate` ranks by it.
+    they stand between tags, and tags inside them are taken out. `WinRateScorer` ranks by it.
 
     Args:
         judges: One per principle, over the same model.

@@ -32,7 +32,7 @@ from tokengym.lab.constitution.critics import (
     RuleJudge,
 )
 from tokengym.lab.constitution.judge import PrincipleJudge
-from tokengym.lab.scorers.preference_model import WinRate
+from tokengym.lab.scorers.preference_model import WinRateScorer
 
 if TYPE_CHECKING:
     from tokengym.agents import CausalLMPolicy
@@ -265,7 +265,7 @@ class PipelineState:
         """Judge of which response follows the principles better."""
         if self.model_judge is None:
             return RuleJudge(self._known_rules("judgement", "--judge"))
-        return WinRate(self.model_judge)
+        return WinRateScorer(self.model_judge)
 
     @cached_property
     def model_judge(self) -> PrincipleJudge | None:

@@ -30,7 +30,7 @@ from tokengym.base import accepts_settings, from_keywords, read_json, to_json, w
 from tokengym.envs import Episode
 from tokengym.lab.collect import save_dataset
 from tokengym.lab.learners.settings import IterativeSettings, OnlineDPOSettings, RAFTSettings
-from tokengym.lab.scorers.preference_model import WinRate
+from tokengym.lab.scorers.preference_model import WinRateScorer
 from tokengym.lab.training.results import hash_weights
 from tokengym.rewards import Scorer
 
@@ -126,7 +126,7 @@ class IterativeLearner(PlaysPolicy):
             if scorer is not None:
                 raise ValueError("pass scorer or preference_model, not both: each would rank")
             ranker = self.settings.preference_model
-            scorer = WinRate.from_pretrained(ranker, device=device)
+            scorer = WinRateScorer.from_pretrained(ranker, device=device)
         self.collector = ResponseCollector(
             env, scorer=scorer, sampling=self.settings.sampling, max_rows=max_rows
         )

@@ -185,7 +185,7 @@ class PairJudge(Protocol):
         """Return P(A is better than B) of each (context, A, B), (batch,)."""
 
 
-class WinRate(Scorer):
+class WinRateScorer(Scorer):
     """Mean win rate of each response among the others to its prompt; no reference is needed.
 
     w_ij = (P(i better | i is A) + 1 - P(j better | j is A)) / 2
@@ -207,14 +207,14 @@ class WinRate(Scorer):
         self.model = model
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, **options: Any) -> "WinRate":
+    def from_pretrained(cls, path: str | Path, **options: Any) -> "WinRateScorer":
         """Return the ranking by a stored model; see `PreferenceModel.from_pretrained`."""
         return cls(PreferenceModel.from_pretrained(path, **options))
 
     @property
     def name(self) -> str:
         """The class and the model."""
-        return f"WinRate({self.model.name})"
+        return f"WinRateScorer({self.model.name})"
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return the win rate of each episode among those of the same prompt.

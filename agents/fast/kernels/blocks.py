@@ -36,7 +36,7 @@ from tokengym.agents.fast.kernels.trunk import activation, has_llama_blocks, rot
 from tokengym.agents.fast.kernels.trunk import hidden as trunk_hidden
 from tokengym.agents.fast.llama import all_maps, linear_maps
 from tokengym.agents.fast.static import StaticStream
-from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.language_model import CausalLM
 
 LOWEST = tl.constexpr(-1e30)
 SPLIT = 512
@@ -73,7 +73,7 @@ class Block:
             torch.cat([m.bias for m in self.queries_keys_values], out=bias)
 
 
-def has_fused_shape(language_model: LanguageModel) -> bool:
+def has_fused_shape(language_model: CausalLM) -> bool:
     """Say whether the model's steps can be fused: plain linear maps between Llama's parts."""
     trunk: Any = language_model.model.base_model
     if language_model.autocasts or not has_llama_blocks(trunk):
@@ -84,7 +84,7 @@ def has_fused_shape(language_model: LanguageModel) -> bool:
 class FusedStream(StaticStream):
     """A `StaticStream` under a model that `has_fused_shape`."""
 
-    def __init__(self, language_model: LanguageModel, capacity: int, *, rows: int) -> None:
+    def __init__(self, language_model: CausalLM, capacity: int, *, rows: int) -> None:
         super().__init__(language_model, capacity, rows=rows)
         trunk: Any = language_model.model.base_model
         self._trunk, self._first = trunk, torch.zeros_like(self._positions[:, 0])

@@ -24,7 +24,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 from tokengym.agents.fast.kernels.layers import added_and_normed, gated, signed, turned
 from tokengym.agents.fast.llama import ROTATIONS, all_maps, linear_maps
 from tokengym.agents.fast.lora import Factors, adapters_of, outputs
-from tokengym.agents.policy.language_model import LanguageModel, full_precision
+from tokengym.agents.policy.language_model import CausalLM, full_precision
 from tokengym.agents.policy.streams import layer_windows
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def rotation(trunk: Any, near: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
     return cos[0].float().contiguous(), signed(sin[0])
 
 
-def longest_text(language_model: LanguageModel) -> int:
+def longest_text(language_model: CausalLM) -> int:
     """Return the most tokens of a text that `hidden` reads as the model itself does; 0: none."""
     trunk: Any = language_model.model.base_model
     if not has_llama_blocks(trunk) or trunk.config._attn_implementation != "sdpa":
@@ -82,7 +82,7 @@ def longest_text(language_model: LanguageModel) -> int:
 
 @torch.no_grad()
 @full_precision()
-def _gap(language_model: LanguageModel, length: int) -> float:
+def _gap(language_model: CausalLM, length: int) -> float:
     """Return how far the states of two texts are off, as a share of their size."""
     ids = 7 * torch.arange(2 * length, device=language_model.device).view(2, length)
     ids %= language_model.vocab_size

@@ -191,7 +191,7 @@ def test_words_are_the_rules_by_name(name):
 def test_the_bundled_model_criticises_and_judges_by_name():
     scene = scene_module.PipelineState(config(critic="bundled", judge="bundled"))
     assert scene.critic.name == "the chat model bundled"
-    assert scene.judge.name == "WinRate(PrincipleJudge(bundled))"
+    assert scene.judge.name == "WinRateScorer(PrincipleJudge(bundled))"
     (group,) = scene.respond(scene.base, 1, responses=2, use=0, skip=0)
     revised = scene.critic.revise(
         group,

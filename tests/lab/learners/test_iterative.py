@@ -19,7 +19,7 @@ from tokengym.agents.offline.sft import SFT
 from tokengym.lab.collect import load_pairs
 from tokengym.lab.learners.iterative import RAFT, OnlineDPO
 from tokengym.lab.learners.settings import OnlineDPORun, OnlineDPOSettings
-from tokengym.lab.scorers.preference_model import WinRate
+from tokengym.lab.scorers.preference_model import WinRateScorer
 from tokengym.rewards import FunctionScorer, Scorer, Scores
 from tokengym.rewards.pairs import read_table, responses_dataset
 
@@ -280,7 +280,7 @@ class LongerWins:
 
 @pytest.mark.parametrize("learner", [OnlineDPO, RAFT])
 def test_a_preference_model_ranks_without_references(make_envs, learner, tmp_path):
-    arguments = {"scorer": WinRate(cast("Any", LongerWins())), "output_dir": tmp_path}
+    arguments = {"scorer": WinRateScorer(cast("Any", LongerWins())), "output_dir": tmp_path}
     agent = build(make_envs, learner, **arguments)
     before = float(np.mean([e.score for e in collect(agent, make_envs(), 64, seed=1)]))
     agent.learn(3)

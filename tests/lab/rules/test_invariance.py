@@ -23,7 +23,7 @@ from tests.support.rewards.alignment import byte_tokenizer
 from tests.support.rewards.common import WORDS, make_classifier, make_episode, scale_weights
 from tokengym.envs import Episode
 from tokengym.lab.scorers.judge import GreedyAnswers
-from tokengym.lab.scorers.preference_model import WinRate
+from tokengym.lab.scorers.preference_model import WinRateScorer
 from tokengym.lab.scorers.reasoning_gym import ReasoningGym
 from tokengym.lab.scorers.vader import Vader
 from tokengym.rewards import (
@@ -132,7 +132,7 @@ BUILDERS = {
 }
 LEARNS = {Normalize}
 """Scorers whose answers depend on what they scored before: that is what they are for."""
-COMPARES = {WinRate}
+COMPARES = {WinRateScorer}
 """Scorers that set the episodes of a batch against each other; tests of their own cover them."""
 READS_ENGLISH = {Vader}
 """Scorers to which the texts here say nothing; `test_vader` has others."""

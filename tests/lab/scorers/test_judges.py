@@ -18,7 +18,7 @@ from tests.support.rewards.common import WORDS, make_classifier, make_episode, s
 from tests.support.rewards.relevance import ROBERTA
 from tokengym.envs import TokenizerError
 from tokengym.lab.scorers.judge import GreedyAnswers, parse_rating
-from tokengym.lab.scorers.preference_model import WinRate
+from tokengym.lab.scorers.preference_model import WinRateScorer
 from tokengym.rewards import (
     CreditReward,
     Judge,
@@ -327,7 +327,7 @@ class StubPreferences:
 
 def test_win_rates_by_hand():
     x, y, z = (make_episode(prompt="p", response=text) for text in "xyz")
-    ranking = WinRate(cast("Any", StubPreferences()))
+    ranking = WinRateScorer(cast("Any", StubPreferences()))
     # x beats y by (.9 + 1 - .3) / 2 = .8, z by (.8 + .6) / 2 = .7; y beats z by (.7 + .5) / 2 = .6
     expected = [(0.8 + 0.7) / 2, (0.2 + 0.6) / 2, (0.3 + 0.4) / 2]
     np.testing.assert_allclose(ranking.score_groups([(x, y, z)]).values, expected, rtol=1e-6)
@@ -340,7 +340,7 @@ def test_win_rates_by_hand():
     other = make_episode(prompt="other", response="x"), make_episode(prompt="other", response="y")
     mixed = ranking.score([x, other[0], y, other[1], z]).values
     np.testing.assert_allclose(mixed, [expected[0], 0.8, expected[1], 0.2, expected[2]], rtol=1e-6)
-    assert ranking.name == "WinRate(stub)"
+    assert ranking.name == "WinRateScorer(stub)"
     with pytest.raises(ScorerError, match=r"got 1.*>= 2"):
         ranking.score([x, y, other[0]])
 
@@ -349,7 +349,7 @@ def test_win_rates_are_the_models(tokenizer):
     model = preference(tokenizer)
     texts = ["c d", "e", "f g h"]
     group = [make_episode(prompt="a b", response=text) for text in texts]
-    found = WinRate(model).score_groups([group]).values
+    found = WinRateScorer(model).score_groups([group]).values
     for i, one in enumerate(texts):
         rates = [
             model.score([make_episode(prompt="a b", response=one, reference=other)]).values[0]

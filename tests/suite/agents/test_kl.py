@@ -12,7 +12,7 @@ from tests.support.agents.policy import shake
 from tests.support.agents.ppo import gradient, log_of
 from tokengym.agents import PPO
 from tokengym.agents.losses import adaptive_kl_coef
-from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.language_model import CausalLM
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.envs import SettingsError
 
@@ -238,12 +238,12 @@ def test_a_micro_batch_bounds_every_pass_of_an_update(
     )
     played: Any = agent.collect()
     rows: list[int] = []
-    hidden = LanguageModel.hidden
+    hidden = CausalLM.hidden
 
-    def counted(self: LanguageModel, input_ids: torch.Tensor, **inputs: Any) -> torch.Tensor:
+    def counted(self: CausalLM, input_ids: torch.Tensor, **inputs: Any) -> torch.Tensor:
         rows.append(len(input_ids))
         return hidden(self, input_ids, **inputs)
 
-    monkeypatch.setattr(LanguageModel, "hidden", counted)
+    monkeypatch.setattr(CausalLM, "hidden", counted)
     agent.learn_from(played)
     assert max(rows) == 2

@@ -13,7 +13,7 @@ from tests.support.agents.ppo import gradient
 from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import DPO, PPO, SFT, ModelError, collect
 from tokengym.agents.fast.captured import CapturedSampler
-from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.language_model import CausalLM
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.envs import SettingsError
 
@@ -45,7 +45,7 @@ def test_only_the_trunk_s_products_are_in_bfloat16(make_agent, shape, decoding):
     assert all(parameter.dtype == torch.float32 for parameter in policy.parameters())
     for state in policy.optimizer.state.values():
         assert state["exp_avg"].dtype == state["exp_avg_sq"].dtype == torch.float32
-    exact = LanguageModel(policy.language_model.model).eval()
+    exact = CausalLM(policy.language_model.model).eval()
     sequences = Sequences.from_ids([[3, 4], [5]], [[6, 7, 3], [2, 2]])
     states = policy.states(sequences)
     logits = policy.shaped_logits(states, None)

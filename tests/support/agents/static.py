@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.support.agents.common import VOCABULARY, WithinPolicy
-from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.language_model import CausalLM
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.rollouts.playing import Sampler
 
@@ -75,7 +75,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 NOT_STATIC = ("bloom", "gpt-neo")
 
 
-def model_of(family: str) -> LanguageModel:
+def model_of(family: str) -> CausalLM:
     name, settings = FAMILIES[family]
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -84,7 +84,7 @@ def model_of(family: str) -> LanguageModel:
     for parameter in model.parameters():
         if parameter.dim() > 1:
             parameter.data.mul_(3)  # so that errors would show
-    return LanguageModel(model).eval()
+    return CausalLM(model).eval()
 
 
 LENGTH, NUM_ROWS, NUM_STEPS = 24, 21, 16

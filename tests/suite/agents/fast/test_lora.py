@@ -13,13 +13,13 @@ from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.captured import CapturedSampler
 from tokengym.agents.fast.llama import all_maps, linear_maps
 from tokengym.agents.fast.lora import MergedModel, adapters_of, decoding_model, outputs
-from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.language_model import CausalLM
 
 IDS = torch.tensor([[3, 4, 5, 6, 7], [2, 7, 1, 0, 3]])
 
 
-def adapted(shape: str) -> LanguageModel:
-    model = LanguageModel(make_model(shape, scale=2.0), lora_config(shape)).eval()
+def adapted(shape: str) -> CausalLM:
+    model = CausalLM(make_model(shape, scale=2.0), lora_config(shape)).eval()
     learn(model, 0)
     return model
 
@@ -53,7 +53,7 @@ def test_a_merged_copy_equals_the_model_with_its_adapters(shape):
     assert own == {parameter.data_ptr() for parameter in merged.language_model.parameters()}
     assert not torch.allclose(model.hidden(IDS), before, atol=1e-2)
     with model.adapters.disable_adapter():  # the reference: weights are never folded in place
-        reference = LanguageModel(make_model(shape, scale=2.0)).eval()
+        reference = CausalLM(make_model(shape, scale=2.0)).eval()
         torch.testing.assert_close(model.hidden(IDS), reference.hidden(IDS), atol=0, rtol=0)
 
 
@@ -71,7 +71,7 @@ def test_a_copy_in_bfloat16_equals_the_merged_weights_rounded(shape):
 
 
 def test_a_model_without_adapters_is_not_copied():
-    model = LanguageModel(make_model())
+    model = CausalLM(make_model())
     assert decoding_model(model, None) == (model, None)
     assert decoding_model(model, torch.float32) == (model, None)
 
@@ -121,7 +121,7 @@ def trunk_of(dtype: torch.dtype = torch.float32, **settings: Any) -> Any:
     """Return a trunk whose adapters have learned something."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        model = LanguageModel(make_model("llama"), LoraConfig(r=2, **settings)).eval()
+        model = CausalLM(make_model("llama"), LoraConfig(r=2, **settings)).eval()
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.data.normal_(std=0.1)

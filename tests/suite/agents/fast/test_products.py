@@ -17,7 +17,7 @@ from tokengym.agents import PPO
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast import gpt2, products
 from tokengym.agents.fast.products import use_products
-from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.language_model import CausalLM
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import Products
 from tokengym.agents.policy.streams import make_stream
@@ -150,7 +150,7 @@ def test_adapters_stand_on_maps_by_onednn(multiplications):
 @pytest.mark.parametrize("shape", ["gpt2", "llama"])
 def test_rows_that_leave_a_stream_by_eights_change_nothing(multiplications, shape):
     """24 rows, of which 9, then 3, continue: the batch has 24, 16 and 8 rows."""
-    model = LanguageModel(make_model(shape)).eval()
+    model = CausalLM(make_model(shape)).eval()
     model.use_products("onednn")
     stream: Any = make_stream(model, 16)
     texts = [torch.randint(8, (1 + row % 4,)).tolist() for row in range(24)]

@@ -30,14 +30,14 @@ from tests.support.agents.streams import left_padded
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.gpt2 import SMALL_HEAD, GPT2Stream, activation, linear_map
 from tokengym.agents.fast.llama import LlamaStream
-from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.language_model import CausalLM
 from tokengym.agents.policy.streams import ModelStream, check_decoding, make_stream, noting_reads
 
 PROMPTS = [[3, 4, 5], [6], [7, 0, 0, 1], [2, 2]]  # pad and EOS are words like others here
 
 
-def adapted(seed: int = 1, shape: str = "gpt2") -> LanguageModel:
-    model = LanguageModel(make_model(shape), lora_config(shape))
+def adapted(seed: int = 1, shape: str = "gpt2") -> CausalLM:
+    model = CausalLM(make_model(shape), lora_config(shape))
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -45,7 +45,7 @@ def adapted(seed: int = 1, shape: str = "gpt2") -> LanguageModel:
     return model
 
 
-def model_of(kind: str) -> LanguageModel:
+def model_of(kind: str) -> CausalLM:
     if kind in ("lora", "llama lora"):
         return adapted(shape="gpt2" if kind == "lora" else "llama").eval()
     if kind == "qwen2":  # biases, and a rotation that is scaled
@@ -57,14 +57,14 @@ def model_of(kind: str) -> LanguageModel:
         for name, parameter in made.named_parameters():
             if name.endswith("bias"):
                 torch.nn.init.normal_(parameter)
-        return LanguageModel(made).eval()
+        return CausalLM(made).eval()
     if kind == "scaled":
         config: Any = make_model("gpt2").config
         torch.manual_seed(0)
         config.scale_attn_by_inverse_layer_idx, config.n_inner = True, 24
         config.activation_function = "relu"
-        return LanguageModel(GPT2LMHeadModel(config)).eval()
-    return LanguageModel(make_model(kind)).eval()
+        return CausalLM(GPT2LMHeadModel(config)).eval()
+    return CausalLM(make_model(kind)).eval()
 
 
 @torch.no_grad()
@@ -145,13 +145,13 @@ LLAMA_SIZES: Any = {
 def test_bfloat16_reads_what_the_whole_model_reads(kind):
     """Packed products and a float32 cache: as near to float32 as the model's own forward is."""
 
-    def make() -> LanguageModel:
+    def make() -> CausalLM:
         torch.manual_seed(0)
         if kind == "gpt2":
-            return LanguageModel(GPT2LMHeadModel(GPT2Config(vocab_size=300, **GPT2_SIZES))).eval()
+            return CausalLM(GPT2LMHeadModel(GPT2Config(vocab_size=300, **GPT2_SIZES))).eval()
         lora = LoraConfig(r=2, target_modules=["q_proj", "v_proj", "gate_proj", "down_proj"])
         network = LlamaForCausalLM(LlamaConfig(vocab_size=300, **LLAMA_SIZES))
-        made = LanguageModel(network, lora if kind == "llama lora" else None).eval()
+        made = CausalLM(network, lora if kind == "llama lora" else None).eval()
         for name, parameter in made.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.3)
@@ -240,7 +240,7 @@ def test_the_quick_activation_is_the_tanh_gelu():
 def test_a_head_of_any_size_gives_the_model_s_logits(vocabulary):
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=vocabulary, n_embd=64, n_layer=1, n_head=2, n_positions=8)
-    model = LanguageModel(GPT2LMHeadModel(config)).eval()
+    model = CausalLM(GPT2LMHeadModel(config)).eval()
     states = torch.randn(3, 64)
     torch.testing.assert_close(GPT2Stream(model, capacity=8).logits(states), model.logits(states))
 
@@ -254,13 +254,13 @@ def test_adapters_that_are_off_are_left_out(shape):
         stream = make_stream(model, 8)
         stream.start(*left_padded(PROMPTS))
         found = stream.step(torch.tensor([3, 4, 5, 6]))
-    plain = LanguageModel(make_model(shape)).eval()
+    plain = CausalLM(make_model(shape)).eval()
     other = make_stream(plain, 8)
     torch.testing.assert_close(off, other.start(*left_padded(PROMPTS)), atol=2e-5, rtol=1e-4)
     torch.testing.assert_close(found, other.step(torch.tensor([3, 4, 5, 6])), atol=2e-5, rtol=1e-4)
 
 
-def others() -> dict[str, LanguageModel]:
+def others() -> dict[str, CausalLM]:
     """Return models that are nearly a plain GPT-2 or Llama."""
     gpt2: Any = {"r": 2, "target_modules": ["c_attn"], "fan_in_fan_out": True}
     llama: Any = {"r": 2, "target_modules": ["q_proj"]}
@@ -272,19 +272,19 @@ def others() -> dict[str, LanguageModel]:
     growing = LlamaConfig(**LLAMA_SIZES, vocab_size=8, rope_parameters=rope)
     low: Any = make_model("gpt2").to(torch.bfloat16)  # type: ignore[arg-type]
     made = {
-        "gpt2, dora": LanguageModel(make_model("gpt2"), LoraConfig(use_dora=True, **gpt2)),
-        "words": LanguageModel(make_model("gpt2"), LoraConfig(modules_to_save=["wte"], **gpt2)),
-        "biases": LanguageModel(make_model("gpt2"), LoraConfig(lora_bias=True, **gpt2)),
-        "adapters in bfloat16": LanguageModel(low, LoraConfig(**gpt2)),
-        "crossed": LanguageModel(GPT2LMHeadModel(crossed)),
-        "llama, dora": LanguageModel(make_model("llama"), LoraConfig(use_dora=True, **llama)),
-        "embeddings": LanguageModel(
+        "gpt2, dora": CausalLM(make_model("gpt2"), LoraConfig(use_dora=True, **gpt2)),
+        "words": CausalLM(make_model("gpt2"), LoraConfig(modules_to_save=["wte"], **gpt2)),
+        "biases": CausalLM(make_model("gpt2"), LoraConfig(lora_bias=True, **gpt2)),
+        "adapters in bfloat16": CausalLM(low, LoraConfig(**gpt2)),
+        "crossed": CausalLM(GPT2LMHeadModel(crossed)),
+        "llama, dora": CausalLM(make_model("llama"), LoraConfig(use_dora=True, **llama)),
+        "embeddings": CausalLM(
             make_model("llama"), LoraConfig(modules_to_save=["embed_tokens"], **llama)
         ),
-        "sliding": LanguageModel(Qwen2ForCausalLM(sliding)),
-        "growing": LanguageModel(LlamaForCausalLM(growing)),
-        "mixed": LanguageModel(make_model("llama")),
-        "double": LanguageModel(make_model("llama").double()),
+        "sliding": CausalLM(Qwen2ForCausalLM(sliding)),
+        "growing": CausalLM(LlamaForCausalLM(growing)),
+        "mixed": CausalLM(make_model("llama")),
+        "double": CausalLM(make_model("llama").double()),
     }
     made["mixed"].autocasts = True
     return made
@@ -331,7 +331,7 @@ def test_other_shapes_go_through_their_own_forward():
 def test_models_that_ignore_the_cache_or_read_ahead_are_refused(config, model, fault):
     torch.manual_seed(0)
     with pytest.raises(ModelError, match=rf"{model.__name__}.*{fault}"):
-        check_decoding(LanguageModel(model(config).eval()))
+        check_decoding(CausalLM(model(config).eval()))
 
 
 def test_linear_biases_in_place_of_positions_decode_alike():
@@ -339,14 +339,14 @@ def test_linear_biases_in_place_of_positions_decode_alike():
     config = FalconConfig(
         vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, alibi=True
     )
-    check_decoding(LanguageModel(FalconForCausalLM(config).eval()))
+    check_decoding(CausalLM(FalconForCausalLM(config).eval()))
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("shape", ["gpt2", "llama"])
 def test_a_prompt_read_without_the_forward_is_noted_once(shape):
     noted: list[int] = []
-    model = LanguageModel(make_model(shape)).eval()
+    model = CausalLM(make_model(shape)).eval()
     with noting_reads(noted.append):
         make_stream(model, 6).start(*left_padded(PROMPTS))
         ModelStream(model).start(*left_padded(PROMPTS))  # its model's own

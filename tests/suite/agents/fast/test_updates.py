@@ -14,7 +14,7 @@ from tests.support.tapes import record_tapes
 from tokengym.agents import PPO
 from tokengym.agents.fast.replayed import Replayed
 from tokengym.agents.fast.updates import CapturedTrunk
-from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.language_model import CausalLM
 from tokengym.agents.policy.sequences import Sequences
 
 
@@ -29,7 +29,7 @@ def texts(*lengths: int, seed: int = 0) -> Sequences:
     )
 
 
-def gradients(model: LanguageModel, *batches: Sequences) -> list[Tensor | None]:
+def gradients(model: CausalLM, *batches: Sequences) -> list[Tensor | None]:
     """Return the weights' gradients of a function of texts, added up over batches."""
     model.zero_grad(set_to_none=True)
     for batch in batches:
@@ -111,7 +111,7 @@ def test_texts_between_a_forward_and_its_backward_pass_are_read_plainly():
     captured.captured_trunk = trunk = CapturedTrunk(captured)
     first, second = texts(9, 6), texts(9, 8, seed=1)
 
-    def of_both(model: LanguageModel) -> list[Tensor | None]:
+    def of_both(model: CausalLM) -> list[Tensor | None]:
         model.zero_grad(set_to_none=True)
         one, other = model.response_states(first), model.response_states(second)
         (one.sin().sum() + (2 * other).cos().sum()).backward()

@@ -24,7 +24,7 @@ from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import DPO, PPO, SFT
 from tokengym.agents.errors import ModelError
 from tokengym.agents.offline.policies import make_policy
-from tokengym.agents.policy.language_model import LanguageModel, fuse_activations, load_causal_lm
+from tokengym.agents.policy.language_model import CausalLM, fuse_activations, load_causal_lm
 from tokengym.base.errors import PretrainedError
 from tokengym.base.stored.adapters import merged
 from tokengym.rewards import RewardModel, ScorerError
@@ -335,7 +335,7 @@ def test_adapters_beside_another_model_go_on_the_base_that_they_name(sibling, fo
 def test_settings_under_which_the_model_without_adapters_is_not_the_start_are_refused(settings):
     (name,) = settings
     with pytest.raises(ModelError, match=rf"^LoraConfig\({name}=.*leave it out"):
-        LanguageModel(make_model(), LoraConfig(r=2, target_modules=["c_attn"], **settings))
+        CausalLM(make_model(), LoraConfig(r=2, target_modules=["c_attn"], **settings))
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])

@@ -19,7 +19,7 @@ from transformers import (
 from tests.support.agents.common import EOS, PAD, VOCABULARY
 from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import PPO
-from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.language_model import CausalLM
 from tokengym.envs import Episode
 from tokengym.rewards.attribution.policy_reader import PolicyReader
 
@@ -47,7 +47,7 @@ DROPPING: dict[str, Any] = {  # blocks that drop out themselves, not by modules
 def test_blocks_that_are_computed_twice_give_the_same_gradients(config):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = LanguageModel(AutoModelForCausalLM.from_config(config))
+        model = CausalLM(AutoModelForCausalLM.from_config(config))
     gradients = []
     for model.recompute in (False, True):
         model.zero_grad(set_to_none=True)

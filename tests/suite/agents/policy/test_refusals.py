@@ -16,7 +16,7 @@ from transformers import (
 
 from tests.support.agents.common import lora_config, make_model
 from tokengym.agents import PPO, ModelError
-from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.language_model import CausalLM
 from tokengym.agents.policy.settings import PolicySettings
 from tokengym.base.errors import SettingsError
 from tokengym.envs import TokenizerError
@@ -77,7 +77,7 @@ def test_models_and_how_they_are_taken(make_envs, kwargs, error, words):
 def test_models_that_make_logits_in_another_way():
     encodes = T5Config(vocab_size=40, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
     with pytest.raises(ModelError, match=r"T5For.*encoder"):
-        LanguageModel(T5ForConditionalGeneration(encodes))
+        CausalLM(T5ForConditionalGeneration(encodes))
     model, forward = make_model(), GPT2LMHeadModel.forward
 
     def doubled(*inputs: Any, **named: Any) -> Any:
@@ -87,7 +87,7 @@ def test_models_that_make_logits_in_another_way():
 
     model.forward = doubled
     with pytest.raises(ModelError, match="after the head"):
-        LanguageModel(model)
+        CausalLM(model)
 
 
 @pytest.mark.parametrize(

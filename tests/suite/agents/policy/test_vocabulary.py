@@ -10,7 +10,7 @@ from tests.support.agents.common import EOS, VOCABULARY, make_model
 from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import DPO, PPO, SFT
 from tokengym.agents.policy import language_model
-from tokengym.agents.policy.language_model import LanguageModel, check_vocabulary, warn_of_ends
+from tokengym.agents.policy.language_model import CausalLM, check_vocabulary, warn_of_ends
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.base.errors import TokenizerError
 from tokengym.envs import Episode, TokenGenerationVectorEnv, Vocabulary
@@ -80,7 +80,7 @@ def test_readers_and_pairs_count_tokens_alone():
 
 def test_a_large_excess_is_one_warning_and_a_lack_is_refused(caplog):
     language_model.warn_once.cache_clear()
-    model = LanguageModel(padded(105))
+    model = CausalLM(padded(105))
     with caplog.at_level(logging.WARNING, "tokengym"):
         check_vocabulary(model, 100)
         assert not caplog.records
@@ -128,7 +128,7 @@ def test_ends_that_the_environment_does_not_know_are_named_once(ends, known, nam
     tokenizer = load_tokenizer(make_tokenizer(), eos_token=known)
     with caplog.at_level(logging.WARNING, "tokengym"):
         for _ in range(2):
-            warn_of_ends(LanguageModel(model), Vocabulary.of(tokenizer), tokenizer)
+            warn_of_ends(CausalLM(model), Vocabulary.of(tokenizer), tokenizer)
     messages = [one.getMessage() for one in caplog.records]
     assert len(messages) == (named is not None)
     assert all(str(named) in one and "pass eos_token=['<eos>', 'e'" in one for one in messages)

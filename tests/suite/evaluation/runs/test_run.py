@@ -15,7 +15,7 @@ from tokengym.agents.learner import ROUND_LOG, Learner
 from tokengym.agents.loading import load_agent
 from tokengym.agents.offline.settings import PAIR_FIGURES, TEXT_FIGURES
 from tokengym.agents.policy.backend import backend
-from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.language_model import CausalLM
 from tokengym.agents.policy.settings import Products
 from tokengym.agents.training import updates
 from tokengym.base.errors import CheckpointError
@@ -97,13 +97,13 @@ def test_every_policy_of_a_run_multiplies_by_the_library_that_it_records(
     agent, tmp_path, monkeypatch
 ):
     used: list[str] = []
-    use = LanguageModel.use_products
+    use = CausalLM.use_products
 
-    def noted(self: LanguageModel, products: Products) -> None:
+    def noted(self: CausalLM, products: Products) -> None:
         used.append(products)
         use(self, products)
 
-    monkeypatch.setattr(LanguageModel, "use_products", noted)
+    monkeypatch.setattr(CausalLM, "use_products", noted)
     settings = {"tokens": 8} if agent == "ppo" else {"num_prompts": 1, "n": 2}
     few = EvaluationSettings(episodes=2, reference_samples=16)
     ours = config(agent, few, batch_size=4, products="onednn", **settings)

@@ -14,7 +14,7 @@ from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.captured import check_steps
 from tokengym.agents.fast.static import StaticStream
 from tokengym.agents.policy import models
-from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.language_model import CausalLM
 
 pytest.importorskip("triton", reason="Triton is not installed; it comes with torch for CUDA")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -23,7 +23,7 @@ from tokengym.agents.fast.kernels import check, layers, vocabulary  # noqa: E402
 from tokengym.agents.fast.kernels.blocks import FusedStream  # noqa: E402
 
 
-def long_model(family: str) -> LanguageModel:
+def long_model(family: str) -> CausalLM:
     """Return a model of texts longer than those of `model_of`."""
     model = model_of(family).to(DEVICE)
     model.model.config.max_position_embeddings = 1_024

@@ -15,7 +15,7 @@ from tests.support.agents.static import model_of
 from tests.support.tapes import Tape, record_tapes
 from tokengym.agents.fast import replayed
 from tokengym.agents.fast.updates import CapturedTrunk
-from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.language_model import CausalLM
 from tokengym.agents.policy.memory import Computing, Texts, memory_needed
 from tokengym.agents.policy.sequences import Sequences
 
@@ -29,7 +29,7 @@ ADAPTERS = LoraConfig(r=2, target_modules="all-linear")
 IDS = (7 * torch.arange(10) % 64).view(2, 5)
 
 
-def read_both_ways(model: LanguageModel) -> list[dict[str, Tensor]]:
+def read_both_ways(model: CausalLM) -> list[dict[str, Tensor]]:
     """Return states, and the gradients of a weighted sum of them, plain and by kernels."""
     ids, results = IDS.to(DEVICE), []
     for kernels in (False, True):
@@ -73,7 +73,7 @@ def test_states_and_gradients_are_those_of_the_models_own_forward(family):
 def test_adapters_learn_the_same(family, recompute):
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        model = LanguageModel(model_of(family).model, ADAPTERS).eval()
+        model = CausalLM(model_of(family).model, ADAPTERS).eval()
         for parameter in model.parameters():
             if parameter.requires_grad and not parameter.any():  # half of an adapter starts at zero
                 parameter.data.normal_(std=0.1)
@@ -89,7 +89,7 @@ def test_captured_passes_by_kernels_give_the_same_gradients(adapters, monkeypatc
         record_tapes(monkeypatch)
         monkeypatch.setattr(Tape, "check", lambda tape, function: None)
         monkeypatch.setattr(replayed, "FEWEST_ROWS", 2)
-    model = LanguageModel(model_of("qwen2").model, adapters).eval().to(DEVICE)
+    model = CausalLM(model_of("qwen2").model, adapters).eval().to(DEVICE)
     passes = CapturedTrunk(model)
     texts = Sequences.from_ids([[3, 4], [5]], [[6, 7], [9]], DEVICE)
     for _ in range(2):
@@ -136,7 +136,7 @@ def test_what_the_gradient_keeps_is_what_the_memory_is_computed_by(kernels, mixe
         )  # fmt: skip
         dtype = torch.float32 if mixed else torch.bfloat16
         made = transformers.Qwen2ForCausalLM._from_config(config, dtype=dtype)
-        model = LanguageModel(made).eval().to(DEVICE)
+        model = CausalLM(made).eval().to(DEVICE)
         model.autocasts = mixed
         stored = {p.data_ptr(): 0 for p in model.parameters()}
         held: list[Any] = []  # or another tensor would get the address of one that is gone
@@ -168,7 +168,7 @@ def test_texts_that_kernels_do_not_read_are_left_to_the_models_own_forward(monke
     eager.model.set_attn_implementation("eager")
     assert trunk.longest_text(eager) == 0
     normed = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["norm"])
-    assert trunk.longest_text(LanguageModel(model_of("llama").model, normed).to(DEVICE)) == 0
+    assert trunk.longest_text(CausalLM(model_of("llama").model, normed).to(DEVICE)) == 0
     monkeypatch.setattr(trunk, "hidden", lambda trunk, ids: torch.zeros(2, 9, 32, device=DEVICE))
     assert trunk.longest_text(model_of("llama").to(DEVICE)) == 0
     assert caplog.messages == ["texts are not read by kernels, which is slower: off by 1"]
