@@ -154,7 +154,7 @@ def credit_rows(
     kept = [number for number, row in enumerate(rows) if row.is_written]
     figures = _carried(rows, kept, called, credit)
     longest = max((len(row.response_ids) for row in rows), default=0)
-    rewards, mask = (torch.zeros(len(rows), longest) for _ in range(2))
+    rewards, mask = (torch.zeros(len(rows), longest, dtype=torch.float32) for _ in range(2))
     scores = np.full(len(rows), np.nan, dtype=np.float32)
     episodes: list[Any] = [None] * len(rows)
     if kept or not rows:  # no rows at all are refused by the credit

@@ -193,15 +193,15 @@ class _ScoresByAdvantage:
         begins = [int(np.argmax(sample.completion_mask)) for sample in rows]
         ids = [sample.input_ids[at:] for sample, at in zip(rows, begins, strict=True)]
         marks = [sample.completion_mask[at:] for sample, at in zip(rows, begins, strict=True)]
-        scores = torch.tensor([float(sample.metrics["reward"]) for sample in rows])
+        scores = _numbers([sample.metrics["reward"] for sample in rows])
         parts = {
-            name: torch.tensor([float(s.metrics[f"rewards/{name}"]) for s in rows]).nan_to_num()
+            name: _numbers([s.metrics[f"rewards/{name}"] for s in rows]).nan_to_num()
             for name in self.reward_func_names
         }
         mask = _padded(marks).bool() & ~scores.isnan()[:, None]
         scores = scores.nan_to_num()
         last = mask & (mask.flip(1).cumsum(1).flip(1) == 1)
-        own = torch.tensor([float(sample.advantage) for sample in rows])
+        own = _numbers([sample.advantage for sample in rows])
         sampled = [sample.old_log_probs[at:] for sample, at in zip(rows, begins, strict=True)]
         conversations = [n for n, forks in enumerate(group.completions_sequences) for _ in forks]
         data = [
@@ -234,9 +234,14 @@ class _ScoresByAdvantage:
         return whole
 
 
+def _numbers(values: list[Any]) -> torch.Tensor:
+    """Return a number of each row, (rows,) float32."""
+    return torch.tensor([float(value) for value in values], dtype=torch.float32)
+
+
 def _padded(rows: list[Any]) -> torch.Tensor:
     """Return rows of numbers as (rows, longest) float32, 0 past a row's end."""
-    table = torch.zeros(len(rows), max(map(len, rows)))
+    table = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.float32)
     for number, row in enumerate(rows):
         table[number, : len(row)] = torch.from_numpy(np.asarray(row, np.float32))
     return table

@@ -168,7 +168,7 @@ class WeightedPPO(PPO):
 
         matrices = policy_attention(PolicyReader(self.policy.language_model.model), inputs.episodes)
         size = inputs.time
-        whole = torch.zeros(len(matrices), size, size)
+        whole = torch.zeros(len(matrices), size, size, dtype=torch.float32)
         for row, (matrix, places) in enumerate(zip(matrices, inputs.places, strict=True)):
             whole[row, : len(places), : len(places)] = torch.as_tensor(matrix)[places][:, places]
         return whole.to(self.device)

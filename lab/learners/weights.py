@@ -39,7 +39,7 @@ def constant(response_mask: Tensor, advantages: Tensor) -> Tensor:
 @token_credit
 def random(response_mask: Tensor, generator: torch.Generator) -> Tensor:
     """The control that knows nothing: uniform numbers, drawn anew in each round."""
-    drawn = torch.rand(tuple(response_mask.shape), generator=generator)
+    drawn = torch.rand(tuple(response_mask.shape), generator=generator, dtype=torch.float32)
     return losses.mean_one(drawn.to(response_mask.device), response_mask)
 
 

@@ -58,7 +58,7 @@ def mean_attention(query: Tensor, key: Tensor, mask: Tensor | None, *, scaling: 
     """
     batch, heads, time, _ = query.shape
     groups = heads // key.shape[1]
-    total = torch.zeros(batch, time, time, device=query.device)
+    total = torch.zeros(batch, time, time, dtype=torch.float32, device=query.device)
     later = torch.ones(time, time, dtype=torch.bool, device=query.device).triu(1)
     for head in range(heads):
         logits = scaling * query[:, head].float() @ key[:, head // groups].float().mT

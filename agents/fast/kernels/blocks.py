@@ -241,8 +241,12 @@ def attend(
     }
     pieces = sums = out
     if parts > 1:
-        pieces = torch.empty(rows, num_keys, parts, shared * width, device=out.device)
-        sums = torch.empty(rows, num_keys, parts, 2 * shared, device=out.device)
+        pieces = torch.empty(
+            rows, num_keys, parts, shared * width, dtype=torch.float32, device=out.device
+        )
+        sums = torch.empty(
+            rows, num_keys, parts, 2 * shared, dtype=torch.float32, device=out.device
+        )
     launch(
         _attend,
         (rows, num_keys, parts),

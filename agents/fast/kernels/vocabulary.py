@@ -83,7 +83,7 @@ class _TokenFigures(torch.autograd.Function):
         num = len(states)
         # An online softmax: parts of the vocabulary pass by, and each token keeps seven running
         # figures, rescaled whenever a larger logit comes. No (n, vocab) is ever stored.
-        sums = torch.zeros(num, 7, device=states.device)
+        sums = torch.zeros(num, 7, dtype=torch.float32, device=states.device)
         sums[:, 0] = sums[:, 4] = LOWEST
         for words in parts:
             read_words(sums, *models.part(words))
@@ -108,7 +108,11 @@ class _TokenFigures(torch.autograd.Function):
         given = states.to(models.read.dtype)
         slopes = [x.where(could_be_sampled(log_probs), 0.0) for x in gradients]
         per_token = torch.stack([*slopes, *figures], 1).contiguous()  # (n, 7)
-        grad_states = torch.zeros(states.shape, device=states.device) if needs_states else None
+        grad_states = (
+            torch.zeros(states.shape, dtype=torch.float32, device=states.device)
+            if needs_states
+            else None
+        )
         grad_weight = torch.empty_like(weight) if needs_weight else None
         for words in ctx.parts:
             part = models.part(words)
@@ -232,7 +236,7 @@ def draw_words(
     """Write what `tokengym.agents.policy.sampling.draw` returns of shaped logits in float32."""
     rows, count = logits.shape
     parts = programs(count, WORDS_PER_PROGRAM)
-    sums = torch.empty(rows, parts, 3, device=logits.device)
+    sums = torch.empty(rows, parts, 3, dtype=torch.float32, device=logits.device)
     block = block_of(count, 2**12)
     launch(
         _sum_words,

@@ -32,6 +32,7 @@ from tokengym.envs import (
     encode_chats,
 )
 from tokengym.lab.learners.weighted import WEIGHTS, WeightedPPO, find_weights, told_before
+from tokengym.lab.learners.weights import random
 from tokengym.rewards import LanguageModel, RewardModel, token_credit
 
 OWN = """
@@ -536,3 +537,19 @@ def test_a_discount_that_weights_read_is_theirs(tmp_path: Path) -> None:
     assert decide("MovieReview", agents=[word, "ppo"]).reference
     with pytest.raises(SettingsError, match="gamma has no effect with advantage='rloo'"):
         WeightedPPO("CausalLMPolicy", envs, weights="constant", gamma=0.9, **how)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_random_weights_are_the_same_draws_under_any_default_dtype(dtype):
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+
+    def drawn() -> torch.Tensor:
+        return random(mask, torch.Generator().manual_seed(0))
+
+    usual = drawn()
+    torch.set_default_dtype(dtype)
+    try:
+        now = drawn()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(now, usual, rtol=0, atol=0)

@@ -328,6 +328,22 @@ def test_the_worker_stamps_an_advantage_on_every_token() -> None:
     assert SEEN["score_parts"]["number"].tolist() == [0, 2, 2]
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_what_the_worker_stamps_does_not_depend_on_the_default_dtype(dtype: torch.dtype) -> None:
+    loop = scoring_loop(Loop, surprise, frozenset({"level"}))
+    usual = asyncio.run(loop._score_group(group()))
+    torch.set_default_dtype(dtype)
+    try:
+        samples = asyncio.run(loop._score_group(group()))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for sample, before in zip(samples, usual, strict=True):
+        np.testing.assert_array_equal(sample.advantage.tokens, before.advantage.tokens)
+    for name in ("scores", "log_probs", "advantages"):
+        assert SEEN[name].dtype == torch.float32
+    assert all(part.dtype == torch.float32 for part in SEEN["score_parts"].values())
+
+
 def test_the_only_row_that_a_group_has_left_has_no_baseline() -> None:
     one = group()
     for sequences in one.completions_sequences[1:]:
