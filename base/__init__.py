@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tokengym.base.errors import StorageError as StorageError
     from tokengym.base.files import content_hash as content_hash
     from tokengym.base.files import json_hash as json_hash
+    from tokengym.base.files import jsonl_rows as jsonl_rows
     from tokengym.base.files import read_hashed as read_hashed
     from tokengym.base.files import read_json as read_json
     from tokengym.base.files import read_jsonl as read_jsonl

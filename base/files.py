@@ -283,24 +283,30 @@ def read_hashed(path: Path) -> dict[str, Any]:
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read one JSON object per line; a missing file has none."""
+    return list(jsonl_rows(path))
+
+
+def jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows that `read_jsonl` returns, each read when it is asked for."""
     if not path.exists():
-        return []
-    rows = []
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line:
-            continue
-        row, fault = None, ""
-        try:
-            row = parse_json(line)
-        except ValueError as error:
-            fault = f" ({error})"
-        if not isinstance(row, dict):
-            raise ValueError(
-                f"{path} is damaged: line {number} is no JSON object{fault}; mend or remove that "
-                "line, or make the file again"
-            )
-        rows.append(row)
-    return rows
+        return
+    check_regular(path)
+    with path.open(encoding="utf-8") as lines:
+        for number, text in enumerate(lines, 1):
+            line = text.removesuffix("\n")
+            if not line:
+                continue
+            row, fault = None, ""
+            try:
+                row = parse_json(line)
+            except ValueError as error:
+                fault = f" ({error})"
+            if not isinstance(row, dict):
+                raise ValueError(
+                    f"{path} is damaged: line {number} is no JSON object{fault}; mend or remove "
+                    "that line, or make the file again"
+                )
+            yield row
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

@@ -1,7 +1,8 @@
 """Replay of one set of episodes under every credit rule, with the true worth of each token."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.base import read_jsonl, write_csv
+from tokengym.base import jsonl_rows, write_csv
 from tokengym.envs import (
     Episode,
     Prompt,
@@ -288,15 +289,19 @@ def replay_stored(
     """
     usual = [rule for group in USUAL for rule in group if is_by_score(rule)]
     texts: dict[tuple[Any, ...], Sequence[str]] = {}
-    for file, number, row in _records(path):
-        if lacks := [name for name in STORED if row.get(name) is None]:
-            raise ValueError(
-                f"{file} line {number} lacks {', '.join(lacks)}, by which episodes are shown "
-                "without the code of their run; pass --trust-code"
-            )
-        texts[tuple(row["prompt_ids"]), tuple(row["response_ids"])] = row["tokens"]
+
+    def shown() -> Iterator[_Record]:
+        for file, number, row in _records(path):
+            if lacks := [name for name in STORED if row.get(name) is None]:
+                raise ValueError(
+                    f"{file} line {number} lacks {', '.join(lacks)}, by which episodes are shown "
+                    "without the code of their run; pass --trust-code"
+                )
+            texts[tuple(row["prompt_ids"]), tuple(row["response_ids"])] = row["tokens"]
+            yield file, number, row
+
     # One more tells whether there are more.
-    found, left_out = _own_episodes(path, None, None if limit is None else limit + 1)
+    found, left_out = _own_episodes(path, shown(), None, None if limit is None else limit + 1)
     source = f"Stored in {path}"
     if limit is not None and len(found) > limit:
         found, source = found[:limit], f"{source}, the first {limit}"
@@ -519,7 +524,7 @@ def load_episodes(
     encode = _PromptEncoder(env, env_kwargs or {})
     if is_foreign(path):
         return read_traces(path, encode.envs.unwrapped.tokenizer, limit=limit)
-    return _own_episodes(path, encode, limit)
+    return _own_episodes(path, _records(path), encode, limit)
 
 
 def stored_prompts(path: Path) -> list[Prompt]:
@@ -540,11 +545,17 @@ def stored_prompts(path: Path) -> list[Prompt]:
 
 
 def _own_episodes(
-    path: Path, encode: "_PromptEncoder | None", limit: int | None
+    path: Path,
+    records: Iterator["_Record"],
+    encode: "_PromptEncoder | None",
+    limit: int | None,
 ) -> tuple[list[Episode], list[str]]:
-    """Return the episodes of our own files; without an encoder nothing is made."""
-    records = _records(path)
-    if not records:
+    """Return the episodes of our own files, whose rows are read as far as they are wanted.
+
+    Without an encoder nothing is made.
+    """
+    first = next(records, None)
+    if first is None:
         raise ValueError(
             f"{path} has no {EPISODES_FILE} with episodes; tokengym compare, tokengym train and "
             "agents.EpisodeLog write them"
@@ -552,7 +563,7 @@ def _own_episodes(
     episodes: list[Episode] = []
     draws: dict[tuple[Any, ...], Path] = {}
     shared = empty = 0
-    for file, number, row in records:
+    for file, number, row in chain([first], records):
         if limit is not None and len(episodes) >= limit:
             break
         try:
@@ -590,15 +601,21 @@ def _draw(row: Mapping[str, Any], episode: Episode) -> tuple[Any, ...] | None:
     return (*numbers, *text, episode.log_probs.tobytes())
 
 
-def _records(path: Path) -> list[tuple[Path, int, dict[str, Any]]]:
-    """Return the rows of the files of episodes at a path, each with its file and line."""
+_Record = tuple[Path, int, dict[str, Any]]
+"""A row of a file of episodes, with the file and the row's number in it."""
+
+
+def _records(path: Path) -> Iterator[_Record]:
+    """Yield the rows of the files of episodes at a path, each with its file and line."""
     files = [path] if path.is_file() else sorted(path.glob(f"**/{EPISODES_FILE}"))
     if path.is_file() and path.suffix != ".jsonl":
         raise ValueError(
             f"{path} is no file of episodes, which are rows of a .jsonl or a .parquet; write it as "
             "JSON Lines, an object a response"
         )
-    return [(file, number, row) for file in files for number, row in enumerate(read_jsonl(file), 1)]
+    for file in files:
+        for number, row in enumerate(jsonl_rows(file), 1):
+            yield file, number, row
 
 
 def is_foreign(path: Path) -> bool:
@@ -612,7 +629,7 @@ def is_foreign(path: Path) -> bool:
         )
     if path.suffix != ".jsonl" or path.name == EPISODES_FILE:
         return path.suffix == ".parquet"
-    first = next(iter(read_jsonl(path)), None)
+    first = next(jsonl_rows(path), None)
     return first is not None and not OWN_KEYS <= first.keys()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokengym.base import read_jsonl
+from tokengym.base import jsonl_rows
 from tokengym.envs import Episode, Prompt, decode, encode, encode_next
 from tokengym.lab.traces import nemo_gym, openenv, plain, skyrl, trl, verifiers, verl
 from tokengym.lab.traces.record import Record
@@ -94,7 +94,7 @@ def _files(path: Path) -> list[Path]:
 def _numbered(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Yield a file's rows, from 1, with None for a number that a parquet table lacks."""
     rows: Iterable[Mapping[str, Any]] = (
-        read_jsonl(file) if file.suffix == ".jsonl" else read_table(file, of="traces")
+        jsonl_rows(file) if file.suffix == ".jsonl" else read_table(file, of="traces")
     )
     for number, row in enumerate(rows, 1):
         yield number, {n: None if value != value else value for n, value in row.items()}

@@ -3,8 +3,9 @@
 import csv
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from tests.support.lab.replay import replay_of
 from tokengym.agents import PPO, RandomAgent, collect
+from tokengym.base import files
 from tokengym.base.files import write_jsonl
 from tokengym.envs import Episode, ForksEnv, OracleEnv
 from tokengym.evaluation.runs.folder import known_task
@@ -24,9 +26,11 @@ from tokengym.lab.replay.page import figure_columns, headline, render_replay, sa
 from tokengym.lab.replay.replay import (
     Replay,
     Truth,
+    is_foreign,
     load_episodes,
     replay,
     replay_stored,
+    stored_prompts,
     token_truth,
     usual_rewards,
     write_credit,
@@ -239,6 +243,39 @@ def test_a_draw_that_runs_of_a_comparison_share_is_read_once(
         *(-1.0, -1.0, -0.5, -0.25, -1.0, -1.0, -0.5)
     ]
     assert left_out == ["responses that another run of the same seed drew from the same policy: 2"]
+
+
+def test_no_more_rows_are_read_than_are_wanted(
+    episodes: list[Episode], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    scored = replace(
+        episodes[0], score=1.0, token_rewards=np.ones(len(episodes[0].response_ids), np.float32)
+    )
+    record = {**scored.to_record(), "tokens": ["a"] * len(scored.response_ids)}
+    parsed = list[str]()
+    parse = files.parse_json
+
+    def counting(text: str) -> Any:
+        parsed.append(text)
+        return parse(text)
+
+    monkeypatch.setattr(files, "parse_json", counting)
+    for rows in (50, 100):
+        own = stored(tmp_path / "a" / "rows.jsonl", [record] * rows)
+        others = stored(tmp_path / "b" / "rows.jsonl", [{"prompt": "a", "response": "b"}] * rows)
+        reads: list[tuple[int, Callable[[], object]]] = [
+            (1, partial(is_foreign, own)),
+            (1, partial(is_foreign, others)),
+            (5, partial(load_episodes, own, env=ENV, limit=3)),
+            (5, partial(replay_stored, own, ["sparse"], env=ENV, limit=3)),
+            (5, partial(load_episodes, others, env=ENV, limit=3)),
+            (rows + 1, partial(load_episodes, own, env=ENV)),
+            (rows, partial(stored_prompts, own)),
+        ]
+        for most, read in reads:
+            parsed.clear()
+            read()
+            assert 0 < len(parsed) <= most
 
 
 def test_what_is_no_set_of_episodes(episodes: list[Episode], tmp_path: Path):

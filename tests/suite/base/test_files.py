@@ -4,13 +4,18 @@ import math
 import os
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import tokengym.base.files
 from tokengym.base.errors import CheckpointError, StorageError
 from tokengym.base.files import (
     is_leftover,
+    jsonl_rows,
+    parse_json,
     previous_folder,
     read_hashed,
     read_json,
@@ -107,6 +112,23 @@ def test_a_line_of_json_that_is_no_object_is_said(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n[[]]\n')
     with pytest.raises(ValueError, match=r"a\.jsonl.*no JSON object"):
         read_jsonl(tmp_path / "a.jsonl")
+
+
+def test_rows_are_read_as_they_are_asked_for(tmp_path, monkeypatch):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a": 1}\r\n\n{"b": "\xc2\x85"}\r{"c": "\xe2\x80\xa8"}\n{"d": 4}')
+    rows: list[dict[str, Any]] = [{"a": 1}, {"b": "\x85"}, {"c": "\u2028"}, {"d": 4}]
+    assert read_jsonl(path) == rows == list(jsonl_rows(path))
+    assert list(jsonl_rows(tmp_path / "absent.jsonl")) == []
+    parsed = []
+
+    def counting(text):
+        parsed.append(text)
+        return parse_json(text)
+
+    monkeypatch.setattr(tokengym.base.files, "parse_json", counting)
+    assert list(islice(jsonl_rows(path), 2)) == rows[:2]
+    assert len(parsed) == 2
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 70 + "1" + "}" * 70])
