@@ -5,6 +5,7 @@ numbers equal those of other papers: too slow or too special for every point of 
 metrics are in `measures`.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -55,7 +56,8 @@ def rouge(episodes: Sequence[Episode]) -> dict[str, float]:
 def self_bleu(texts: Sequence[str]) -> float:
     """Return the mean BLEU (0 to 100) of each text against all others: 100 if all are alike.
 
-    It rises with the number of texts, so compare equal numbers.
+    It rises with the number of texts, so compare equal numbers. The n-grams of a text are
+    counted once.
 
     Source: Zhu et al. 2018, arXiv:1802.01886; BLEU-4 with effective order by sacrebleu.
     """
@@ -64,11 +66,46 @@ def self_bleu(texts: Sequence[str]) -> float:
     from sacrebleu.metrics import BLEU
 
     bleu = BLEU(effective_order=True)
-    scores = [
-        bleu.sentence_score(text, [*texts[:index], *texts[index + 1 :]]).score
-        for index, text in enumerate(texts)
-    ]
+    into_words = bleu.tokenizer
+    rows = [into_words(text.rstrip()).split() for text in texts]
+    counts = [_ngrams(row, bleu.max_ngram_order) for row in rows]
+    # Of each n-gram the largest count, the text that has it, and the largest of the other texts:
+    # from these follow the largest among the others of any text, which BLEU clips by.
+    largest: dict[tuple[str, ...], tuple[int, int, int]] = {}
+    for index, own in enumerate(counts):
+        for ngram, count in own.items():
+            first, holder, second = largest.get(ngram, (0, -1, 0))
+            if count > first:
+                largest[ngram] = count, index, first
+            elif count > second:
+                largest[ngram] = first, holder, count
+    by_length = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    scores = np.zeros(len(rows))
+    for place, index in enumerate(by_length):
+        length = len(rows[index])
+        beside = by_length[max(place - 1, 0) : place] + by_length[place + 1 : place + 2]
+        lengths = [len(rows[other]) for other in beside]
+        correct, total = ([0] * bleu.max_ngram_order for _ in range(2))
+        for ngram, count in counts[index].items():
+            first, holder, second = largest[ngram]
+            total[len(ngram) - 1] += count
+            correct[len(ngram) - 1] += min(count, second if holder == index else first)
+        scores[index] = BLEU.compute_bleu(
+            correct=correct,
+            total=total,
+            sys_len=length,
+            ref_len=min(lengths, key=lambda other: (abs(other - length), other)),
+            smooth_method=bleu.smooth_method,
+            smooth_value=bleu.smooth_value,
+            effective_order=True,
+        ).score
     return float(np.mean(scores))
+
+
+def _ngrams(row: Sequence[str], most: int) -> Counter[tuple[str, ...]]:
+    """Return how often a text has each sequence of 1 to ``most`` words."""
+    sizes = range(1, most + 1)
+    return Counter(tuple(row[i : i + n]) for n in sizes for i in range(len(row) - n + 1))
 
 
 def library_metrics(episodes: Sequence[Episode]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from tokengym.envs import Episode
@@ -36,6 +37,31 @@ def test_words_are_those_of_rouge_score_in_english_and_of_any_script():
     for text in ("It's 2nd-rate, truly -- isn't it?", "", "  A  b."):
         assert metrics.Words().tokenize(text) == theirs.tokenize(text)
     assert metrics.Words().tokenize("Очень хорошо!") == ["очень", "хорошо"]
+
+
+@pytest.mark.parametrize("words", [3, 40])
+def test_self_bleu_is_the_mean_of_sentence_scores(words, monkeypatch):
+    sacrebleu = pytest.importorskip("sacrebleu")
+    tokenizer = pytest.importorskip("sacrebleu.tokenizers.tokenizer_13a").Tokenizer13a
+    rng = np.random.default_rng(words)
+    names = ["the", "film.", "is", "good,", "10.5", "&quot;", *(f"w{n}" for n in range(words))]
+    texts = [" ".join(rng.choice(names, rng.integers(0, 30))) + " " for _ in range(60)]
+    texts += ["", " ", "alone alone alone alone alone", texts[3], texts[3] + " the"]
+    bleu = sacrebleu.metrics.BLEU(effective_order=True)
+    scores = [
+        bleu.sentence_score(text, [*texts[:index], *texts[index + 1 :]]).score
+        for index, text in enumerate(texts)
+    ]
+    calls = []
+    split = tokenizer.__call__
+
+    def counting(self, text):
+        calls.append(text)
+        return split(self, text)
+
+    monkeypatch.setattr(tokenizer, "__call__", counting)
+    assert metrics.self_bleu(texts) == float(np.mean(scores))
+    assert len(calls) == len(texts)  # not one for each pair
 
 
 def test_self_bleu_by_hand():
