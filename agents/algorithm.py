@@ -234,6 +234,12 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
                 f"policy_kwargs=dict(model=...), or take stable_baselines3.{name}"
             )
 
+    @classmethod
+    def data_columns(cls, settings: Any) -> list[str]:
+        """Return the columns of the data that functions among the settings read, by their names."""
+        del settings
+        return []
+
     def check_settings(self) -> None:
         """Refuse settings that contradict each other; called before anything is built."""
 

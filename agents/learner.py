@@ -146,6 +146,10 @@ class Learner:
         """Import and return the class that learns by rounds."""
         return imported(self.algorithm) if isinstance(self.algorithm, str) else self.algorithm
 
+    def columns(self, settings: Any) -> list[str]:
+        """Return the columns of the data that functions among its settings read, by their names."""
+        return self.algorithm_class().data_columns(settings) if self.algorithm else []
+
     def check_settings(self, settings: Any, batch_size: int) -> None:
         """Refuse settings that cannot work.
 

@@ -5,9 +5,9 @@ Scorers that are stored are found here too: a model by its folder, and what a bu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
 
@@ -90,6 +90,8 @@ class RewardChoice:
     switches: Mapping[str, Any] = field(default_factory=dict)
     """Options after the name that are the scorer's, by name."""
 
+    beside: tuple[str, ...] = ()
+    """Columns of the data that are read beside its own, where the data have them."""
     @classmethod
     def of(cls, spec: str | Spec | RewardChoice | Payer) -> Self:
         """Return what a name with options, or an object, stands for.
@@ -132,6 +134,24 @@ class RewardChoice:
 
     @property
     def is_control(self) -> bool:
+    @property
+    def columns(self) -> dict[str, bool]:
+        """Columns of the data that rule and scorer read, and whether each is needed.
+
+        "*" stands for all.
+        """
+        rule: Any = getattr(self.made, "credit", self.made)
+        columns = dict.fromkeys(self.beside, False)
+        columns |= dict.fromkeys(rule.columns if isinstance(rule, Rule) else (), True)
+        if self.kind is None:
+            made = self.made
+            columns |= (made.scorer if isinstance(made, Reward) else as_scorer(made)).data_columns
+        return columns
+
+    def reading(self, columns: Iterable[str]) -> Self:
+        """Return it with further columns that are read of the data, where these have them."""
+        return replace(self, beside=tuple(dict.fromkeys([*self.beside, *columns])))
+
         """Whether it is a rule that does not read the text."""
         return isinstance(self.made, Rule) and self.made.control
 

@@ -21,7 +21,6 @@ from tokengym.base.registry import did_you_mean, split_file_word
 from tokengym.base.settings import accepts_settings, names_of
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.envs.tasks.task import TASKS, Task, TaskOptions, task_arguments
-from tokengym.rewards.credits.rule import Rule
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.registry import (
     RewardChoice,
@@ -152,16 +151,8 @@ def _parsed(given: Mapping[str, Any]) -> dict[str, Any]:
 def _named_columns(given: Mapping[str, Any]) -> tuple[tuple[str, bool], ...]:
     """Return the columns of the data that rule and scorer name, and whether they need each."""
     choice: RewardChoice | None = given.get("reward")
-    scorer = given.get("scorer")
-    rule = None if choice is None else getattr(choice.made, "credit", choice.made)
-    of_rule = rule.reads_of("data") if isinstance(rule, Rule) else []
-    columns = dict.fromkeys(of_rule, True)
-    if isinstance(rule, Rule) and "references" in rule.reads:
-        columns["reference"] = True
-    if choice is not None and isinstance(choice.made, Reward):
-        scorer = choice.made.scorer
-    elif choice is not None and choice.kind is None:
-        scorer = choice.made
+    columns = {} if choice is None else choice.columns
+    scorer = None if choice is not None and choice.kind is None else given.get("scorer")
     if scorer is not None and not isinstance(scorer, str | Path):
         columns |= as_scorer(scorer).data_columns
     return tuple(columns.items())

@@ -13,7 +13,7 @@ from tokengym.envs import SettingsError
 from tokengym.rewards import Scorer
 from tokengym.rewards.credits.bound import BoundFunction
 from tokengym.rewards.credits.names import ACCOUNTS, NAMES
-from tokengym.rewards.credits.token_credit import Signature
+from tokengym.rewards.credits.token_credit import Signature, unwrapped
 from tokengym.rewards.scores import remedy_for
 from tokengym.rewards.wrappers import has_partner
 
@@ -28,6 +28,7 @@ class RoundFunction(BoundFunction):
         CreditError: as `BoundFunction`.
         SettingsError: if a parameter has a name that no learner supplies.
     """
+    of_learner = OF_SETTINGS
 
     lacks: ClassVar[frozenset[str]] = frozenset({"continue_from", "ref_entropy"})
     """Names of the table that are not there."""
@@ -89,6 +90,7 @@ class RoundFunction(BoundFunction):
                 names = [*NAMES, *OF_SETTINGS, *of_data]
                 raise SettingsError(
                     f"{self.who} reads {name!r}, which is no name of a round, setting of the "
-                    f"learner or column of the data; {did_you_mean(name, names)}see "
-                    "tokengym.rewards.credits.names"
+                    "learner or column that the environment read of its data; "
+                    f"{did_you_mean(name, names)}see tokengym.rewards.credits.names, or pass "
+                    f"metadata_columns=[{name!r}] to the environment for a column of its dataset"
                 )

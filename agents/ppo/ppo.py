@@ -118,6 +118,11 @@ class PPO(EpisodicAlgorithm):
             **settings: Unpack[PPOKeywords],
         ) -> None: ...
 
+    @classmethod
+    def data_columns(cls, settings: PPOSettings) -> list[str]:
+        """Return the columns of the data that the estimator reads."""
+        return find_advantage(settings.advantage).columns
+
     def check_settings(self) -> None:
         """Find the estimator.
 

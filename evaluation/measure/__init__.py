@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tokengym.evaluation.measure.evaluate import Evaluation as Evaluation
     from tokengym.evaluation.measure.evaluate import Evaluator as Evaluator
     from tokengym.evaluation.measure.evaluate import check_reads as check_reads
+    from tokengym.evaluation.measure.evaluate import reading as reading
     from tokengym.evaluation.measure.evaluate import task_reward as task_reward
     from tokengym.evaluation.measure.measures import copy_rate as copy_rate
     from tokengym.evaluation.measure.measures import distinct as distinct

@@ -4,7 +4,7 @@ import copy
 import functools
 import logging
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from tokengym.base.bundle import Bundle
+from tokengym.base.registry import Spec
 from tokengym.base.settings import answers_keywords
 from tokengym.base.text import number
 from tokengym.envs import Episode, SettingsError, TokenGenerationVectorEnv, bundled
@@ -23,9 +24,9 @@ from tokengym.evaluation.measure.environments import has_own_prompts, is_own_tas
 from tokengym.evaluation.measure.judges import measured_by
 from tokengym.evaluation.measure.measures import EPISODES, policy_metrics, text_metrics
 from tokengym.evaluation.statistics.series import error_of_mean
-from tokengym.rewards import Reward, Toxicity, VectorRewardWrapper, gold_scorer
+from tokengym.rewards import Reward, Rule, Toxicity, VectorRewardWrapper, gold_scorer
 from tokengym.rewards.gold.rules import rude_words
-from tokengym.rewards.registry import RewardChoice, gold_oov_fraction
+from tokengym.rewards.registry import Payer, RewardChoice, gold_oov_fraction
 from tokengym.rewards.reward import MAX_UNREAD_SHARE, warn_unread
 from tokengym.rewards.scorers.base import Scorer, score_finished
 from tokengym.rewards.scorers.toxicity import RUDE_WORDS
@@ -213,7 +214,7 @@ class Evaluator:
         figures: list[TokenFigures | None] = []
         entropies: list[torch.Tensor | None] = []
         seed, prompt_ids = self._drawn(draws)
-        with _global_seed(seed), _unmoved(self.paid.rewards):
+        with _global_seed(seed), unmoved(self.paid.rewards):
             how: Any = {"seed": seed, "deterministic": deterministic, "with_entropy": True}
             how["prompt_ids"] = prompt_ids
             for played in play_rounds(agent, self.envs, self.num_episodes, **how):
@@ -519,12 +520,14 @@ def _global_seed(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def _unmoved(rewards: Sequence[Reward]) -> Iterator[None]:
+def unmoved(payers: Iterable[Reward | Scorer]) -> Iterator[None]:
     """Give scorers and rules that learn while they score their states back afterwards.
 
     They may be those of a training, see `made_like`.
     """
-    learning = [one for reward in rewards for one in (reward.scorer, reward.credit)]
+    learning: list[Scorer | Rule] = []
+    for payer in payers:
+        learning += [payer.scorer, payer.credit] if isinstance(payer, Reward) else [payer]
     states = [copy.deepcopy(one.state_dict()) for one in learning]
     try:
         yield
@@ -537,12 +540,29 @@ def make_eval_envs(env: str, env_kwargs: Mapping[str, Any], *, num_envs: int) ->
     """Make environments over the held-out prompts, in order, whose score is the raw one."""
     kwargs = {"split": "test", **env_kwargs}
     # Only the scorer matters here: r3 has another one than the other rewards, some bring their own.
-    if (word := RewardChoice.of(kwargs.get("reward") or "sparse").undivided) is not None:
-        kwargs["reward"] = word
+    choice = RewardChoice.of(kwargs.get("reward") or "sparse")
+    if (word := choice.undivided) is not None:
+        # The rule may credit the episodes later, by columns that the scorer does not read.
+        columns = choice.columns
+        kwargs["reward"] = RewardChoice.of(word).reading(columns) if columns else word
     kwargs |= {"normalize": None, "prompt_sampling": "sequential"}
     return gym.make_vec(
         resolve_env(env), num_envs=num_envs, autoreset_mode=AutoresetMode.DISABLED, **kwargs
     )
+
+
+def reading(env_kwargs: Mapping[str, Any], rewards: Iterable[str | Spec | Payer]) -> dict[str, Any]:
+    """Return arguments of environments that read the columns of further rewards too.
+
+    Args:
+        env_kwargs: Arguments of ``gym.make_vec``, as those of `make_eval_envs`.
+        rewards: Rewards by which the episodes are credited later.
+    """
+    if env_kwargs.get("dataset") is None:
+        return dict(env_kwargs)
+    choice = RewardChoice.of(env_kwargs.get("reward") or "sparse")
+    columns = [name for reward in rewards for name in RewardChoice.of(reward).columns]
+    return {**env_kwargs, **({"reward": choice.reading(columns)} if columns else {})}
 
 
 def task_reward(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tokengym.base.errors import SettingsError
 from tokengym.base.files import read_hashed, to_json, write_hashed
 from tokengym.base.pretrained import from_pretrained
-from tokengym.base.registry import Spec
+from tokengym.base.registry import Spec, name_of
 from tokengym.base.saved_code import code_paths
 from tokengym.base.settings import names_of
 from tokengym.evaluation.measure.environments import resolve_env
@@ -144,13 +144,16 @@ class RunSpec:
             **self.training.lengths(),
             **self.task.env_kwargs(self.env_id),
             **own_prompts,
-            "reward": word if choice.kind is None else choice,
+            "reward": payer,
             "normalize": None if normalize == "off" else normalize,
             "split": "train" if train else "test",
         }
 
     @cached_property
     def _own(self) -> "OwnTexts | None":
+        payer: Spec | RewardChoice = word if choice.kind is None else choice
+        if beside := self._columns_beside(word, train=train):
+            payer = RewardChoice.of(payer).reading(beside)
         return own_texts(self.training, self.task)
 
     def policy_kwargs(self) -> dict[str, Any]:
@@ -163,6 +166,24 @@ class RunSpec:
             "precision": None if training.precision == "full" else training.precision,
             "products": None if training.products == "torch" else training.products,
         }
+    def _columns_beside(self, word: Spec, *, train: bool) -> list[str]:
+        """Return columns of the data that are read beside those that a reward names.
+
+        Functions of the learner read some in training. The run's own reward credits responses to
+        the held-out prompts, whatever measures them.
+        """
+        if self.task.dataset is None or self.is_reference:
+            return []
+        columns = [] if word == self.reward or not self.uses_credit else self._columns_of_reward
+        if train:
+            training = self.training
+            columns = [*columns, *training.declaration.columns(training.learner)]
+        return columns
+
+    @property
+    def _columns_of_reward(self) -> list[str]:
+        return list(self.choice(self.reward).columns)
+
         return {name: value for name, value in values.items() if value is not None}
 
     def evaluator(self) -> "Evaluator":

@@ -123,7 +123,7 @@ def _replay(
     forks: "Forks | None",
 ) -> "Replay":
     """Return the replay of episodes that are read, or played here."""
-    from tokengym.evaluation.measure import Evaluator
+    from tokengym.evaluation.measure import Evaluator, reading
     from tokengym.evaluation.runs import load_agent
     from tokengym.lab.replay.replay import (
         CONTROL,
@@ -148,7 +148,7 @@ def _replay(
         # Without an environment: none of its random state is wanted.
         policy = load_agent(agent, trust_code=trust_code).policy
     if episodes is None:
-        evaluator = Evaluator(env, kwargs, num_episodes=num_episodes, seed=seed)
+        evaluator = Evaluator(env, reading(kwargs, rewards), num_episodes=num_episodes, seed=seed)
         policy = policy or evaluator.untrained(task.model)
         played = list(evaluator(policy).episodes)
         evaluator.close()

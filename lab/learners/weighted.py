@@ -138,6 +138,11 @@ class WeightedPPO(PPO):
             self, *args: Any, weights: str | Callable[..., Any] = ..., **settings: Any
         ) -> None: ...
 
+    @classmethod
+    def data_columns(cls, settings: Any) -> list[str]:
+        """Return the columns of the data that estimator and weights read."""
+        return [*super().data_columns(settings), *find_weights(settings.weights).columns]
+
     def check_settings(self) -> None:
         """Refuse unknown weights, and settings that PPO refuses."""
         super().check_settings()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Union
 from typing_extensions import Self
 
 from tokengym.base.registry import did_you_mean
-from tokengym.rewards.credits.names import ACCOUNTS
+from tokengym.rewards.credits.names import ACCOUNTS, NAMES
 from tokengym.rewards.credits.options import REPLACED
 from tokengym.rewards.credits.token_credit import MARK, REQUIRED, Declared, Signature
 from tokengym.rewards.errors import CreditError
@@ -55,6 +55,8 @@ class BoundFunction:
         while isinstance(function, partial):
             given = {**function.keywords, **given}
             function = function.func
+    of_learner: ClassVar[frozenset[str]] = frozenset()
+    """Names beside those of `NAMES` that a learner supplies."""
         self.signature = signature = Signature.of(function)
         self.declared: Declared = signature.declared
         self.name: str = signature.name
@@ -124,6 +126,12 @@ class BoundFunction:
         return fact(**{option: self.options[option] for option in named})
 
     # --- models -----------------------------------------------------------------------------------
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the data that it reads; "reference" is that of the references."""
+        named = [name for name in self.reads if name not in NAMES and name not in self.of_learner]
+        return [*named, *(["reference"] if "references" in self.reads else [])]
 
     @property
     def needs_reference(self) -> bool:

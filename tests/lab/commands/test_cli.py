@@ -160,3 +160,30 @@ def test_explore_refuses_a_model_at_once(capsys: pytest.CaptureFixture[str], mon
     )
     assert main(["explore", "--model", "./nope", "--no-browser"]) == 2
     assert "no folder './nope'" in capsys.readouterr().err
+
+
+def test_replay_reads_the_columns_that_its_rules_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    texts = ("the film was shot", "a blind actor and", "the plot of this", "an old story of")
+    rows = [f"{text},{place}" for place, text in enumerate(texts)]
+    Path("films.csv").write_text("\n".join(["text,place", *rows]), encoding="utf-8")
+    Path("own.py").write_text(
+        "import torch\nfrom tokengym import token_credit\n\n@token_credit\n"
+        "def placed(scores, place, response_mask):\n"
+        "    rewards = torch.zeros_like(scores[:, None] * response_mask)\n"
+        "    for row, one in enumerate(place):\n"
+        "        rewards[row, int(one)] = scores[row]\n"
+        "    return rewards\n",
+        encoding="utf-8",
+    )
+    data = ["--dataset", "films.csv", "--prompt-column", "text", "--prompt-tokens", "4"]
+    words = ["--env", "MovieReview", "--max-new-tokens", "6", "--rewards", "own.py:placed"]
+    assert main(["replay", *words, *data, "--num-episodes", "2", "--out", "out"]) == 0
+    paid = list(csv.DictReader(Path("out/credit.csv").open(encoding="utf-8")))
+    assert len(paid) == 12
+    (column,) = (name for name in paid[0] if "placed" in name)
+    for row in {row["episode"] for row in paid}:
+        rewards = [float(one[column]) for one in paid if one["episode"] == row]
+        assert sum(reward != 0 for reward in rewards) == 1

@@ -553,3 +553,19 @@ def test_random_weights_are_the_same_draws_under_any_default_dtype(dtype):
     finally:
         torch.set_default_dtype(torch.float32)
     torch.testing.assert_close(now, usual, rtol=0, atol=0)
+
+
+def by_level(response_mask, level):
+    """Read a column of the data."""
+    return 1.0 * response_mask
+
+
+def by_topic(token_rewards, topic):
+    """Read another one."""
+    return token_rewards
+
+
+def test_columns_of_estimator_and_weights_are_known_from_the_settings() -> None:
+    settings = WeightedPPO.settings_class(advantage=by_topic, weights=by_level)
+    assert WeightedPPO.data_columns(settings) == ["topic", "level"]
+    assert WeightedPPO.data_columns(WeightedPPO.settings_class()) == []
