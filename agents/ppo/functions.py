@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import fields
-from functools import partial
 from typing import Any, ClassVar
 
 from tokengym.agents.ppo.settings import PPOSettings
@@ -28,8 +27,8 @@ class RoundFunction(BoundFunction):
         CreditError: as `BoundFunction`.
         SettingsError: if a parameter has a name that no learner supplies.
     """
-    of_learner = OF_SETTINGS
 
+    of_learner = OF_SETTINGS
     lacks: ClassVar[frozenset[str]] = frozenset({"continue_from", "ref_entropy"})
     """Names of the table that are not there."""
 
@@ -45,9 +44,7 @@ class RoundFunction(BoundFunction):
     @classmethod
     def check_names(cls, function: Any) -> None:
         """Refuse a function that reads a name of the table that is not there in any round."""
-        while isinstance(function, partial):
-            function = function.func
-        signature = Signature.of(function)
+        signature = Signature.of(unwrapped(function)[0])
         for name in signature.reads:
             if name in cls.lacks:
                 place = "reward=" if name in RoundFunction.lacks else "weights="

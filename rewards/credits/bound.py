@@ -16,7 +16,13 @@ from typing_extensions import Self
 from tokengym.base.registry import did_you_mean
 from tokengym.rewards.credits.names import ACCOUNTS, NAMES
 from tokengym.rewards.credits.options import REPLACED
-from tokengym.rewards.credits.token_credit import MARK, REQUIRED, Declared, Signature
+from tokengym.rewards.credits.token_credit import (
+    MARK,
+    REQUIRED,
+    Declared,
+    Signature,
+    unwrapped,
+)
 from tokengym.rewards.errors import CreditError
 
 if TYPE_CHECKING:
@@ -49,15 +55,19 @@ class BoundFunction:
     """What it is in messages."""
     shared_options: ClassVar[Mapping[str, Any]] = {}
     """Options that every one of its kind has, with their defaults."""
-
-    def __init__(self, function: Callable[..., Any], **options: Any) -> None:
-        given = dict(options)
-        while isinstance(function, partial):
-            given = {**function.keywords, **given}
-            function = function.func
     of_learner: ClassVar[frozenset[str]] = frozenset()
     """Names beside those of `NAMES` that a learner supplies."""
+
+    def __init__(self, function: Callable[..., Any], **options: Any) -> None:
+        positional = getattr(function, "args", ()) if isinstance(function, partial) else ()
+        function, given = unwrapped(function)
+        given |= options
         self.signature = signature = Signature.of(function)
+        if positional:
+            raise CreditError(
+                f"{self.kind} {signature.who} is given {positional[0]!r} by place in a "
+                "functools.partial; give its options by name"
+            )
         self.declared: Declared = signature.declared
         self.name: str = signature.name
         self.__name__ = getattr(function, "__name__", type(function).__name__)
@@ -117,6 +127,12 @@ class BoundFunction:
         """Names that it reads."""
         return self.signature.reads
 
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the data that it reads; "reference" is that of the references."""
+        named = [name for name in self.reads if name not in NAMES and name not in self.of_learner]
+        return [*named, *(["reference"] if "references" in self.reads else [])]
+
     def _fact(self, name: str) -> Any:
         """Return what the decorator says, of these options where it is a function of them."""
         fact = getattr(self.declared, name)
@@ -126,12 +142,6 @@ class BoundFunction:
         return fact(**{option: self.options[option] for option in named})
 
     # --- models -----------------------------------------------------------------------------------
-
-    @property
-    def columns(self) -> list[str]:
-        """Columns of the data that it reads; "reference" is that of the references."""
-        named = [name for name in self.reads if name not in NAMES and name not in self.of_learner]
-        return [*named, *(["reference"] if "references" in self.reads else [])]
 
     @property
     def needs_reference(self) -> bool:

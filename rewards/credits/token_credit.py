@@ -149,17 +149,31 @@ def token_credit(function: Any = None, /, **facts: Any) -> Any:
     def mark(marked: Any) -> Any:
         if not callable(marked):
             raise TypeError(f"token_credit marks a function or a class, got {marked!r}")
+        if isinstance(marked, partial):
+            if is_token_credit(marked) and declared == Declared():
+                return marked
+            raise TypeError(
+                f"token_credit marks a function or a class, got {marked!r}; mark "
+                f"{getattr(unwrapped(marked)[0], '__name__', 'its function')} and pass the partial"
+            )
         setattr(marked, MARK, declared)
         return marked
 
     return mark if function is None else mark(function)
 
 
+def unwrapped(made: Any) -> tuple[Any, dict[str, Any]]:
+    """Return what a ``functools.partial`` is of, and the options that it gives; else the object."""
+    given: dict[str, Any] = {}
+    while isinstance(made, partial):
+        given = {**made.keywords, **given}
+        made = made.func
+    return made, given
+
+
 def is_token_credit(made: Any) -> bool:
     """Return whether `token_credit` marked an object, or what a ``functools.partial`` is of."""
-    while isinstance(made, partial):
-        made = made.func
-    return isinstance(getattr(made, MARK, None), Declared)
+    return isinstance(getattr(unwrapped(made)[0], MARK, None), Declared)
 
 
 @dataclass(frozen=True)

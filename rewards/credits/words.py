@@ -12,10 +12,17 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, Literal
 
+from tokengym.base.objects import own
 from tokengym.base.registry import Registry
 from tokengym.rewards.credits.options import CHOICES, REPLACED, UNIVERSAL
 from tokengym.rewards.credits.rule import Rule
-from tokengym.rewards.credits.token_credit import MARK, REQUIRED, Signature, is_token_credit
+from tokengym.rewards.credits.token_credit import (
+    MARK,
+    REQUIRED,
+    Signature,
+    is_token_credit,
+    unwrapped,
+)
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.scores import ScorerKind
 
@@ -35,10 +42,12 @@ class RuleMaker:
     """A function of token credit as a factory: called with options, it returns a `Rule`.
 
     Args:
-        function: What `token_credit` marked.
+        function: What `token_credit` marked, or a ``functools.partial`` of it, whose options are
+            its defaults.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
+        function, self._given = unwrapped(function)
         self.function = function
         self.__doc__ = inspect.unwrap(function).__doc__
         self.__module__ = function.__module__
@@ -46,10 +55,12 @@ class RuleMaker:
 
     def __call__(self, **options: Any) -> Rule:
         """Return the rule with these options."""
-        return Rule(self.function, **options)
+        return Rule(own(self.function), **{**self._given, **options})
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, RuleMaker) and self.function is other.function
+        if not isinstance(other, RuleMaker):
+            return False
+        return self.function is other.function and self._given == other._given
 
     def __hash__(self) -> int:
         return hash(self.function)
@@ -79,6 +90,9 @@ class RuleMaker:
             inspect.Parameter(name, keyword, default=default, annotation=_kind_of(name))
             for name, default in shared.items()
             if name not in signature.options
+        ]
+        parameters = [
+            one.replace(default=self._given.get(one.name, one.default)) for one in parameters
         ]
         return inspect.Signature(sorted(parameters, key=lambda one: one.default is not REQUIRED))
 
@@ -115,7 +129,7 @@ class RewardEntry:
         """Return the entry of a function of token credit, or of another factory."""
         if not is_token_credit(made):
             return cls(made)
-        declared = getattr(made, MARK)
+        declared = getattr(unwrapped(made)[0], MARK)
         return cls(RuleMaker(made), declared.scorer, declared.scorer_options)
 
 

@@ -1,6 +1,7 @@
 # mypy: no-check-untyped-defs
 """What the decorator and a signature say, and the options that every rule has."""
 
+import inspect
 import pickle
 from functools import partial
 from typing import Any, cast
@@ -8,10 +9,13 @@ from typing import Any, cast
 import pytest
 import torch
 
+from tokengym import rewards
+from tokengym.base.objects import word_of
 from tokengym.rewards import LanguageModel, RewardModel, token_credit
 from tokengym.rewards.credits.rule import Rule, as_rule
 from tokengym.rewards.credits.token_credit import Signature, is_token_credit
 from tokengym.rewards.errors import CreditError
+from tokengym.rewards.registry import RewardChoice
 
 
 @token_credit(beta=0.5, gae_lambda=lambda beta, power: beta * power)
@@ -166,3 +170,47 @@ def read_with_default(scores=None):
 def test_bad_arguments(make, error, words):
     with pytest.raises(error, match=words):
         make()
+
+
+@token_credit(beta=0.5)
+def raised(scores, response_mask, power=1.0):
+    return scores[:, None] ** power * response_mask / response_mask.sum(1, keepdim=True)
+
+
+HALF = partial(raised, power=2.0)
+
+
+def test_a_partial_is_a_rule_wherever_a_function_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(
+        "from functools import partial\nfrom tokengym import token_credit\n\n"
+        "@token_credit\ndef mine(scores, response_mask, power=1.0):\n"
+        "    return scores[:, None] * response_mask\n\n"
+        "half = partial(mine, power=0.5)\n"
+    )
+    rewards.register("raised-twice", HALF)
+    rewards.register("raised-twice", partial(raised, power=2.0))  # an equal one
+    options = {
+        "raised-twice": {"power": 2.0, "beta": 0.5},
+        "raised-twice:power=3,beta=1": {"power": 3, "beta": 1},
+        "own.py:half": {"power": 0.5, "beta": 1.0},
+        "own.py:half:power=1": {"power": 1, "beta": 1.0},
+        word_of(HALF): {"power": 2.0, "beta": 0.5},
+    }
+    for word, expected in options.items():
+        made: Any = RewardChoice.of(word).made
+        assert {name: made.options[name] for name in expected} == expected
+    shown = inspect.signature(rewards.REWARDS["raised-twice"].factory).parameters
+    assert shown["power"].default == 2.0
+    with pytest.raises(ValueError, match=r"has no option 'pwer'.*it has power"):
+        RewardChoice.of("own.py:half:pwer=1")
+
+
+def test_a_partial_by_place_and_a_marked_one_are_refused():
+    with pytest.raises(CreditError, match=r"raised .*is given 0\.5 by place .*options by name"):
+        Rule(partial(raised, 0.5))
+    with pytest.raises(TypeError, match="mark plain and pass the partial"):
+        token_credit(partial(plain, power=2))
+    with pytest.raises(TypeError, match="mark raised and pass the partial"):
+        token_credit(beta=0.1)(HALF)
+    assert token_credit(HALF) is HALF
