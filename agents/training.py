@@ -11,6 +11,7 @@ from tokengym.agents.errors import CheckpointError
 from tokengym.agents.processes import launched
 from tokengym.agents.rollouts.playing import collect
 from tokengym.base.errors import SettingsError
+from tokengym.base.objects import own
 from tokengym.base.saved_code import code_paths
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def train_own_agent(run: TrainingRun, name: str, made: Any) -> Iterator[Update]:
     if launched() > 1:
         raise SettingsError(f"agent {name} trains in one process; start it without a launcher")
     envs = _make_envs(run)
-    agent = make_own_agent(name, made, envs, seed=run.seed)
+    agent = make_own_agent(name, own(made), envs, seed=run.seed)
     step = tokens = 0
     yield Update(step=0, tokens=0, agent=agent)
     try:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tokengym.base.models import StoredModel as StoredModel
     from tokengym.base.models import converted as converted
     from tokengym.base.objects import found as found
+    from tokengym.base.objects import own as own
     from tokengym.base.objects import word_of as word_of
     from tokengym.base.pretrained import from_pretrained as from_pretrained
     from tokengym.base.prompt import say_shared as say_shared

@@ -52,6 +52,8 @@ UNREAD = frozenset(
 """Attributes of a class that say nothing of what it does, or repeat others."""
 CALLED: dict[int, tuple[Any, str]] = {}
 """Objects that the user named, by their ids, with their names."""
+_TAKEN_APART: set[type] = set()
+"""Classes of the objects that the present digest took apart."""
 
 
 def named(item: T, name: str) -> T:
@@ -73,6 +75,7 @@ def digest(item: Any) -> str:
     Raises:
         SettingsError: if it holds what cannot be told from another, and has no name.
     """
+    _TAKEN_APART.clear()
     try:
         return _digest(item, {}).hex()[:8]
     except (_Unknown, RecursionError) as error:
@@ -234,6 +237,9 @@ def _own_folders(top: str) -> list[Path]:
 def _parts_of_class(made: type) -> Iterator[Any]:
     """Yield the attributes of a class and its bases."""
     held = {name: value for name, value in vars(made).items() if name not in UNREAD}
+    # Python notes it at the first copy of an object, which may have been anywhere.
+    if made not in _TAKEN_APART:
+        held.pop("__slotnames__", None)
     yield from ("class", made.__name__, made.__bases__, type(made), held)
 
 
@@ -263,6 +269,7 @@ def _parts_of_instance(value: Any) -> Iterator[Any]:
     try:
         reduced = dispatch_table[type(value)](value) if type(value) in dispatch_table else None
         reduced = value.__reduce_ex__(4) if reduced is None else reduced
+        _TAKEN_APART.add(type(value))
     except Exception:  # of the object's own making
         raise _Unknown(f"it holds a {type(value).__name__}") from None
     if isinstance(reduced, str):

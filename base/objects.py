@@ -5,16 +5,26 @@ again is named by its file or module, as on the command line. Any other is kept 
 process alone, under a name with a digest of what it is: "Mine@1a2b3c4d", see `base.identity`.
 """
 
+import copy
+import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tokengym.base.identity import digest
 
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
 HERE: dict[str, Any] = {}
 """Objects of this process by their names."""
+_COPIES = ContextVar("copies", default=False)
+"""Whether `own` copies."""
 NAME = re.compile(r"(\w+)@[0-9a-f]{8}")
 
 
@@ -39,6 +49,36 @@ def keep(item: Any) -> str:
 def found(value: Any) -> Any:
     """Return the object that a word stands for if it is kept here, else the value as it is."""
     return HERE.get(value, value) if isinstance(value, str) else value
+
+
+@contextmanager
+def own_copies() -> Iterator[None]:
+    """Have `own` return copies in this block, which leaves the objects that words name alone."""
+    token = _COPIES.set(True)
+    try:
+        yield
+    finally:
+        _COPIES.reset(token)
+
+
+def own(item: T) -> T:
+    """Return an object that a word names: a deep copy of it in a block of `own_copies`.
+
+    What cannot be copied is shared, with a warning if it has a state.
+    """
+    if not _COPIES.get():
+        return item
+    try:
+        return copy.deepcopy(item)
+    except Exception as error:  # of the object's own making: it may hold a client of a server
+        if hasattr(item, "state_dict"):
+            logger.warning(
+                "%s cannot be copied (%s), so that each run begins with the state that the last "
+                "one left; pass its class, which each run makes",
+                type(item).__name__,
+                error,
+            )
+        return item
 
 
 def kept_in(texts: list[str]) -> list[str]:

@@ -266,7 +266,7 @@ class Registry(Mapping[str, T]):
         """Return all names in order, those of installed packages included."""
         if self._import_names:
             self._import_names(None)
-        return sorted({*self._entries, *self.plugins()} - HERE.keys())
+        return sorted({*self._entries, *self.plugins()})
 
     def parse(self, text: str | Spec) -> Spec:
         """Return a word taken apart; one that is so already is returned as it is.
@@ -355,7 +355,8 @@ class Registry(Mapping[str, T]):
             if word in self._entries:
                 return self._entries[word]
             word = self._as_word(word)
-        if word.file or self._in_module(word.name) is not None:  # names of its own are not kept
+        is_own = word.file or word.name in HERE or self._in_module(word.name) is not None
+        if is_own:  # it may be another one the next time
             return self._adopt(word.without_options, self.load(word))
         if word.name not in self._entries:
             self.check(word)  # which imports the file of its name
@@ -423,7 +424,8 @@ class Registry(Mapping[str, T]):
         ``from_pretrained``, or has options. Somebody else takes the options ``also``.
         """
         options = {key: value for key, value in word.options.items() if key not in also}
-        is_object = not _makes(factory) if word.file else word.name in self._objects
+        is_own = word.file or word.name in HERE
+        is_object = not _makes(factory) if is_own else word.name in self._objects
         if is_object and not options:
             return factory
         if word.options:

@@ -16,6 +16,7 @@ from typing_extensions import Self
 
 from tokengym.base.files import parse_json, read_once
 from tokengym.base.models import located
+from tokengym.base.objects import own
 from tokengym.base.plugins import missing_laboratory
 from tokengym.base.pretrained import from_pretrained
 from tokengym.base.registry import Spec, did_you_mean
@@ -89,9 +90,9 @@ class RewardChoice:
     """Kind of scorer that a rule needs; None for what is or has a scorer itself."""
     switches: Mapping[str, Any] = field(default_factory=dict)
     """Options after the name that are the scorer's, by name."""
-
     beside: tuple[str, ...] = ()
     """Columns of the data that are read beside its own, where the data have them."""
+
     @classmethod
     def of(cls, spec: str | Spec | RewardChoice | Payer) -> Self:
         """Return what a name with options, or an object, stands for.
@@ -114,6 +115,7 @@ class RewardChoice:
             switches = {k: v for k, v in word.options.items() if k in entry.scorer_options}
             made = REWARDS.call(word, entry.factory, also=entry.scorer_options)
             made = made() if isinstance(made, RuleMaker) else as_rule(made)
+            made = own(made) if made is entry.factory and isinstance(made, Rule) else made
         if isinstance(made, Rule):
             kind = next((KINDS[one] for one in made.accounts), kind)
             return cls(made, label or made.name, kind, switches)
@@ -133,8 +135,6 @@ class RewardChoice:
         return None if self.kind is None else "r3" if self.kind == "encoder" else "sparse"
 
     @property
-    def is_control(self) -> bool:
-    @property
     def columns(self) -> dict[str, bool]:
         """Columns of the data that rule and scorer read, and whether each is needed.
 
@@ -152,6 +152,8 @@ class RewardChoice:
         """Return it with further columns that are read of the data, where these have them."""
         return replace(self, beside=tuple(dict.fromkeys([*self.beside, *columns])))
 
+    @property
+    def is_control(self) -> bool:
         """Whether it is a rule that does not read the text."""
         return isinstance(self.made, Rule) and self.made.control
 

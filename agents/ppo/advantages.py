@@ -134,9 +134,10 @@ def find_advantage(
     """
     advantage = objects.found(advantage)
     if not isinstance(advantage, str):
-        return kind(_adopted(getattr(advantage, "__name__", repr(advantage)), advantage))
+        name = getattr(advantage, "__name__", repr(advantage))
+        return kind(objects.own(_adopted(name, advantage)))
     word = ADVANTAGES.parse(advantage)
-    return kind(ADVANTAGES.find(word), **word.options)
+    return kind(objects.own(ADVANTAGES.find(word)), **word.options)
 
 
 def check_estimator(

@@ -28,7 +28,7 @@ from tokengym.base.files import (
     write_json,
 )
 from tokengym.base.folders import LOCK, locked
-from tokengym.base.objects import short
+from tokengym.base.objects import own_copies, short
 from tokengym.base.saved_code import check_code
 from tokengym.evaluation.measure.references import SAMPLES, ReferenceSamples, draw_references
 from tokengym.evaluation.report.curves import curve_of
@@ -250,7 +250,9 @@ class Run:
 
         The arguments and errors are those of `run`.
         """
-        spec, processes = self.spec, join_processes(self.spec.training)
+        from tokengym.evaluation.measure.evaluate import unmoved
+
+        spec, processes = self.spec.alone(), join_processes(self.spec.training)
         # Of processes that share a run one locks and writes; the lock would refuse the others.
         folder = spec.folder if processes.is_main else None
         with locked(folder) if folder else nullcontext(), spec.training.applied():
@@ -259,9 +261,11 @@ class Run:
                 check_code(spec.code, spec.data)
                 if folder is not None:
                     spec.write(versions())
-                last = train(work)
-                if save is not None and last and last.saves:
-                    last.saves(save)
+                # An object that several runs are given begins each as it was passed.
+                with own_copies(), unmoved(spec.payers()):
+                    last = train(work)
+                    if save is not None and last and last.saves:
+                        last.saves(save)
             except (CheckpointError, StorageError):
                 raise  # the same call resumes, elsewhere or with more space
             except BaseException as error:

@@ -6,7 +6,7 @@ stand for is looked up where the run is done.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,9 @@ from tokengym.evaluation.runs.settings import (
     TrainingSettings,
     groups_from_json,
 )
+from tokengym.rewards import Reward, Scorer
 from tokengym.rewards.registry import RewardChoice
+from tokengym.rewards.scorers import SCORERS
 
 if TYPE_CHECKING:
     from tokengym.agents.offline.own import OwnTexts
@@ -126,10 +128,22 @@ class RunSpec:
             self.choices[word.text] = RewardChoice.of(word)
         return self.choices[word.text]
 
+    def alone(self) -> "RunSpec":
+        """Return it with rules that it makes itself, whose states no other run moves."""
+        scoring = {text: choice for text, choice in self.choices.items() if choice.kind is None}
+        return replace(self, choices=scoring)
+
+    def payers(self) -> list[Reward | Scorer]:
+        """Return the scorers and whole rewards that its words name and all runs share."""
+        named: list[Any] = [self.choice(self.reward).made]
+        if isinstance(word := self.task.scorer, str) and SCORERS.knows(name_of(word)):
+            named.append(SCORERS.find(SCORERS.parse(word)))
+        return [one for one in named if isinstance(one, Reward | Scorer)]
+
     def env_kwargs(self, *, train: bool, reward: Spec | None = None) -> dict[str, Any]:
         """Return the arguments of ``gym.make_vec`` for training or for evaluation.
 
-        Environments share a rule, which keeps no state; what scores itself is made for each.
+        Environments of a run share a rule and its state; what scores itself is made for each.
 
         Args:
             train: Whether the run trains in it.
@@ -137,6 +151,9 @@ class RunSpec:
         """
         word = reward or self.reward
         choice, normalize = self.choice(word), self.training.normalize if train else "off"
+        payer: Spec | RewardChoice = word if choice.kind is None else choice
+        if beside := self._columns_beside(word, train=train):
+            payer = RewardChoice.of(payer).reading(beside)
         own_prompts: dict[str, Any] = {}
         if (own := self._own) is not None:
             own_prompts["prompts"] = own.train_prompts if train else own.test_prompts
@@ -149,23 +166,6 @@ class RunSpec:
             "split": "train" if train else "test",
         }
 
-    @cached_property
-    def _own(self) -> "OwnTexts | None":
-        payer: Spec | RewardChoice = word if choice.kind is None else choice
-        if beside := self._columns_beside(word, train=train):
-            payer = RewardChoice.of(payer).reading(beside)
-        return own_texts(self.training, self.task)
-
-    def policy_kwargs(self) -> dict[str, Any]:
-        """Return the arguments of a policy; what is left to the task is left out."""
-        training = self.training
-        values = {
-            "model": self.task.model,
-            "lora": training.lora(),
-            "dtype": None if training.dtype == "auto" else training.dtype,
-            "precision": None if training.precision == "full" else training.precision,
-            "products": None if training.products == "torch" else training.products,
-        }
     def _columns_beside(self, word: Spec, *, train: bool) -> list[str]:
         """Return columns of the data that are read beside those that a reward names.
 
@@ -184,6 +184,20 @@ class RunSpec:
     def _columns_of_reward(self) -> list[str]:
         return list(self.choice(self.reward).columns)
 
+    @cached_property
+    def _own(self) -> "OwnTexts | None":
+        return own_texts(self.training, self.task)
+
+    def policy_kwargs(self) -> dict[str, Any]:
+        """Return the arguments of a policy; what is left to the task is left out."""
+        training = self.training
+        values = {
+            "model": self.task.model,
+            "lora": training.lora(),
+            "dtype": None if training.dtype == "auto" else training.dtype,
+            "precision": None if training.precision == "full" else training.precision,
+            "products": None if training.products == "torch" else training.products,
+        }
         return {name: value for name, value in values.items() if value is not None}
 
     def evaluator(self) -> "Evaluator":

@@ -192,14 +192,15 @@ class Training:
         self, step: int, evaluation: "Evaluation", agent: Any
     ) -> list[dict[str, Any]]:
         """Return an evaluation's first responses, with their credit, as rows of episodes.jsonl."""
-        from tokengym.evaluation.measure.evaluate import task_reward
+        from tokengym.evaluation.measure.evaluate import task_reward, unmoved
 
         kwargs = self.spec.env_kwargs(train=False)
         reward, tokenizer = task_reward(self.spec.env_id, kwargs, agent)
         episodes = evaluation.episodes[: self.spec.evaluation.samples]
         # A judge may be slow, paid, or fail on a second question.
         credits = reward.credit_scored if self._is_scored_alike() else reward.evaluate
-        credited = credits(list(episodes)) if episodes else []
+        with unmoved([reward]):  # whose state is the training's
+            credited = credits(list(episodes)) if episodes else []
         return [
             {
                 "credit": self.spec.name,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tokengym.agents import LEARNERS, PPO
 from tokengym.agents.ppo import Experience, RoundFunction, RoundInputs
-from tokengym.base import Registry, found
+from tokengym.base import Registry, found, own
 from tokengym.envs import Chat, Episode, SettingsError, encode_chats, encode_contents
 from tokengym.lab.learners.settings import WeightedPPOSettings
 
@@ -82,9 +82,9 @@ def find_weights(weights: str | Callable[..., Any]) -> Weights:
     """
     weights = found(weights)
     if not isinstance(weights, str):
-        return Weights(_adopted(getattr(weights, "__name__", repr(weights)), weights))
+        return Weights(own(_adopted(getattr(weights, "__name__", repr(weights)), weights)))
     word = WEIGHTS.parse(weights)
-    return Weights(WEIGHTS.find(word), **word.options)
+    return Weights(own(WEIGHTS.find(word)), **word.options)
 
 
 def check_settings(settings: WeightedPPOSettings, batch_size: int) -> None:

@@ -1,6 +1,7 @@
 """A changed object has another digest, whichever part of it was changed."""
 
 import cmath
+import copy
 import functools
 import math
 import subprocess
@@ -339,3 +340,14 @@ def test_what_cannot_be_told_apart_is_refused_unless_it_has_a_name():
         word_of(Asks())
     one, other = named(Asks(), "May"), named(Asks(), "June")
     assert digest(one) == digest(named(Asks(), "May")) != digest(other)
+
+
+def test_what_python_notes_of_a_class_at_a_copy_does_not_count():
+    source = (
+        "class Inner:\n    level = 1\n\nclass Outer:\n    def made(self):\n        return Inner()\n"
+    )
+    source += "\nitem = Outer(), Inner"
+    outer, inner = made(source)
+    before = [digest(one) for one in (outer, inner)]
+    copy.deepcopy(inner()), copy.deepcopy(outer)
+    assert [digest(one) for one in (outer, inner)] == before
