@@ -1,7 +1,9 @@
 """``tokengym audit``: an advantage estimator against exact gradients."""
 
+import inspect
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -34,12 +36,12 @@ def audit(
       tokengym audit loo --out audit.json
 
     Args:
-        subject: Function in a file of your own, "path/to/file.py:function", or a registered
-            estimator by name. The function gets by name those that it names of token_rewards,
-            response_mask, values, turn_ids, response_ids, log_probs, entropy (batch, time),
-            scores, group_ids (batch,), group_size, gamma and others, and returns advantages. One
-            that @tokengym.token_credit marks is called as PPO calls it: columns are a row's own
-            tokens.
+        subject: Function or class in a file of your own, "path/to/file.py:function", with options
+            behind a colon as advantage= takes them, or a registered estimator by name. It gets by
+            name those that it names of token_rewards, response_mask, values, turn_ids,
+            response_ids, log_probs, entropy (batch, time), scores, group_ids (batch,), group_size,
+            gamma and others, and returns advantages. One that @tokengym.token_credit marks is
+            called as PPO calls it: columns are a row's own tokens.
         adapter: Family of signatures: tokengym, verl, trl, openrlhf, turns, nemo-rl, steps or
             groups (default: found by the names of the arguments).
         pays: What its documentation promises of token rewards: any, one "outcome" a response, or
@@ -54,12 +56,12 @@ def audit(
         out: File of all figures, JSON.
     """
     from tokengym.base import write_json
-    from tokengym.lab.audit import check_estimator, load_function, registered
+    from tokengym.lab.audit import check_estimator, registered
     from tokengym.rewards import is_token_credit
     from tokengym.scripts.commands import say, terminal
 
     in_file = ".py:" in subject or subject.endswith(".py")
-    function = load_function(subject) if in_file else None
+    function = _of_file(subject) if in_file else None
     marked = adapter is None and is_token_credit(function)
     result = check_estimator(
         function if function is not None and not marked else registered(function or subject),
@@ -78,6 +80,29 @@ def audit(
         write_json(out, result.to_dict())
         say(console, str(out))
     return int(not result.holds)
+
+
+def _of_file(subject: str) -> Any:
+    """Return what a word names in a file: a function with its options, a class called with them."""
+    from tokengym.agents.ppo.advantages import ADVANTAGES
+    from tokengym.base.own_code import running_user_code
+    from tokengym.lab.audit import load_function
+
+    if "::" in subject or not subject.partition(".py:")[1]:  # as pytest names it, or a bare file
+        return load_function(subject)
+    word = ADVANTAGES.parse(subject)
+    function, options, of_class = load_function(word.without_options), dict(word.options), ()
+    is_class = isinstance(function, type)
+    if is_class:
+        of_class = tuple(inspect.signature(function).parameters)
+        called = list(inspect.signature(function.__call__).parameters)[1:]
+    if options:
+        ADVANTAGES.check_options(word, function, also=tuple(called) if is_class else ())
+    if is_class:
+        given = {name: options.pop(name) for name in of_class if name in options}
+        with running_user_code(f"advantage {word.without_options} cannot be made", word.file):
+            function = function(**given)
+    return partial(function, **options) if options else function
 
 
 def show(result: "Audit", console: "Console") -> None:

@@ -422,6 +422,69 @@ def test_the_command_ends_with_a_status(tmp_path: Any, capsys: pytest.CaptureFix
     assert "tokengym, verl" in errors[0]
 
 
+OPTIONS = """
+from tokengym import token_credit
+
+def sized(token_rewards, response_mask, scale=1.0):
+    return scale * token_rewards.flip(1).cumsum(1).flip(1) * response_mask
+
+class Sized:
+    def __init__(self, power=1):
+        self.power = power
+
+    def __call__(self, token_rewards, response_mask, scale=1.0):
+        return self.power * sized(token_rewards, response_mask, scale)
+
+marked = token_credit(Sized)
+
+class Needs:
+    def __init__(self, size):
+        self.size = size
+
+    def __call__(self, token_rewards):
+        return token_rewards
+"""
+
+
+@pytest.mark.parametrize(
+    ("word", "scale"),
+    [
+        ("sized", 1.0),
+        ("sized:scale=2", 2.0),
+        ("Sized", 1.0),
+        ("Sized:power=3", 3.0),
+        ("Sized:power=3,scale=2", 6.0),
+        ("marked:power=3,scale=0.5", 1.5),
+    ],
+)
+def test_the_command_takes_the_words_that_a_learner_takes(
+    tmp_path: Any, word: str, scale: float
+) -> None:
+    file, out = tmp_path / "mine.py", tmp_path / "out.json"
+    file.write_text(OPTIONS)
+    quick = ["--checks", "token rewards", "--group-sizes", "2", "4", "--out", str(out)]
+    assert main(["audit", f"{file}:{word}", *quick]) == 0
+    (check,) = json.loads(out.read_text())["checks"]
+    found = [one for case in check["cases"] for one in case["scale"] if one is not None]
+    assert found == pytest.approx([scale] * len(found))
+    assert found
+
+
+def test_words_that_cannot_be_made_are_told_in_one_line(
+    tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(OPTIONS)
+    for word in ("sized:scal=2", "Sized:scal=2", "Needs", "gone:scale=1"):
+        assert main(["audit", f"{file}:{word}"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 4
+    assert "has no option 'scal'; it has token_rewards, response_mask, scale" in errors[0]
+    assert "has no option 'scal'; it has power" in errors[1]
+    assert "cannot be made" in errors[2]
+    assert "has no 'gone'" in errors[3]
+
+
 def test_a_marked_function_has_a_row_s_own_tokens_in_columns(
     tmp_path: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
