@@ -102,6 +102,8 @@ class Learner:
     the run's ``steps``, ``batch_size`` and ``normalize`` matter; else from whole scores alone."""
     steps_setting: str = "steps"
     """Setting with the last step of the learning curve, the run's or the learner's own."""
+    step_name: str = "update"
+    """What a step of the learning curve is, in the singular."""
     fixed: Mapping[str, Any] = field(default_factory=dict)
     """Settings that the name stands for; another value is refused."""
     idle: tuple[str, ...] = ()

@@ -19,6 +19,7 @@ DPO_LEARNER = register_learner(
         updates="tokengym.agents.offline.collecting:updates",
         check="tokengym.agents.offline.own:check_files",
         steps_setting="num_train_epochs",
+        step_name="epoch",
         prompts_setting="num_prompts",
         logged=logged(PAIR_FIGURES),
     )

@@ -32,6 +32,7 @@ from tokengym.base.text import printable
 from tokengym.evaluation.measure.environments import task_name
 from tokengym.evaluation.measure.references import check_ranks
 from tokengym.evaluation.report.curves import read_curves
+from tokengym.evaluation.report.sentences import plural
 from tokengym.evaluation.result import Result
 from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.decide import decide
@@ -185,11 +186,18 @@ def _do_all(
             work = f"{_work(comparison, missing)}, results in {out}"
             lines = [f"{work}; the time left is shown after the first runs", *comparison.said]
             begin(missing[0], comparison, out, console, [*lines, f"measured by {measured_by}"])
-            done, steps = total - len(missing), reference.training.last_step
+            done, training = total - len(missing), reference.training
             missing[1:] = [replace(spec, warns=False) for spec in missing[1:]]
             execute_all = executor or processes_here(runs_at_a_time(jobs, reference), notices)
             total -= missing[0].is_reference  # which trains nothing
-            board = ProgressDisplay(console, total=total, done=done, steps=steps, specs=missing)
+            board = ProgressDisplay(
+                console,
+                total=total,
+                done=done,
+                steps=training.last_step,
+                step_name=training.step_name,
+                specs=missing,
+            )
             with board:
                 execute(missing, board, execute_all, do)
         return write_comparison(comparison, out)
@@ -209,8 +217,8 @@ def _work(comparison: Comparison, missing: Sequence[RunSpec]) -> str:
     """Return how many runs of what size are missing, in words."""
     training, count = comparison.reference.training, sum(not spec.is_reference for spec in missing)
     size = f"{training.batch_size} x {training.max_new_tokens} tokens"
-    size = f"{training.last_step} updates ({size})"
-    size = f"{training.tokens:,} tokens" if comparison.compares_agents else size
+    steps = f"{training.last_step:,} {plural(training.last_step, training.step_name)}"
+    size = steps if training.tokens is not None else f"{steps} ({size})"
     text = f"{count} run{'s' if count != 1 else ''} of {size}"
     if resumed := sum(Run(spec).can_resume for spec in missing if not spec.is_reference):
         text += f", {resumed} of them resumed"

@@ -29,7 +29,7 @@ class ProgressDisplay:
 
     ``done`` of its ``total`` runs, the reference samples not counted, were finished before. The
     folders of ``specs`` are looked at, for whether they have begun and how far they are; of others
-    `start` and `update` tell.
+    `start` and `update` tell. Each run has ``steps`` of the kind ``step_name``.
     """
 
     def __init__(
@@ -39,11 +39,12 @@ class ProgressDisplay:
         total: int,
         done: int,
         steps: int,
+        step_name: str = "update",
         specs: Sequence[RunSpec] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.console = console
-        self.steps = steps
+        self.steps, self._step_name = steps, step_name
         self.done = done
         self.total = total
         self._overall = Progress(
@@ -108,7 +109,7 @@ class ProgressDisplay:
         self._runs.update(self._tasks[run], completed=step, figures=shown)
         self._overall.update(self._all, left=self._left())
         if self.total == 1 and not self.console.is_terminal:
-            self._say(f"update {step} of {self.steps}: {shown}")
+            self._say(f"{self._step_name} {step:,} of {self.steps:,}: {shown}")
 
     def _name(self, run: Key) -> str:
         return self._titles.get(run, f"{run[0]}, seed {run[1]}")

@@ -225,6 +225,11 @@ class TrainingSettings(ModelSettings):
             return self.tokens
         return max(round(self.values[self.declaration.steps_setting]), 1)
 
+    @property
+    def step_name(self) -> str:
+        """What `last_step` counts, in the singular."""
+        return self.declaration.step_name if self.tokens is None else "token"
+
     def is_over(self, step: int, tokens: int) -> bool:
         """Return whether a training that the run ends is over after so many updates and tokens."""
         return step >= self.steps if self.tokens is None else tokens >= self.tokens

@@ -27,6 +27,7 @@ ONLINE_DPO = Learner(
     settings=OnlineDPORun,
     updates="tokengym.lab.learners.iterative:online_dpo_updates",
     steps_setting="iterations",
+    step_name="iteration",
     prompts_setting="prompts_per_iteration",
 )
 RAFT = replace(
@@ -42,5 +43,6 @@ BEST_OF_N = Learner(
     settings=Candidates,
     updates="tokengym.lab.learners.best_of_n:updates",
     steps_setting="n",
+    step_name="candidate",
     takes_budget=False,
 )

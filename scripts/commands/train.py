@@ -163,7 +163,9 @@ def _train(run: "Run", out: Path, console: "Console", track: Tracker, *, is_main
     """Train, or resume a stopped run."""
     from tokengym.evaluation.runs.display import ProgressDisplay
 
-    with ProgressDisplay(console, total=1, done=0, steps=run.spec.training.last_step) as board:
+    training = run.spec.training
+    last, name = training.last_step, training.step_name
+    with ProgressDisplay(console, total=1, done=0, steps=last, step_name=name) as board:
         board.start(run.spec.key)
         try:
             run.do(

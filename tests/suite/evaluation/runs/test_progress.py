@@ -2,10 +2,13 @@
 
 import io
 import threading
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from tokengym.evaluation.runs.compare import _work
+from tokengym.evaluation.runs.decide import decide
 from tokengym.evaluation.runs.display import ProgressDisplay
 from tokengym.evaluation.runs.spec import REFERENCE
 
@@ -200,3 +203,21 @@ def test_a_line_is_printed_once_and_the_points_of_one_run_alone_are_lines():
         "update 0 of 12: score 1.250, KL 0.50 nats",
     ]
     assert last.startswith("update 12 of 12: score 1.250, KL 0.50 nats, ")
+
+
+def test_a_run_that_tokens_end_says_tokens():
+    settings: dict[str, Any] = {"batch_size": 4, "max_new_tokens": 6, "seeds": 1}
+    of_tokens = decide("MovieReview", rewards=["sparse"], tokens=1152, **settings)
+    by_agents = decide("MovieReview", agents=["ppo", "rloo:group_size=2"], updates=48, **settings)
+    of_updates = decide("MovieReview", rewards=["sparse"], updates=1, **settings)
+    of_epochs = decide("MovieReview", rewards=["sparse"], agent="dpo", epochs=3, **settings)
+    said = [_work(one, one.specs(Path("out"))[:1]) for one in (of_tokens, by_agents)]
+    assert said == ["1 run of 1,152 tokens"] * 2
+    assert _work(of_updates, of_updates.specs(Path("out"))) == "1 run of 1 update (4 x 6 tokens)"
+    assert _work(of_epochs, of_epochs.specs(Path("out"))) == "1 run of 3 epochs (64 x 6 tokens)"
+    training, file = of_tokens.runs[0].training, io.StringIO()
+    names: dict[str, Any] = {"steps": training.last_step, "step_name": training.step_name}
+    alone = ProgressDisplay(Console(file=file, width=200), total=1, done=0, **names)
+    alone.start(RUN)
+    alone.update(RUN, 180, point(180))
+    assert file.getvalue().startswith("token 180 of 1,152: score 1.250, KL 0.50 nats")
