@@ -91,18 +91,18 @@ def _of_file(subject: str) -> Any:
     if "::" in subject or not subject.partition(".py:")[1]:  # as pytest names it, or a bare file
         return load_function(subject)
     word = ADVANTAGES.parse(subject)
-    function, options, of_class = load_function(word.without_options), dict(word.options), ()
-    is_class = isinstance(function, type)
-    if is_class:
-        of_class = tuple(inspect.signature(function).parameters)
-        called = list(inspect.signature(function.__call__).parameters)[1:]
+    made: Any = load_function(word.without_options)
+    options, of_call = dict(word.options), list[str]()
+    if isinstance(made, type):
+        of_call = list(inspect.signature(made.__call__).parameters)
     if options:
-        ADVANTAGES.check_options(word, function, also=tuple(called) if is_class else ())
-    if is_class:
-        given = {name: options.pop(name) for name in of_class if name in options}
+        ADVANTAGES.check_options(word, made, also=tuple(of_call))
+    if isinstance(made, type):
+        names = inspect.signature(made).parameters
+        given = {name: options.pop(name) for name in names if name in options}
         with running_user_code(f"advantage {word.without_options} cannot be made", word.file):
-            function = function(**given)
-    return partial(function, **options) if options else function
+            made = made(**given)
+    return partial(made, **options) if options else made
 
 
 def show(result: "Audit", console: "Console") -> None:
