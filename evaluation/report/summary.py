@@ -39,6 +39,7 @@ from tokengym.evaluation.statistics import (
 )
 from tokengym.evaluation.statistics.curve import Group, scored_alike
 from tokengym.evaluation.statistics.frontier import at_equal_kl, enough_pairs
+from tokengym.evaluation.statistics.scores import TIE
 from tokengym.evaluation.statistics.series import error_of_mean, jitter
 
 FORMAT = 1
@@ -416,7 +417,8 @@ def _add_steps_to_threshold(panel: Panel, group: dict[str, Any], level: float) -
     baseline = panel.rewards[group["baseline"]]
     curve = iqm(baseline.values["score"], 0)
     threshold = float(curve[baseline.at_end].mean())
-    group |= {"threshold": threshold, "baseline_rises": bool(threshold > curve[0])}
+    rises = bool(threshold - curve[0] > TIE * abs(threshold))
+    group |= {"threshold": threshold, "baseline_rises": rises}
     for name, runs in panel.rewards.items():
         group["rewards"][name]["steps_to_threshold"] = _arrival(runs, "score", threshold, level)
 

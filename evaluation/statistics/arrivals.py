@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from tokengym.evaluation.statistics.scores import (
     DEFAULT_LEVEL,
     DEFAULT_RESAMPLES,
+    TIE,
     Array,
     checked_draws,
     interval,
@@ -31,6 +32,8 @@ def steps_to_threshold(
     steps: ArrayLike, values: ArrayLike, threshold: float, *, interpolate: bool = False
 ) -> float:
     """Return the first step at which a curve is at or above a threshold; infinity if never.
+
+    A score that is below it by rounding alone, at most the share `TIE`, is at it.
 
     A run that never gets there is censored at its last step, not left out: see `censored_steps`.
     Infinity keeps such runs in order statistics: a median of steps is right as long as more than
@@ -102,7 +105,8 @@ class CensoredSteps:
     reached: float
     """Share of runs that reach the threshold within the budget."""
     median: float
-    """Median steps; infinity when half the runs or fewer arrive."""
+    """Median steps, of an even number of runs the mean of the middle two; infinity when half the
+    runs or fewer arrive."""
     restricted_mean: float
     """Mean of min(steps, budget): a lower bound on the mean when a run is censored."""
     low: float
@@ -139,8 +143,7 @@ def censored_steps(steps: ArrayLike, budget: float, level: float = DEFAULT_LEVEL
     low, high = interval(restricted, np.mean, level)
     return CensoredSteps(
         reached=float((values <= budget).mean()),
-        # An interpolated median would lie between a number and infinity.
-        median=float(np.quantile(values, 0.5, method="higher")),
+        median=float(np.median(values)),
         restricted_mean=float(restricted.mean()),
         low=low,
         high=high,
@@ -261,14 +264,15 @@ def _first_steps(steps: Array, curves: Array, levels: Array, *, interpolate: boo
     Returns:
         (curves,).
     """
-    reached = curves >= levels[:, None]
+    # Runs on a plateau may be below their own mean, by rounding.
+    reached = curves >= (levels - TIE * np.abs(levels))[:, None]
     first = reached.argmax(axis=1)
     found = np.where(reached.any(axis=1), steps[first], np.inf)
     if interpolate:
         between = np.flatnonzero(first)
         after, before = first[between], first[between] - 1
         below, above = curves[between, before], curves[between, after]  # below < level <= above
-        share = (levels[between] - below) / (above - below)
+        share = np.minimum((levels[between] - below) / (above - below), 1.0)
         found[between] = steps[before] + share * (steps[after] - steps[before])
     return found
 

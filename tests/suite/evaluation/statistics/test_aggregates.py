@@ -165,6 +165,31 @@ def test_steps_to_threshold():
     assert steps_to_threshold(steps, values, 4.1, interpolate=True) == math.inf
 
 
+@pytest.mark.parametrize("runs", [2, 3, 5, 6, 7, 10])
+def test_a_plateau_is_at_its_own_mean(runs):
+    """Three times .99, divided by 3, is above .99; the rise of .2 a step is there after 5."""
+    for hundredths in range(1, 100):
+        row = np.minimum(1.0, np.arange(21) / 5.0) * hundredths / 100.0
+        threshold = float(iqm(np.stack([row] * runs), 0)[-3:].mean())
+        at = steps_to_threshold(np.arange(21), row, threshold, interpolate=True)
+        assert at == pytest.approx(5.0, abs=1e-9)
+    assert steps_to_threshold([0, 1], [0.0, 1.0], 1.0 + 1e-9) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("steps", "median"),
+    [
+        ([10.0, 20.0], 15.0),
+        ([30.0, 10.0, 20.0], 20.0),
+        (np.arange(10.0, 110.0, 10.0), 55.0),
+        ([10.0, 20.0, math.inf, math.inf], math.inf),
+        ([10.0, 20.0, 30.0, math.inf], 25.0),
+    ],
+)
+def test_the_median_of_steps_is_between_the_middle_two(steps, median):
+    assert censored_steps(steps, 200.0).median == median
+
+
 def test_final_mean_rounds_its_window_up():
     assert final_mean([9.0, 1.0]) == 1.0
     assert final_mean(np.arange(11.0)) == 9.5  # ceil(1.1) = 2 points
