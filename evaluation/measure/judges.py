@@ -114,15 +114,20 @@ class JudgedRuns:
         return " and ".join(dict.fromkeys(self.measured_by))
 
 
+Rivals = tuple[tuple[str, str], tuple[str, str]]
+"""Two folders whose judges differ: name and judge of each."""
+
+
 def settle_judges(
     folders: Sequence[JudgedRuns], curves: Sequence[Curve]
-) -> tuple[list[Curve], str | None]:
+) -> tuple[list[Curve], Rivals | None]:
     """Return curves with the gold score as their score where folders have different judges.
 
     Groups may have judges of their own, but gold scores and others are not shown as one.
 
     Returns:
-        The curves, and the sentence that says it; None where one judge measured all.
+        The curves, and two folders that differ, each by its name with its judge; None where one
+        judge measured all.
     """
     for one, other in combinations(folders, 2):
         differs = one.group == other.group and _differ(one.scorers, other.scorers)
@@ -144,7 +149,7 @@ def judge_of_all(folders: Sequence[JudgedRuns], *, settled: bool) -> str:
 
 def _by_gold(
     folders: Sequence[JudgedRuns], one: JudgedRuns, other: JudgedRuns, curves: Sequence[Curve]
-) -> tuple[list[Curve], str]:
+) -> tuple[list[Curve], Rivals]:
     """Return curves by the gold score, which judges two folders that differ; refuse if it cannot.
 
     A curve with a fault may lack it.
@@ -171,10 +176,7 @@ def _by_gold(
         else curve
         for curve in curves
     ]
-    return by_gold, (
-        f"The runs of {one.folder.name} were measured by {one.judge}, those of "
-        f"{other.folder.name} by {other.judge}: here the gold score measures all."
-    )
+    return by_gold, ((one.folder.name, one.judge), (other.folder.name, other.judge))
 
 
 def _differ(titles: set[str], others: set[str]) -> bool:

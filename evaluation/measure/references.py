@@ -354,21 +354,6 @@ def _noise_of(n: int, start: float, goal: float, error: float | None, samples: i
     return None
 
 
-def levels(lines: Mapping[str, Any] | None, measure: str) -> list[tuple[str, float]]:
-    """Return the lines that a chart of a measurement shows: names and levels."""
-    if lines is None or measure not in (rows := lines["best_of_n"])[0]:
-        return []
-    sizes = (BEST_OF,) if measure == "kl" else (4, BEST_OF, 64)
-    shown = [row for row in rows if row["n"] in sizes]
-    if measure == "net_score":  # at a high price fewer are better
-        shown = [max((row for row in rows if row["n"] <= BEST_OF), key=lambda row: row[measure])]
-    bound = ", at most" if measure == "kl" else ""
-    shown_levels = [(f"best of {row['n']}{bound}", row[measure]) for row in shown]
-    if measure == "net_score" and lines["optimum"] is not None:
-        shown_levels.append(("optimum, at least", lines["optimum"]))
-    return shown_levels
-
-
 def read_references(file: Path) -> ReferenceSamples:
     """Return the samples that `draw_references` keeps in a file."""
     record = read_hashed(file)

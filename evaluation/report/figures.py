@@ -19,10 +19,9 @@ import numpy as np
 from tokengym.base.files import write_bytes
 from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import AXES, check_measures, measure_of, measures_of
-from tokengym.evaluation.measure.references import levels
 from tokengym.evaluation.report import sentences
 from tokengym.evaluation.report.curves import Curve, Panel, group_label, make_panels
-from tokengym.evaluation.report.tables import Style, group_table
+from tokengym.evaluation.report.tables import Style, group_table, reference_levels
 from tokengym.evaluation.statistics import curve_interval, iqm
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
                 axis.set_xlabel(measure_of("kl").label)
                 continue
             draw(axis, panel, measure, lines, float(summary["level"]))
-            draw_levels(axis, levels(references[panel.group], measure))
+            draw_levels(axis, reference_levels(references[panel.group], measure))
             axis.set_xlabel(AXES[summary["axis"]])
         longest = max(map(len, lines))
         figure.legend(
@@ -154,7 +153,7 @@ def plot_curves(
         level = float(summary["level"]) if intervals else None
         draw(axis, panel, y, lines, level, None if x == summary["axis"] else x)
         if not taken:  # what is beside others has the levels of the first
-            draw_levels(axis, levels(summary["groups"][group]["reference"], y))
+            draw_levels(axis, reference_levels(summary["groups"][group]["reference"], y))
     axis.set_xlabel(measure_of("kl").label if x == "kl" else AXES[x])
     axis.set_ylabel(plain(measure_of(y, summary["by_gold"]).label))
     shown = _having(lines, panel, y, *(["kl"] if x == "kl" else []))

@@ -18,7 +18,6 @@ from tokengym.base.bundle import bundle_names, bundled
 from tokengym.base.models import title_of
 from tokengym.base.text import level_percent, printable_value
 from tokengym.evaluation.measure.measures import AXES, Measure, measure_of, measures_of
-from tokengym.evaluation.measure.references import levels
 from tokengym.evaluation.report import sentences
 from tokengym.evaluation.report.charts import REFERENCE, Chart, Series, line_chart, thinned
 from tokengym.evaluation.report.curves import SPENT, Curve, Panel, group_label, make_panels
@@ -31,6 +30,7 @@ from tokengym.evaluation.report.tables import (
     first_columns,
     forests,
     group_table,
+    reference_levels,
     runs_of,
     says,
     side_by_side,
@@ -186,7 +186,7 @@ def _axis_view(
     def chart(measure: str, width: float, height: float) -> Chart:
         against = [replace(one, x=spent[one.name]) for one in series[measure]]
         sizes: dict[str, Any] = {"width": width, "height": height, "whole_x": True, "hovers": True}
-        return line_chart(against, levels=levels(group["reference"], measure), **sizes)
+        return line_chart(against, levels=reference_levels(group["reference"], measure), **sizes)
 
     small: list[dict[str, Any]] = [
         {"label": measure, "chart": chart(name, 400.0, 250.0)}

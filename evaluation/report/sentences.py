@@ -290,6 +290,42 @@ def unlike_scores(columns: Mapping[str, Sequence[str]]) -> str:
     return f"The scores may be different measurements, as their columns are: {'; '.join(taken)}."
 
 
+def failed_references(error: str) -> str:
+    """Return that the responses behind best-of-n failed."""
+    return f"No best-of-n: its responses failed ({error})."
+
+
+def unlike_versions(met: Mapping[str, Sequence[str]]) -> str:
+    """Return that runs were made with different versions, by package."""
+    mixed = ", ".join(f"{name} {' and '.join(versions)}" for name, versions in met.items())
+    return f"The runs were made with different versions: {mixed}."
+
+
+def measured_by_first(reward: str) -> str:
+    """Return that the scorer of the first reward measures rewards with different scorers."""
+    return (
+        f"The rewards have different scorers, and no gold score judges them: {reward}'s scorer "
+        "measures all, which favours the rewards that train by it."
+    )
+
+
+def measured_by_gold(rivals: tuple[tuple[str, str], tuple[str, str]]) -> str:
+    """Return that the gold score measures the runs of two folders, each with its judge."""
+    (one, judge), (other, other_judge) = rivals
+    return (
+        f"The runs of {one} were measured by {judge}, those of {other} by {other_judge}: here the "
+        "gold score measures all."
+    )
+
+
+def unseen_credit(advantage: str, rewards: Sequence[str]) -> str:
+    """Return that an advantage reads whole scores, so that some rewards are ``sparse`` to it."""
+    return (
+        f"{advantage} sees only the score of a whole response, not the credit of its tokens: where "
+        f"the score is the same, the curves of {', '.join(rewards)} must equal sparse's."
+    )
+
+
 def few_seeds(seeds: Mapping[str, int], kind: Kind | None) -> str:
     """Return that intervals are unreliable, of arms with so many seeds.
 
@@ -632,6 +668,13 @@ def best_of_heading(measure: Measure) -> str:
 
 
 OPTIMUM = "optimum"
+OPTIMUM_LINE = f"{OPTIMUM}, at least"
+"""Name of the line of a chart at the optimum's lower bound."""
+
+
+def best_of_line(n: int, measure: str) -> str:
+    """Return the name of the line of a chart at a best of n, whose KL is a bound."""
+    return best_of_row(n) + (", at most" if measure == "kl" else "")
 
 
 def at_least(value: float) -> str:

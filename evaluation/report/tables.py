@@ -13,6 +13,7 @@ from tokengym.evaluation.measure.measures import (
     measure_of,
     measures_of,
 )
+from tokengym.evaluation.measure.references import BEST_OF
 from tokengym.evaluation.report import sentences
 from tokengym.evaluation.report.charts import Interval, interval_chart
 from tokengym.evaluation.report.curves import group_label
@@ -348,3 +349,17 @@ def _response(row: Mapping[str, Any]) -> dict[str, Any]:
     tokens = coloured_tokens(pieces, rewards)
     figures = sentences.response_figures(row.get("score"), row.get("gold_score"))
     return {"tokens": tokens, "figures": figures}
+
+
+def reference_levels(lines: Mapping[str, Any] | None, measure: str) -> list[tuple[str, float]]:
+    """Return the lines that a chart of a measurement shows: names and levels."""
+    if lines is None or measure not in (rows := lines["best_of_n"])[0]:
+        return []
+    sizes = (BEST_OF,) if measure == "kl" else (4, BEST_OF, 64)
+    shown = [row for row in rows if row["n"] in sizes]
+    if measure == "net_score":  # at a high price fewer are better
+        shown = [max((row for row in rows if row["n"] <= BEST_OF), key=lambda row: row[measure])]
+    levels = [(sentences.best_of_line(row["n"], measure), row[measure]) for row in shown]
+    if measure == "net_score" and lines["optimum"] is not None:
+        levels.append((sentences.OPTIMUM_LINE, lines["optimum"]))
+    return levels

@@ -263,7 +263,7 @@ class _StoredComparison:
         if result.get("status") == "finished":
             self.drawn = read_references(reference.folder / SAMPLES)
         elif result:
-            self.cautions = [f"No best-of-n: its responses failed ({_error(result)})."]
+            self.cautions = [sentences.failed_references(_error(result))]
 
     @cached_property
     def spec(self) -> Mapping[str, Any]:
@@ -325,10 +325,11 @@ class _Results:
         self.judged = [
             part.judged for part in parts if not all(c.invalid() for c in part.judged.curves)
         ]
-        self.as_stepped, self.caution = settle_judges(
+        self.as_stepped, self.rivals = settle_judges(
             self.judged, [run.curve for run in self.finished]
         )
-        """The curves, by their steps; and why the gold score measures them, if it does."""
+        """The curves, by their steps; and two folders with judges that differ, for which the gold
+        score measures all, if it does."""
         of_learners = any(part.spec["compared"]["agents"] for part in parts)
         self.axis = axis_of(self.as_stepped, of_learners=of_learners)
         self.curves = on_axis(self.as_stepped, self.axis)
@@ -370,7 +371,7 @@ class _Results:
                 "settings": self._with_lambdas(shared),
                 "versions": {name: ", ".join(met) for name, met in self._met("versions").items()},
                 "made": {n: " and ".join(map(str, v)) for n, v in self._met("made").items() if v},
-                "measured_by": judge_of_all(self.judged, settled=self.caution is not None),
+                "measured_by": judge_of_all(self.judged, settled=self.rivals is not None),
                 "compared": compared(map(_words, self.specs)),
                 **self._asked,
             },
@@ -442,7 +443,7 @@ class _Results:
         failed = _others({run: result for run, result in self.results.items() if result}, here)
         known = here | set(failed)
         missing = dict.fromkeys(key for part in self.parts for key in part.wanted)
-        by_gold = self.caution is not None or all(runs.by_gold for runs in self.judged)
+        by_gold = self.rivals is not None or all(runs.by_gold for runs in self.judged)
         by_group: dict[Group, list[_StoredComparison]] = {}
         for part in self.parts:
             by_group.setdefault(part.group, []).append(part)
@@ -475,20 +476,16 @@ class _Results:
         self, groups: Iterable[Sequence[_StoredComparison]], *, by_gold: bool
     ) -> Iterator[str]:
         """Yield what to be careful of: versions, samples, blind learners, judges."""
-        mixed = [f"{n} {' and '.join(v)}" for n, v in self._met("versions").items() if len(v) > 1]
-        if mixed:
-            yield f"The runs were made with different versions: {', '.join(mixed)}."
+        if mixed := {name: met for name, met in self._met("versions").items() if len(met) > 1}:
+            yield sentences.unlike_versions(mixed)
         yield from (text for part in self.parts for text in part.cautions)
         unseen = [_unseen_credit([r.stored for p in parts for r in p.runs]) for parts in groups]
         yield from dict.fromkeys(chain(*unseen))
-        if self.caution is not None:
-            yield self.caution
+        if self.rivals is not None:
+            yield sentences.measured_by_gold(self.rivals)
         elif not by_gold and any(runs.has_rivals for runs in self.judged):
             first = self.parts[0].spec["rewards"][0]["text"]
-            yield (
-                f"The rewards have different scorers, and no gold score judges them: {first}'s "
-                "scorer measures all, which favours the rewards that train by it."
-            )
+            yield sentences.measured_by_first(first)
 
 
 def _finished(results: Mapping[Run, Mapping[str, Any]]) -> list[Run]:
@@ -556,11 +553,7 @@ def _unseen_credit(specs: Sequence[Mapping[str, Any]]) -> list[str]:
         for text, file in words.items()
         if text != "sparse" and file is None and _kind_of(text) in ("any", "reward_model")
     ]
-    return [
-        f"{name} sees only the score of a whole response, not the credit of its tokens: where the "
-        f"score is the same, the curves of {', '.join(same_score)} must equal sparse's."
-        for name in (blind if same_score else ())
-    ]
+    return [sentences.unseen_credit(name, same_score) for name in (blind if same_score else ())]
 
 
 def _kind_of(text: str) -> str | None:
@@ -722,8 +715,8 @@ def gather_curves(
         if (runs := one.judged(found, score)) is not None
     ]
     all_judged = len(judged) == len(sources)
-    curves, caution = settle_judges(judged, curves)
-    cautions = [] if caution is None else [caution]
+    curves, rivals = settle_judges(judged, curves)
+    cautions = [] if rivals is None else [sentences.measured_by_gold(rivals)]
     cautions += [sentences.unlike_scores(columns)] if len(columns) > 1 else []
     # An agent that cannot tell its KL takes no price from the others.
     priced = [curve for curve in curves if np.isfinite(curve.values.get("kl", np.nan)).any()]
@@ -742,12 +735,12 @@ def gather_curves(
         baseline=baseline_of((curve.credit for curve in curves), given=how.baseline),
         axis=axis_of(curves, of_learners="tokens" in axes, given=how.axis or kept),
         cautions=cautions,
-        by_gold=caution is not None or (all_judged and all(runs.by_gold for runs in judged)),
+        by_gold=rivals is not None or (all_judged and all(runs.by_gold for runs in judged)),
         source=", ".join(names) or "curves",
     )
     about = {
         "source": settings.source,
-        "measured_by": judge_of_all(judged, settled=caution is not None) if all_judged else "",
+        "measured_by": judge_of_all(judged, settled=rivals is not None) if all_judged else "",
         "score_columns": columns,
     }
     return curves, settings, about

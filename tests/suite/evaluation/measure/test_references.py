@@ -16,12 +16,11 @@ from tokengym.evaluation.measure.references import (
     check_ranks,
     common_samples,
     draw_references,
-    levels,
     read_references,
     score_range,
     span_error,
 )
-from tokengym.evaluation.report.tables import untrained
+from tokengym.evaluation.report.tables import reference_levels, untrained
 
 RISING = np.tile(np.arange(16.0), (2, 1))  # two prompts, scores 0 to 15
 
@@ -314,20 +313,22 @@ def test_a_range_that_may_be_noise_says_why(scores, price, start, reason):
 def test_levels_of_a_chart():
     lines = samples(np.tile(RISING, 4), gold=np.tile(RISING, 4)).lines(kl_coef=0.5)
     rows = {row["n"]: row for row in lines["best_of_n"]}
-    assert levels(lines, "score") == [(f"best of {n}", rows[n]["score"]) for n in (4, 16, 64)]
-    assert [name for name, _ in levels(lines, "gold_score")] == [
+    assert reference_levels(lines, "score") == [
+        (f"best of {n}", rows[n]["score"]) for n in (4, 16, 64)
+    ]
+    assert [name for name, _ in reference_levels(lines, "gold_score")] == [
         f"best of {n}" for n in (4, 16, 64)
     ]
-    assert levels(lines, "kl") == [("best of 16, at most", best_of_n_kl_bound(16))]
-    assert levels(lines, "net_score") == [
+    assert reference_levels(lines, "kl") == [("best of 16, at most", best_of_n_kl_bound(16))]
+    assert reference_levels(lines, "net_score") == [
         ("best of 16", rows[16]["net_score"]),
         ("optimum, at least", lines["optimum"]),
     ]
     dear = samples(np.tile(RISING, 4)).lines(kl_coef=3.0)
-    assert levels(dear, "net_score")[0][0] == "best of 4"
-    assert levels(dear, "gold_score") == []
-    assert levels(lines, "length") == []
-    assert levels(None, "score") == []
+    assert reference_levels(dear, "net_score")[0][0] == "best of 4"
+    assert reference_levels(dear, "gold_score") == []
+    assert reference_levels(lines, "length") == []
+    assert reference_levels(None, "score") == []
 
 
 def test_comparisons_share_samples_only_where_they_agree():
