@@ -37,6 +37,17 @@ MAX_UNPACKED_RATIO = 20
 """Most times its own size that a compressed file may unpack to, unless that is few bytes."""
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _KINDS = (*_SEPARATORS, ".json", ".jsonl", ".parquet", ".txt")
+_MODULES = {
+    **dict.fromkeys(_SEPARATORS, "csv"),
+    **dict.fromkeys((".json", ".jsonl", ".ndjson"), "json"),
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+}
+"""Kinds of tables that `datasets` reads from folders, and its reader of each.
+
+A text beside tables is a licence or a description, and no table.
+"""
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4")
 
 
 def read_tables(
@@ -127,7 +138,7 @@ def _loaded(
         return datasets.load_from_disk(str(path))
     name, _, config = str(dataset).partition(":")
     if Path(name).exists():
-        _say_left_out(Path(name))
+        _say_left_out(Path(name), config)
     else:
         hub_answers(name, "dataset")
     return datasets.load_dataset(name, config or None)
@@ -182,47 +193,59 @@ def _texts_in(value: Any) -> Iterator[str]:
             yield from _texts_in(item)
 
 
-def _say_left_out(folder: Path) -> None:
-    """Warn of files of a folder that `datasets` does not read.
+def _say_left_out(folder: Path, config: str) -> None:
+    """Warn of files of a folder that `datasets` does not read, and of those that it reads alike.
 
     It reads the most frequent kind alone, and once a name has a split in it, such names alone.
     """
-    from datasets.data_files import FILES_TO_IGNORE, DataFilesDict, get_data_patterns
+    import datasets
+    from datasets.data_files import FILES_TO_IGNORE
 
-    # A text beside tables is a licence or a description, and so is the json that `datasets` writes.
-    kinds_read = {*_KINDS} - {".txt"}
     files = [
         file
         for file in folder.rglob("*")
-        if file.suffix in kinds_read
+        if _kind(file) in _MODULES
         and file.is_file()
         and file.name not in (*FILES_TO_IGNORE, "dataset_infos.json")
         # `datasets` takes no hidden ones, such as a notebook's checkpoints.
         and not any(part.startswith((".", "__")) for part in file.relative_to(folder).parts)
     ]
-    kinds = sorted({file.suffix for file in files})
-    if len(kinds) > 1 and kinds != [".json", ".jsonl"]:
+    if len(files) < 2:
+        return
+    settings = datasets.load_dataset_builder(str(folder), config or None).config
+    by_split = settings.data_files or {}
+    read = {Path(name).resolve() for names in by_split.values() for name in names}
+    others = sorted((file for file in files if file.resolve() not in read), key=lambda f: f.name)
+    kinds = {_kind(file) for file in files if file.resolve() in read}
+    if {*_SEPARATORS} <= kinds:
         logger.warning(
-            "dataset folder %r holds files of several kinds, %s, and one of them alone is read; "
-            "name a file, or keep one kind",
+            "dataset folder %r: its .csv and .tsv files are all split at %r; keep one kind",
             str(folder),
-            ", ".join(kinds),
+            getattr(settings, "sep", ","),
         )
-    elif files and not any(_paths_in(folder)):  # a README that names files says what is read
-        root = str(folder.resolve())
-        try:
-            by_split = DataFilesDict.from_patterns(get_data_patterns(root), base_path=root)
-        except FileNotFoundError:  # it reads none of them, which loading says
-            return
-        read = {Path(name) for names in by_split.values() for name in names}
-        others = sorted(file.name for file in files if file.resolve() not in read)
-        if others:
-            logger.warning(
-                "dataset folder %r: %d of its %d files are not read, %s, since others have a split "
-                "in their names; name a file, or have a split in all names or in none",
-                str(folder),
-                *(len(others), len(files), ", ".join(others[:3])),
-            )
+    if others and not any(_paths_in(folder)):  # a README that names files says what is read
+        why, remedy = _why_unread(others, kinds)
+        logger.warning(
+            "dataset folder %r: %d of its %d files are not read, %s, since %s; name a file, or %s",
+            str(folder),
+            *(len(others), len(files), ", ".join(file.name for file in others[:3]), why, remedy),
+        )
+
+
+def _why_unread(files: Sequence[Path], kinds: Collection[str]) -> tuple[str, str]:
+    """Return why `datasets` does not read files beside those of some kinds, and what to do."""
+    suffixes = {part for file in files for part in file.suffixes}
+    if not {_MODULES.get(_kind(file)) for file in files} <= {_MODULES.get(kind) for kind in kinds}:
+        return f"one kind alone is read, here {', '.join(sorted(kinds))}", "keep one kind"
+    if any(part.lower() in _MODULES and part != part.lower() for part in suffixes):
+        return "their suffix is in capitals", "write it in small letters"
+    return "others have a split in their names", "have a split in all names or in none"
+
+
+def _kind(file: Path) -> str:
+    """Return the suffix of a table in small letters, without that of its compression."""
+    *_, before, last = ("", "", *map(str.lower, file.suffixes))
+    return before if last in _COMPRESSED else last
 
 
 def _read_csv(

@@ -325,14 +325,18 @@ def test_a_table_s_transform_is_applied():
 
 
 def test_a_folder_of_several_kinds_says_that_one_is_read(tmp_path, caplog):
+    folder = tmp_path / "rows"
+    folder.mkdir()
     for name in ("rows.csv", "README.txt", "dataset_infos.json"):
-        (tmp_path / name).write_text("{}" if name.endswith("json") else "prompt\nof csv\nof it\n")
-    assert len(load_prompts(tmp_path, split="all")) == 2
+        (folder / name).write_text("{}" if name.endswith("json") else "prompt\nof csv\nof it\n")
+    assert len(load_prompts(folder, split="all")) == 2
     assert not caplog.messages
-    (tmp_path / "rows.jsonl").write_text('{"prompt": "of jsonl"}\n')
-    load_prompts(tmp_path, split="all")
+    (folder / "rows.jsonl").write_text('{"prompt": "of jsonl"}\n')
+    load_prompts(folder, split="all")
     (said,) = caplog.messages
-    assert ".csv, .jsonl, and one" in said
+    assert (
+        "1 of its 2 files are not read, rows.csv, since one kind alone is read, here .jsonl" in said
+    )
 
 
 @pytest.mark.parametrize(
@@ -358,6 +362,49 @@ def test_files_of_a_folder_that_are_left_out_are_named(tmp_path, caplog, names, 
     caplog.clear()
     assert len(load_prompts(folder, split="all")) == len(names)
     assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("files", "read", "said"),
+    [
+        (
+            {"train.jsonl": '{"prompt": "a"}', "extra.jsonl.gz": '{"prompt": "b"}'},
+            "a",
+            "1 of its 2 files are not read, extra.jsonl.gz, since others have a split",
+        ),
+        (
+            {"a.CSV": "prompt\na", "b.csv": "prompt\nb"},
+            "b",
+            "1 of its 2 files are not read, a.CSV, since their suffix is in capitals",
+        ),
+        (
+            {"a.jsonl": '{"prompt": "a"}', "b.ndjson": '{"prompt": "b"}'},
+            "ab",
+            None,
+        ),
+        ({"a.jsonl": '{"prompt": "a"}', "b.jsonl.gz": '{"prompt": "b"}'}, "ab", None),
+        ({"a.json": '[{"prompt": "a"}]', "b.jsonl": '{"prompt": "b"}'}, "ab", None),
+        (
+            {"a.jsonl": '{"prompt": "a"}', "b.csv.gz": "prompt\nb"},
+            "a",
+            "1 of its 2 files are not read, b.csv.gz, since one kind alone is read, here .jsonl",
+        ),
+        (
+            {"a.tsv": "prompt\na", "b.csv": "prompt\nb"},
+            "ab",
+            "its .csv and .tsv files are all split at ','; keep one kind",
+        ),
+    ],
+)
+def test_what_is_said_of_a_folder_is_what_is_read(tmp_path, caplog, files, read, said):
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for name, text in files.items():
+        whole = f"{text}\n".encode()
+        (folder / name).write_bytes(gzip.compress(whole) if name.endswith("gz") else whole)
+    assert "".join(sorted(load_prompts(folder, split="all").texts)) == read
+    assert len(caplog.messages) == (said is not None), caplog.messages
+    assert said is None or said in caplog.messages[0]
 
 
 def test_hidden_files_of_a_folder_are_none_of_its_data(tmp_path, caplog):
