@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokengym.base.files import read_json
 from tokengym.base.text import printable
-from tokengym.evaluation.measure.measures import AXES, Axis, measures_of
+from tokengym.evaluation.measure.measures import AXES, FORMER, Axis, measures_of
 from tokengym.evaluation.report.curves import SPENT, Curve, columns_of, group_label, on_axis
 from tokengym.evaluation.report.curves import read_curves as read_stored
 from tokengym.evaluation.report.figures import STYLE, plain, plot_curves
@@ -355,7 +355,7 @@ def read_result(folder: Path | str) -> Result:
 
 
 def _with_infinity(summary: dict[str, Any]) -> dict[str, Any]:
-    """Return a stored summary with infinity where a level was never reached."""
+    """Return a stored summary with infinity where a level was never reached, by today's names."""
 
     def restored(value: Any) -> Any:
         if isinstance(value, dict):
@@ -365,6 +365,9 @@ def _with_infinity(summary: dict[str, Any]) -> dict[str, Any]:
     try:
         for group in summary["groups"]:
             for entry in group["rewards"].values():
+                for table in (entry["figures"], entry.get("measuring", {})):
+                    for name in table.keys() & FORMER:
+                        table[FORMER[name]] = table.pop(name)
                 entry |= {name: restored(entry[name]) for name in ARRIVALS if name in entry}
                 versus = entry.get("versus_baseline") or {}  # of the baseline there is none
                 versus |= {n: restored(versus[n]) for n in SPEEDS if versus.get(n) is not None}

@@ -26,10 +26,13 @@ from tokengym.evaluation.statistics import DEFAULT_LEVEL, FEWEST_PAIRS, LEAP, MI
 from tokengym.evaluation.statistics.series import LEAP_SHARE
 
 Kind = Literal["auc", "final"]
-Policy = Literal["measured", "next batch", "batches", "pairs", "unknown"]
+Policy = Literal["measured", "measured alike", "next batch", "batches", "pairs", "unknown"]
 OF_POLICY: dict[Policy, str] = {
     "measured": "the frozen policy at that evaluation, which samples as in training one response "
     "to each of the held-out prompts that were drawn for its seed",
+    "measured alike": "the frozen policy at that evaluation, which samples as in training one "
+    "response to each of the first held-out prompts, the same prompts by the same draws for every "
+    "seed",
     "next batch": "the same policy, and the responses to training prompts that it sampled for the "
     "next update",
     "batches": "the policies that sampled the batches of training since the last evaluation, on "
@@ -159,7 +162,10 @@ OF_MEASURING = (
 )
 """How sure a number is by its prompts and draws alone."""
 _OVER_SEEDS = "Over seeds an interquartile mean with its percentile bootstrap interval"
-_SURE = f"{_OVER_SEEDS}, which has the noise of training and of measuring in it. {OF_MEASURING}"
+_SURE = (
+    f"{_OVER_SEEDS}, which has the noise of training in it, and that of measuring where each seed "
+    f"has prompts and draws of its own. {OF_MEASURING}"
+)
 NUMBERS = {
     number.name: number
     for number in (
@@ -187,7 +193,7 @@ NUMBERS = {
             f"{FEWEST_PAIRS} pairs are needed. The update at which it was there is said beside it: "
             "an earlier policy has spent fewer tokens and had a higher learning rate. Below "
             f"{MIN_KL:g} nats nothing is compared: the policies have hardly moved.",
-            error=f"{_OVER_SEEDS}. The part of measuring is in it, and not known by itself.",
+            error=f"{_OVER_SEEDS}. The part of measuring is not known by itself.",
         ),
         Number(
             name="steps",
@@ -280,7 +286,7 @@ _TABLE = (
         missing="where the KL is not known, or learners have prices of their own",
     ),
     Measure(
-        name="normalized_gold_score",
+        name="normalised_gold_score",
         title="Share of the way to the best gold score",
         meaning="0 is the reference policy, 1 the best possible policy.",
         unit="share",
@@ -288,7 +294,8 @@ _TABLE = (
         word="share of the way to the best gold score",
         columns=("final",),
         error="ends",
-        missing="where the task cannot compute the best score, or arms start apart",
+        missing="where the task cannot compute the best score, arms start apart, or the way may be "
+        "noise: within two standard errors of its start",
     ),
     Measure(
         name="normalised_score",
@@ -528,6 +535,8 @@ def register_measure(measure: Measure) -> Measure:
 for _measure in _TABLE:
     register_measure(_measure)
 
+FORMER = {"normalized_gold_score": "normalised_gold_score"}
+"""Names that measurements had, which are still read, and their names today."""
 BLOCK = 16
 """Reference samples per prompt that are drawn with one seed."""
 EPISODES = 128
@@ -551,27 +560,29 @@ def _import_plugins() -> None:
     MEASURES.import_plugins()
 
 
-def measures_of(by_gold: bool, source: str = "") -> Mapping[str, Measure]:
+def measures_of(
+    by_gold: bool, source: str = "", *, own_prompts: bool = True
+) -> Mapping[str, Measure]:
     """Return the table of measurements.
 
     Its ``score`` is what all runs are measured by: the scorer's value, or the gold score where
     rewards have different scorers, none of which may judge the others. The gold score's words then
     stand there, and it has no second entry. Of curves made elsewhere ``source`` is what they were
-    read from: how its score was measured is not known.
+    read from: how they were measured is not known. ``own_prompts`` is whether each seed is measured
+    on prompts of its own.
     """
     _import_plugins()
     table = _by_gold_score() if by_gold else MEASURES
-    return {**table, "score": _of_source(table["score"], source)} if source else table
-
-
-def _of_source(score: Measure, source: str) -> Measure:
-    return replace(
-        score,
-        meaning=f"The column score of {source}, taken as better if higher.",
-        policy="unknown",
-        error="",
-        missing="",
-    )
+    if source:
+        elsewhere = {name: replace(m, policy="unknown", error="") for name, m in table.items()}
+        meaning = f"The column score of {source}, taken as better if higher."
+        return {**elsewhere, "score": replace(elsewhere["score"], meaning=meaning, missing="")}
+    if own_prompts:
+        return table
+    return {
+        name: replace(m, policy="measured alike") if m.policy == "measured" else m
+        for name, m in table.items()
+    }
 
 
 def _by_gold_score() -> Mapping[str, Measure]:
@@ -594,6 +605,7 @@ def _by_gold_score() -> Mapping[str, Measure]:
 
 def measure_of(name: str, by_gold: bool = False) -> Measure:
     """Return a measurement by name; an unknown one gets a title made from its name."""
+    name = FORMER.get(name, name)
     known = measures_of(by_gold).get(name)
     return known or Measure(name=name, title=name.replace("_", " "), meaning="")
 

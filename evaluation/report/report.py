@@ -71,13 +71,14 @@ def render_report(
     colours = {name: n % COLOURS for n, name in enumerate(names, len(names) == 1)}
     level = float(summary["level"])
     elsewhere = "" if summary.get("settings") else summary.get("source") or "curves"
-    score = measures_of(summary["by_gold"], elsewhere)["score"]
+    table = measures_of(summary["by_gold"], elsewhere, own_prompts=summary["own_prompts"])
+    score = table["score"]
     settings, first = summary.get("settings") or {}, summary["groups"][0]
     runs = sum(entry["runs"] for g in summary["groups"] for entry in g["rewards"].values())
     source = settings.get("env") or summary.get("source") or sentences.LEARNING_CURVES
     counts = len(names), kind_of(first), runs
     ends = {end for group in summary["groups"] for end in (group["steps"][1], group["longest"])}
-    definitions = _definitions(summary, score)
+    definitions = _definitions(summary, table)
     page = {
         "title": summary.get("title") or sentences.TITLE,
         "subtitle": sentences.subtitle(
@@ -89,7 +90,7 @@ def render_report(
         "figures_note": sentences.figures_note(level),
         "groups": [
             {
-                **_group(group, panels[tuple(group["group"].items())], colours, level, score, logs),
+                **_group(group, panels[tuple(group["group"].items())], colours, level, table, logs),
                 "compared": introduction(summary, group, score, episodes),
             }
             for group in summary["groups"]
@@ -135,13 +136,13 @@ def _group(
     panel: Panel,
     colours: Mapping[str, int],
     level: float,
-    score: Measure,
+    measurements: Mapping[str, Measure],
     logs: Sequence[Log],
 ) -> dict[str, Any]:
     # What the curves can be drawn against: first what the panel's steps are.
     spent = [name for name in SPENT if all(name in r.values for r in panel.rewards.values())]
     axes = [group["axis"], *(name for name in spent if name != group["axis"])]
-    table = measures_of(group["by_gold"])
+    table, score = measures_of(group["by_gold"]), measurements["score"]
     series = {m: _series(panel, m, colours, level) for m in panel.measures if m in table}
     return {
         "label": group_label(panel.group),
@@ -153,7 +154,7 @@ def _group(
         "axes": [_axis_view(panel, key, series, score, group) for key in axes],
         "untrained": untrained(group),
         "columns": [
-            {"title": title, "says": says(group, measure, kind, score)}
+            {"title": title, "says": says(measurements, measure, kind)}
             for title, measure, kind in columns(group)
         ],
         "first_columns": first_columns(group),
@@ -282,7 +283,7 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
     ]
 
 
-def _definitions(summary: Mapping[str, Any], score: Measure) -> list[dict[str, str]]:
+def _definitions(summary: Mapping[str, Any], table: Mapping[str, Measure]) -> list[dict[str, str]]:
     """Return the terms of the page, with the sentences and the pages on them."""
     glossary, metrics = "guide/glossary.md", "reference/metrics.md"
     compared = summary.get("compared") or {}
@@ -292,7 +293,7 @@ def _definitions(summary: Mapping[str, Any], score: Measure) -> list[dict[str, s
         for name, entry in compared.get(kind, {}).items()
     ]
     for name in summary["groups"][0]["measures"]:
-        measure = score if name == "score" else measure_of(name, summary["by_gold"])
+        measure = table.get(name) or measure_of(name)
         if not (name == "gold_score" and summary["by_gold"]):  # which is the score
             rows.append((measure.title, measure.says, metrics))
     if any(group["reference"] for group in summary["groups"]):

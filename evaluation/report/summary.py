@@ -14,7 +14,7 @@ import numpy as np
 from tokengym.base.settings import check_number
 from tokengym.base.text import sign_of
 from tokengym.evaluation.measure.measures import Axis, measure_of, measures_of
-from tokengym.evaluation.measure.references import ReferenceSamples, score_range
+from tokengym.evaluation.measure.references import MIN_ERRORS, ReferenceSamples, score_range
 from tokengym.evaluation.report.curves import Panel, Runs, make_panels
 from tokengym.evaluation.report.verdict import find_alarms, make_verdict, short_of_best
 from tokengym.evaluation.statistics import (
@@ -73,7 +73,7 @@ class SummarySettings:
     measured."""
     optimum: Mapping[str, float] = field(default_factory=dict)
     """Best possible score (or gold score), at which a gain is 1; empty where it is not known. With
-    both, ``normalized_`` figures give the share of the way that runs came."""
+    both, ``normalised_`` figures give the share of the way that runs came."""
     episodes: int | None = None
     """Responses behind each measurement of a run; None takes one to each reference prompt."""
     own_prompts: bool = False
@@ -156,6 +156,7 @@ def summarize(
         "kl_coef": settings.kl_coef,
         "axis": settings.axis,
         "by_gold": settings.by_gold,
+        "own_prompts": settings.own_prompts,
         "anchors": {
             "reference": dict(settings.anchors) or None,
             "optimum": dict(settings.optimum) or None,
@@ -173,7 +174,7 @@ def _meanings(
     """Return what each measurement of these groups means, and how sure it is, by name."""
     entries = [entry for group in groups for entry in group["rewards"].values()]
     names = dict.fromkeys(name for entry in entries for name in entry["figures"])
-    table = measures_of(settings.by_gold, settings.source)
+    table = measures_of(settings.by_gold, settings.source, own_prompts=settings.own_prompts)
     return {name: table[name].as_dict() for name in names if name in table}
 
 
@@ -295,16 +296,14 @@ def _figures(
             kind: _estimate(runs.figures(measure, kind), settings.level)
             for kind in kinds_of(measure)
         }
-    anchors = settings.anchors
     measuring = _errors(runs.curves, figures, own_prompts=settings.own_prompts)
-    for name, best in settings.optimum.items():
-        if name in figures and name in anchors and best > anchors[name]:
-            figures[f"normalized_{name}"] = _normalised(figures[name], anchors[name], best)
+    for name, (start, best) in _spans(panel, settings).items():
+        if name in figures:
+            figures[f"normalised_{name}"] = _normalised(figures[name], start, best)
             if name in measuring:
-                size = _of_span(measuring[name], best - anchors[name])
-                measuring[f"normalized_{name}"] = size
+                measuring[f"normalised_{name}"] = _of_span(measuring[name], best - start)
     # The first point is the reference policy, before any update, where a curve begins at 0.
-    anchor, own = anchors.get("score", panel.start), runs.own_steps
+    anchor, own = settings.anchors.get("score", panel.start), runs.own_steps
     means = {measure: iqm(runs.values[measure], 0)[own] for measure in panel.measured(runs)}
     alarms = find_alarms(means, runs.steps[own], axis=settings.axis, by_gold=settings.by_gold)
     maximised = "score" if settings.kl_coef is None else "net_score"
@@ -329,6 +328,38 @@ def _collapse_rate(curves: Sequence[Curve], anchor: float) -> float:
     return float(
         np.mean([not c.is_frozen and collapsed(c["score"], anchor, deviation) for c in curves])
     )
+
+
+def _spans(panel: Panel, settings: SummarySettings) -> dict[str, tuple[float, float]]:
+    """Return by measurement the reference policy's score and the best one, where shares are shown.
+
+    best - start > MIN_ERRORS * error of the start
+
+    Else, or where nobody knows the error, a share of the span may be any number.
+    """
+    spans = {}
+    for name, best in settings.optimum.items():
+        start = settings.anchors.get(name)
+        error = _error_of_start(panel, name, own_prompts=settings.own_prompts)
+        if start is not None and error is not None and best - start > MIN_ERRORS * error:
+            spans[name] = start, best
+    return spans
+
+
+def _error_of_start(panel: Panel, name: str, *, own_prompts: bool) -> float | None:
+    """Return the standard error of the reference policy's mean over seeds; None: not known.
+
+    It is over the responses of the first evaluation, which arms of a seed share, or where these
+    were not kept, over seeds that have each their own.
+    """
+    first: dict[int, Curve] = {}
+    for curve in (c for runs in panel.rewards.values() for c in runs.curves):
+        if curve.steps[0] == 0 and name in curve.values:
+            first.setdefault(curve.seed, curve)
+    tables = [curve.responses[name][0] for curve in first.values() if name in curve.responses]
+    if tables and len(tables) == len(first):
+        return _error_over_seeds(tables, own_prompts=own_prompts)
+    return error_of_mean([curve[name][0] for curve in first.values()]) if own_prompts else None
 
 
 def _errors(

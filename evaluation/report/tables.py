@@ -7,6 +7,7 @@ import numpy as np
 
 from tokengym.base.text import markdown, number, printable, signed
 from tokengym.evaluation.measure.measures import (
+    FORMER,
     WHEN,
     Measure,
     check_measures,
@@ -105,9 +106,9 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
     return {"value": value, "below": below, "error": error, "mark": mark, "tone": tone}
 
 
-def says(group: Mapping[str, Any], name: str, kind: str, score: Measure) -> str:
-    """Return what the cells of a column mean and how sure they are; ``score`` is what it is of."""
-    measure = score if name in ("", "score") else measure_of(name, group["by_gold"])
+def says(table: Mapping[str, Measure], name: str, kind: str) -> str:
+    """Return what the cells of a column mean and how sure they are, by a table of measurements."""
+    measure = table.get(name or "score") or measure_of(name)
     return sentences.column(measure, "steps" if kind == "shares" else kind)
 
 
@@ -197,7 +198,7 @@ def short_table(
     A heading is of the measurement and of the number taken of it; without ``measures`` the columns
     are those of the terminal.
     """
-    every_column = columns(group)
+    every_column, measures = columns(group), [FORMER.get(name, name) for name in measures]
     check_measures(measures, list(dict.fromkeys(name for _, name, _ in every_column if name)))
     on_terminal = [m.name for m in measures_of(group["by_gold"]).values() if m.short]
     shown = [

@@ -14,6 +14,7 @@ from tokengym.base.files import write_csv, write_hashed
 from tokengym.base.settings import changed
 from tokengym.evaluation.measure.measures import MEASURES, Measure, register_measure
 from tokengym.evaluation.report.curves import curve_columns
+from tokengym.evaluation.report.tables import group_table
 from tokengym.evaluation.result import Result, read_curves, read_result
 from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.results import report_curves, write_comparison
@@ -97,6 +98,21 @@ def test_the_summary_has_differences_that_are_worked_out_by_hand(folder):
     assert table.score_auc_p["uniform"] == pytest.approx(2.0 * P_UNIFORM)
     assert table.score_auc_clear["uniform"] == 0  # three seeds are too few
     assert np.isnan(table.score_auc_difference["sparse"])
+
+
+def test_a_summary_by_the_name_that_a_measurement_had_is_read(folder):
+    file = folder / "summary.json"
+    summary = json.loads(file.read_text())
+    for place, entry in enumerate(summary["groups"][0]["rewards"].values()):
+        share = {"final": {"iqm": 0.5 + place / 10.0, "low": 0.4, "high": 0.9}}
+        entry["figures"]["normalized_gold_score"] = share
+        entry["measuring"]["normalized_gold_score"] = {"final": 0.01}
+    file.write_text(json.dumps(summary))
+    result = read_result(folder)
+    assert result.summary["normalised_gold_score_final"].tolist() == [0.5, 0.6, 0.7]
+    assert result.summary["normalised_gold_score_final_measuring"].tolist() == [0.01] * 3
+    (group,) = result["groups"]
+    assert "| 0.500 " in group_table(group, 0.95, "Markdown", ["normalized_gold_score"])
 
 
 def test_curves_and_samples_are_frames(folder):

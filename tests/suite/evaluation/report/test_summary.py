@@ -23,6 +23,7 @@ from tests.support.evaluation.common import (
 from tokengym.agents.losses.ranking import best_of_n_kl_bound
 from tokengym.base.files import write_json
 from tokengym.base.text import number
+from tokengym.evaluation.measure.measures import OF_POLICY
 from tokengym.evaluation.measure.references import ReferenceSamples
 from tokengym.evaluation.report.curves import on_axis
 from tokengym.evaluation.report.report import render_report
@@ -71,12 +72,51 @@ def test_figures_are_those_of_the_curves():
 
 def test_scores_lie_between_fixed_anchors():
     anchors, optimum = {"score": -0.5, "gold_score": 0.1}, {"gold_score": 0.7}
-    group = group_of(fabricate_curves(), anchors=anchors, optimum=optimum)
+    group = group_of(fabricate_curves(), anchors=anchors, optimum=optimum, own_prompts=True)
     figures = group["rewards"]["abc"]["figures"]
     for key in ("iqm", "low", "high"):  # made to rise from .1 to .6
         expected = (figures["gold_score"]["final"][key] - 0.1) / 0.6
-        assert figures["normalized_gold_score"]["final"][key] == pytest.approx(expected)
-    assert figures["normalized_gold_score"]["final"]["iqm"] == pytest.approx(5 / 6, abs=0.05)
+        assert figures["normalised_gold_score"]["final"][key] == pytest.approx(expected)
+    assert figures["normalised_gold_score"]["final"]["iqm"] == pytest.approx(5 / 6, abs=0.05)
+
+
+def test_a_share_of_a_way_that_may_be_noise_is_not_shown():
+    """Starts of 0.9955 to 1.0035 are known to +- 0.0014, the best is 0.0005 above their mean."""
+    curves = fabricate_curves(("sparse", "abc"))
+    for curve in curves:
+        curve.values["gold_score"][:] = 0.9955 + 0.002 * curve.seed
+    start = 0.9995
+    error = 0.002 * 2.5**0.5 / 5**0.5  # of 0 to 4 the variance is 2.5
+    for best, is_shown in ((1.0, False), (start + 2.1 * error, True), (start + 1.9 * error, False)):
+        settings: dict[str, Any] = {"anchors": {"gold_score": start}}
+        settings["optimum"] = {"gold_score": best}
+        for own_prompts in (True, False):  # of shared prompts nobody knows the error
+            group = group_of(curves, **settings, own_prompts=own_prompts)
+            shown = "normalised_gold_score" in group["rewards"]["abc"]["figures"]
+            assert shown == (is_shown and own_prompts)
+    for curve in curves:  # of two responses a seed each start is known to +- 0.1
+        responses: Any = curve.responses
+        responses["gold_score"] = np.add.outer(curve["gold_score"], np.array([-0.1, 0.1]))
+    for own_prompts, error in ((True, 0.1 / 5**0.5), (False, 0.1)):
+        for best, is_shown in ((start + 2.1 * error, True), (start + 1.9 * error, False)):
+            settings["optimum"] = {"gold_score": best}
+            group = group_of(curves, **settings, own_prompts=own_prompts)
+            shown = "normalised_gold_score" in group["rewards"]["abc"]["figures"]
+            assert shown == is_shown
+
+
+def test_a_measurement_says_whose_prompts_it_is_of():
+    """As with --eval-stream shared, where all seeds have the first prompts and one sampling."""
+    curves = fabricate_curves()
+    alike, own = (OF_POLICY[policy] for policy in ("measured alike", "measured"))
+    for own_prompts, said, other in ((True, own, alike), (False, alike, own)):
+        summary = summarize(curves, SummarySettings(own_prompts=own_prompts))
+        assert {of["of"] for of in summary["measurements"].values()} == {said}
+        page = render_report({**summary, "settings": {"env": "MovieReview"}}, curves)
+        assert f"Of {said}." in page
+        assert f"Of {other}." not in page
+    summary = summarize(curves, SummarySettings(source="mine.csv"))
+    assert {of["of"] for of in summary["measurements"].values()} == {OF_POLICY["unknown"]}
 
 
 def test_differences_are_between_runs_of_one_seed():

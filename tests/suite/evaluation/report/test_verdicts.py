@@ -226,6 +226,7 @@ def test_a_report_says_what_is_stored(make_curves):
         failed=failed,
         anchors={"score": -0.5, "gold_score": 0.1},
         optimum={"gold_score": 0.7},
+        own_prompts=True,
     )
     summary = summarize(curves, settings)
     summary.update(settings={"env": "MovieReview"}, versions={"torch": "2"}, command="compare")

@@ -184,7 +184,7 @@ def test_a_share_of_the_way_has_the_error_of_its_score():
     (group,) = summarize([curve], settings)["groups"]
     errors = group["rewards"]["sparse"]["measuring"]
     assert errors["gold_score"]["final"] == pytest.approx(0.1)
-    assert errors["normalized_gold_score"]["final"] == pytest.approx(0.2)
+    assert errors["normalised_gold_score"]["final"] == pytest.approx(0.2)
 
 
 def test_what_has_an_error_is_kept_of_each_response(folder):
@@ -192,7 +192,7 @@ def test_what_has_an_error_is_kept_of_each_response(folder):
     run = runs_of(folder)["sparse", 0]
     measured = run.curve.priced(0.05).responses.keys()
     with_error = {m.name for m in MEASURES.values() if m.error == "prompts"}
-    assert with_error - {"normalised_score", "normalized_gold_score"} == {*measured}
+    assert with_error - {"normalised_score", "normalised_gold_score"} == {*measured}
     result = read_result(folder)
     assert {name for name, of in result["measurements"].items() if of["unit"] == "nats"} == {
         "kl",
@@ -280,9 +280,8 @@ def test_the_share_of_the_way_to_the_optimum_starts_where_the_seeds_do():
     curves = [run(c, seed, 0.1 * (1 + seed)) for c in ("sparse", "abc") for seed in range(3)]
     anchors = _anchors(curves)
     assert anchors == pytest.approx({"score": 0.4, "gold_score": 0.2})
-    (group,) = summarize(curves, SummarySettings(anchors=anchors, optimum={"gold_score": 1.0}))[
-        "groups"
-    ]
-    share = group["rewards"]["abc"]["figures"]["normalized_gold_score"]["final"]["iqm"]
+    settings = SummarySettings(anchors=anchors, optimum={"gold_score": 1.0}, own_prompts=True)
+    (group,) = summarize(curves, settings)["groups"]
+    share = group["rewards"]["abc"]["figures"]["normalised_gold_score"]["final"]["iqm"]
     assert share == pytest.approx((0.9 - 0.2) / 0.8)
     assert _anchors([*curves, run("apart", 1, 0.7)]) == {}  # an agent that starts elsewhere
