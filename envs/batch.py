@@ -175,8 +175,7 @@ class EpisodeBatch:
         if self.mdp.settings.stop_strings:
             stop = np.zeros(len(rows), dtype=np.bool_)
             still = np.flatnonzero(~eos)  # those that ended by EOS completed no stop string
-            turns_so_far = [self.response(row)[self._turn_starts[row] :] for row in rows[still]]
-            stop[still] = self.mdp.stops(turns_so_far)
+            stop[still] = self._stops(rows[still])
             over |= stop
         where = np.flatnonzero(over)
         if not len(where):
@@ -195,6 +194,15 @@ class EpisodeBatch:
         self.truncated[ended] = cut
         self.terminated[ended] = np.logical_not(cut)
         return ended, reasons
+
+    def _stops(self, rows: Rows) -> NDArray[np.bool_]:
+        """Return which of the rows' turns were completed to a stop string by their last token."""
+        starts, ends = self._turn_starts[rows], self.lengths[rows]
+        firsts = np.maximum(starts, ends - self.mdp.stop_reach) + self.mdp.prompt_width
+        places = zip(rows.tolist(), firsts.tolist(), ends.tolist(), strict=True)
+        width = self.mdp.prompt_width
+        tails = [self.ids[row, first : width + end].tolist() for row, first, end in places]
+        return self.mdp.stops((ends - starts).tolist(), tails)
 
     def _answered(
         self, rows: Rows, reasons: NDArray[np.object_]

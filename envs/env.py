@@ -242,7 +242,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         reason = "length" if before > self._last_column else None
         if token in self._ends and length > self.settings.min_new_tokens:
             reason = "eos"
-        elif self.settings.stop_strings and self._mdp.stops([self._response_ids()[-length:]])[0]:
+        elif self.settings.stop_strings and self._stops(length):
             reason = "stop"
         out_of_room = reason == "length"
         if reason and self._conversation is not None:
@@ -406,6 +406,11 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
     @property
     def _waits(self) -> bool:
         return self._holds and not self._playing and self._prompt is not None
+
+    def _stops(self, length: int) -> bool:
+        """Return whether the last token of a turn of a length completed a stop string."""
+        first = self._column - min(length, self._mdp.stop_reach)
+        return bool(self._mdp.stops([length], [self._ids[first : self._column].tolist()])[0])
 
     def _response_ids(self) -> list[int]:
         return self._ids[self._mdp.prompt_width : self._column].tolist()

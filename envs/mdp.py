@@ -189,6 +189,9 @@ class TokenMdp:
         check_stop_strings(settings.stop_strings, tokenizer)
         longest = max((len(text.encode()) for text in settings.stop_strings), default=0)
         self._stop_window = longest + 4  # an ordinary token adds at least one byte; 4 as margin
+        # Twice the window, since special tokens show no text and are left out.
+        self.stop_reach = 2 * self._stop_window
+        """How many of a text's last tokens `stops` reads."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TokenMdp:
         return self
@@ -292,36 +295,51 @@ class TokenMdp:
                 f"{what} ends the episode before it begins: it has EOS, or {len(turn_ids)} of "
                 f"at most {limit} tokens; leave at least one to write"
             )
-        if self.settings.stop_strings:  # else a copy of every beginning, for nothing
-            beginnings = [turn_ids[:end] for end in range(1, len(turn_ids) + 1)]
-            stopped = self.stops(beginnings)
-            if stopped.any():
-                first = beginnings[int(np.argmax(stopped))]
-                raise SettingsError(
-                    f"{what} ends the episode before it begins: its first {len(first)} tokens "
-                    f"complete a stop string of {list(self.settings.stop_strings)}, "
-                    f"{self.decode([first])[0]!r:.60}; end it before them"
-                )
+        end = self._first_stop(turn_ids)
+        if end:
+            raise SettingsError(
+                f"{what} ends the episode before it begins: its first {end} tokens "
+                f"complete a stop string of {list(self.settings.stop_strings)}, "
+                f"{self.decode([turn_ids[:end]])[0]!r:.60}; end it before them"
+            )
         return ids, turns
 
-    def stops(self, responses: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
-        """Return which responses, (rows,), were completed to a stop string by their last token.
+    def _first_stop(self, turn_ids: Sequence[int]) -> int:
+        """Return how many tokens of a turn complete the first stop string; 0 if none does."""
+        texts = self.settings.stop_strings
+        if not texts or not turn_ids:
+            return 0
+        # What the whole has not, no beginning has: but for spaces that a tokenizer takes away as
+        # the text goes on, and bytes that what follows makes unreadable.
+        settles = not getattr(self.tokenizer, "clean_up_tokenization_spaces", False)
+        whole = self.decode([turn_ids])[0]
+        if settles and not any(text in whole or "\ufffd" in text + whole for text in texts):
+            return 0
+        ends = range(1, len(turn_ids) + 1)
+        stopped = self.stops(ends, [turn_ids[max(end - self.stop_reach, 0) : end] for end in ends])
+        return int(np.argmax(stopped)) + 1 if stopped.any() else 0
 
-        Only the tail is decoded, so the cost does not grow with the response. A token that is not
-        legal, or comes before ``min_new_tokens``, never ends an episode.
+    def stops(self, lengths: Sequence[int], tails: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
+        """Return which turns, (rows,), were completed to a stop string by their last token.
+
+        The cost does not grow with the text. A token that is not legal, or comes before
+        ``min_new_tokens``, never ends an episode.
+
+        Args:
+            lengths: (rows,) tokens of each turn so far.
+            tails: (rows,) last tokens of each, ``stop_reach`` of them where there are so many.
         """
-        stopped = np.zeros(len(responses), dtype=np.bool_)
-        tails, rows = [], []
-        for row, response in enumerate(responses):
-            legal = self.action_mask(len(response) - 1)[response[-1]]
-            if not legal or len(response) < self.settings.min_new_tokens:
+        stopped = np.zeros(len(tails), dtype=np.bool_)
+        shown, rows = [], []
+        for row, (length, tail) in enumerate(zip(lengths, tails, strict=True)):
+            legal = self.action_mask(length - 1)[tail[-1]]
+            if not legal or length < self.settings.min_new_tokens:
                 continue
-            # Twice the window, since special tokens show no text and are left out.
-            ordinary = [i for i in response[-2 * self._stop_window :] if i not in self._special_ids]
-            tails.append(ordinary[-self._stop_window :])
+            ordinary = [i for i in tail if i not in self._special_ids]
+            shown.append(ordinary[-self._stop_window :])
             rows.append(row)
-        before = self.decode([tail[:-1] for tail in tails])
-        after = self.decode(tails)
+        before = self.decode([tail[:-1] for tail in shown])
+        after = self.decode(shown)
         for row, old, new in zip(rows, before, after, strict=True):
             # Its last place moves: it may have stood before, also with a part of what stands now.
             stopped[row] = any(new.rfind(s) > old.rfind(s) for s in self.settings.stop_strings)

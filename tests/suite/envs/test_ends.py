@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import tokengym  # noqa: F401
 from tokengym.base.errors import SettingsError, TokenizerError
+from tokengym.base.prompt import PromptSet
 from tokengym.envs import (
     TokenGenerationEnv,
     TokenGenerationVectorEnv,
@@ -19,6 +20,8 @@ from tokengym.envs import (
     special_tokens,
     token_texts,
 )
+from tokengym.envs.batch import EpisodeBatch
+from tokengym.envs.mdp import TokenMdp
 from tokengym.envs.prompts import vocabulary
 from tokengym.envs.prompts.contents import content
 from tokengym.envs.prompts.conversation import turn_end
@@ -28,6 +31,7 @@ from tokengym.envs.prompts.tokenization import (
     encode_contents,
     load_tokenizer,
 )
+from tokengym.envs.settings import GenerationSettings
 from tokengym.rewards.pairs.encode import TextEncoding, encode_pairs, encode_responses
 
 WORDS = ("<pad>", "<eos>", "<unk>", "a", "b", "<turn>", "<end>", "\n", "user", "model")
@@ -362,3 +366,79 @@ def test_messages_end_by_the_end_and_not_by_what_is_written_behind_it():
     rows = [dict(zip(("prompt", "completion"), messages, strict=True))]
     encoded = encode_responses(rows, tokenizer, TextEncoding())
     assert encoded.rows[0].responses == ((B, END),)
+
+
+@pytest.mark.parametrize("is_batch", [False, True])
+@pytest.mark.parametrize("max_turns", [1, 2])
+def test_a_step_reads_the_last_tokens_alone(is_batch, max_turns, monkeypatch):
+    """What is looked for ends at the last token, so that a step costs the same at every length."""
+    kind: Any = TokenGenerationVectorEnv if is_batch else TokenGenerationEnv
+    talk: Any = {"partner": lambda *_: "user", "max_turns": 2} if max_turns > 1 else {}
+    envs = kind(
+        tokenizer=make_bytes(),
+        prompts=["x"],
+        max_new_tokens=200,
+        stop_strings=["so."],
+        **talk,
+        **({"num_envs": 2} if is_batch else {}),
+    )
+    envs.reset(seed=0)
+    a = envs.tokenizer.convert_tokens_to_ids("a")
+    read = list[int]()
+    stops = TokenMdp.stops
+
+    def counting(mdp: TokenMdp, lengths: Any, tails: Any) -> Any:
+        read.append(max(map(len, tails)))
+        assert all(len(tail) == min(n, 14) for n, tail in zip(lengths, tails, strict=True))
+        return stops(mdp, lengths, tails)
+
+    def never(*_: Any) -> None:
+        raise AssertionError("the whole response was listed")
+
+    monkeypatch.setattr(TokenMdp, "stops", counting)
+    monkeypatch.setattr(EpisodeBatch, "response", never)
+    monkeypatch.setattr(TokenGenerationEnv, "_response_ids", never)
+    for _ in range(60):
+        envs.step(np.array([a, a]) if is_batch else a)
+    assert read == [*range(1, 14), *[14] * 47]
+
+
+def test_a_given_response_is_looked_through_once_where_no_stop_string_is_in_it(monkeypatch):
+    env = TokenGenerationEnv(
+        tokenizer=make_bytes(), prompts=["x"], max_new_tokens=2000, stop_strings=["so.", " é"]
+    )
+    decoded = list[int]()
+    decode_all = TokenMdp.decode
+
+    def counting(mdp: TokenMdp, responses: Any) -> list[str]:
+        decoded.append(sum(map(len, responses)))
+        return decode_all(mdp, responses)
+
+    monkeypatch.setattr(TokenMdp, "decode", counting)
+    for size in (400, 800):
+        decoded.clear()
+        env.reset(options={"response": env.tokenizer("ab so " * size)["input_ids"][:size]})
+        assert sum(decoded) == size
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_a_given_response_is_refused_where_a_beginning_of_it_stops(clean):
+    tokenizer = make_bytes()
+    tokenizer.clean_up_tokenization_spaces = clean
+    settings = GenerationSettings(
+        max_new_tokens=40, min_new_tokens=3, stop_strings=("a.", "é", "a '")
+    )
+    mdp = TokenMdp(tokenizer, PromptSet(["x"]), settings)
+    rng, firsts = np.random.default_rng(0), list[int]()
+    letters = tokenizer("aaaaéb. '")["input_ids"]  # parts of a character among them
+    for _ in range(300):
+        ids = [int(i) for i in rng.choice(letters, rng.integers(1, 12))]
+        ends = range(1, len(ids) + 1)
+        first = next((end for end in ends if mdp.stops([end], [ids[:end]])[0]), 0)
+        firsts.append(first)
+        if not first:
+            assert mdp.begun(ids, "response") == (tuple(ids), ())
+            continue
+        with pytest.raises(SettingsError, match=rf"its first {first} tokens complete a stop"):
+            mdp.begun(ids, "response")
+    assert 30 < np.count_nonzero(firsts) < 270
