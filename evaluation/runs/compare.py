@@ -8,7 +8,7 @@ and results are made of all. One run is `Run.do`, and its loop `training.train`.
 """
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
@@ -34,7 +34,7 @@ from tokengym.evaluation.measure.references import check_ranks
 from tokengym.evaluation.report.curves import read_curves
 from tokengym.evaluation.report.sentences import plural
 from tokengym.evaluation.result import Result
-from tokengym.evaluation.runs.comparison import Comparison
+from tokengym.evaluation.runs.comparison import Comparison, naming_agent
 from tokengym.evaluation.runs.decide import decide
 from tokengym.evaluation.runs.display import ProgressDisplay
 from tokengym.evaluation.runs.executors import (
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 
 
 def compare(
-    env: Comparison | str | None = None,
+    env: Comparison | str | Callable[..., Any] | None = None,
     out: Path | str | None = None,
     *,
     rewards: object = (),
@@ -90,9 +90,9 @@ def compare(
     finished; the same call resumes.
 
     Args:
-        env: Id of the environment, a task's bare name, or "file.py:make_env"; None takes the one
-            that follows from the rest. Or a whole `Comparison`, as `tokengym.decide` returns it,
-            beside which no other setting is given.
+        env: Id of the environment, a task's bare name, "file.py:make_env", or that function; None
+            takes the one that follows from the rest. Or a whole `Comparison`, as `tokengym.decide`
+            returns it, beside which no other setting is given.
         out: Folder of the results; None takes runs/ and the task's name.
         rewards: Words of rewards, or objects: a rule, a scorer, a function, a class. The first
             is the baseline.
@@ -331,11 +331,13 @@ def preflight(comparison: Comparison, *, is_here: bool = True, is_forgotten: boo
         What all runs are measured by, in words.
     """
     reference = comparison.reference
-    for training in (run.training for run in comparison.runs):
+    for run in comparison.runs:
+        training = run.training
         if is_here:
             backend().check_products(training.products)
             check_products(training.products, device=select_device(training.device).type)
-        training.declaration.check_settings(training.learner, training.batch_size)
+        with naming_agent(run.agent.text, one_of=len(reference.compared["agents"])):
+            training.declaration.check_settings(training.learner, training.batch_size)
     payers: dict[str, str] = {}
     of_policy: dict[str, str] = {}
     learned: set[str] = set()

@@ -3,7 +3,8 @@
 That is its seeds, names, price and files, and whether they may stand together.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokengym.base.errors import SettingsError
+from tokengym.base.objects import short
 from tokengym.base.saved_code import changed_files, texts_in
 from tokengym.evaluation.runs.spec import (
     NO_NUMBERS,
@@ -23,6 +25,7 @@ from tokengym.evaluation.runs.spec import (
     run_folder,
     slug,
 )
+from tokengym.rewards.errors import CreditError
 
 if TYPE_CHECKING:
     from tokengym.evaluation.measure.evaluate import Evaluator
@@ -107,6 +110,17 @@ class Comparison:
         That alone measures them where the rewards are scored by different scorers.
         """
         return self.reference.evaluator()
+
+
+@contextmanager
+def naming_agent(word: str, *, one_of: int) -> Iterator[None]:
+    """Have refused settings name the agent that has them, where it is one of several."""
+    try:
+        yield
+    except (SettingsError, CreditError) as error:
+        if one_of < 2 or str(error).startswith("agent "):
+            raise
+        raise type(error)(f"agent {short(word)!r}: {error}") from error
 
 
 def titles_of(arms: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -7,7 +7,7 @@ scorer of an environment, and its chat template.
 """
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -19,7 +19,7 @@ from tokengym.agents.learner import LEARNERS, Learner, NoSettings, find_learner
 from tokengym.agents.learner import word_of as word_of_agent
 from tokengym.base.errors import SettingsError
 from tokengym.base.files import to_json
-from tokengym.base.objects import keep, short, word_of
+from tokengym.base.objects import keep, place_of, short, word_of
 from tokengym.base.registry import Spec, did_you_mean
 from tokengym.base.saved_code import (
     code_hashes,
@@ -48,7 +48,7 @@ from tokengym.evaluation.measure.environments import (
     resolve_env,
     task_name,
 )
-from tokengym.evaluation.runs.comparison import Comparison
+from tokengym.evaluation.runs.comparison import Comparison, naming_agent
 from tokengym.evaluation.runs.defaults import (
     OF_BUDGET,
     Layer,
@@ -84,7 +84,7 @@ from tokengym.rewards.registry import RewardChoice, check_word
 
 
 def decide(
-    env: str | None = None,
+    env: str | Callable[..., Any] | None = None,
     *,
     rewards: Any = (),
     agent: Any = AGENT,
@@ -98,7 +98,8 @@ def decide(
     """Return the comparison that a call or a command asks for, with all that was left open decided.
 
     Args:
-        env: Word of the environment; None takes the one that follows from the rest.
+        env: Word of the environment, or a function at the top of a file that makes it; None takes
+            the one that follows from the rest.
         rewards: Words or objects; () takes the task's, the first of them where one is enough.
         agent: Learner, by its word or itself.
         agents: Learners to compare at equal tokens; () compares rewards.
@@ -118,10 +119,9 @@ def decide(
         >>> decide("MovieReview", rewards=["sparse", "abc"], updates=12).names
         ('sparse', 'abc')
     """
-    _check_env(env)
     _check_places(given)
     asked = Asked(
-        env=env,
+        env=_env_word(env),
         rewards=tuple(map(_word, _listed(rewards))),
         agents=tuple(map(_agent_word, _listed(agents or agent))),
         compares=bool(agents),
@@ -164,16 +164,23 @@ class Asked:
 # --- words ----------------------------------------------------------------------------------------
 
 
-def _check_env(env: object) -> None:
-    """Refuse an environment itself where its word is meant."""
+def _env_word(env: Any) -> Any:
+    """Return the word of an environment, or of the function that makes it.
+
+    An environment itself is refused: each run makes its own.
+    """
     if isinstance(env, str | Spec | None):
-        return
+        return env
+    if callable(env) and (place := place_of(env, None)) is not None:
+        return place
     spec = getattr(env, "spec", None)
     known = getattr(env if spec is None else spec, "id", None)
     remedy = f": write compare({known!r}), with its settings beside it" if known else ""
     raise TypeError(
         "compare takes an environment's id or name, or 'path/to/file.py:make_env' of a function "
-        f"that makes one, got a {type(env).__name__}; each run makes its own{remedy}"
+        f"that makes one, or that function, got a {type(env).__name__}"
+        f"{' that is at the top of no file' if callable(env) else ''}; each run makes its "
+        f"own{remedy}"
     )
 
 
@@ -331,7 +338,7 @@ class _Decisions:
             raise TypeError(f"got {twice!r} twice, by two of its names; leave one out")
         values = {known[keyword][1].path[-1]: value for keyword, value in given.items()}
         values, layers = self._with_own_prompts(learner, {**values, **word.options})
-        with as_given(names):
+        with naming_agent(word.text, one_of=len(self.words)), as_given(names):
             try:
                 made = settings_of(learner, layers, values)
             except TypeError as error:
@@ -571,7 +578,12 @@ class _Decisions:
 def _refuse(name: str, value: Any, agent: Spec, known: Sequence[Mapping[str, Any]]) -> NoReturn:
     """Refuse a setting that no learner here has."""
     own = ("env", "rewards", "agent", "agents", "seeds", "first_seed", "out", "jobs", "executor")
-    words = [*own, "checkpoint_every", "retry_failed", "track", "console", "level", *known[0]]
+    of_compare = (*own, "checkpoint_every", "retry_failed", "track", "console", "level")
+    words = [*of_compare, *known[0]]
+    if name in of_compare:
+        raise TypeError(
+            f"decide() has no argument {name!r}, which says how runs are done; pass it to compare()"
+        )
     said = answer(name, words, value, is_option=False)
     own_name = [k for k, (_, leaf) in known[0].items() if leaf.path[-1] == name]
     if own_name and not said:  # as the learner itself calls it

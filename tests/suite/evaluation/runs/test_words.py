@@ -1,6 +1,8 @@
 """The words of ``tokengym compare`` as keywords, and the objects among them."""
 
+import importlib
 import inspect
+from functools import partial
 from typing import Any
 
 import datasets
@@ -16,7 +18,7 @@ from tokengym.agents.learner import LEARNERS
 from tokengym.base.objects import HERE, NAME, short, word_of
 from tokengym.evaluation.result import Result
 from tokengym.evaluation.runs import compare as module
-from tokengym.evaluation.runs.compare import compare
+from tokengym.evaluation.runs.compare import compare, preflight
 from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.decide import decide
 from tokengym.rewards import Rule, on_last, token_credit
@@ -126,8 +128,46 @@ def test_an_environment_itself_is_refused_with_its_id():
         said = rf"id or name, or .*make_env.*got a {kind}; .*write compare\('{env_id}'\)"
         with pytest.raises(TypeError, match=said):
             call(env, rewards=["sparse"])
-    with pytest.raises(TypeError, match=r"got a function; each run makes its own$"):
+    said = r"got a function that is at the top of no file; each run makes its own$"
+    with pytest.raises(TypeError, match=said):
         call(lambda num_envs: made["VectorRewardWrapper"])
+    with pytest.raises(TypeError, match="got a partial that is at the top of no file"):
+        call(partial(gym.make_vec, env_id))
+
+
+def test_the_function_that_makes_an_environment_is_its_word(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_envs.py").write_text(
+        "import gymnasium as gym\n\ndef make_env(num_envs, **options):\n"
+        '    return gym.make_vec("tokengym/MovieReview-v0", num_envs=num_envs, **options)\n'
+    )
+    make_env: Any = importlib.import_module("own_envs").make_env
+    assert decide(make_env, rewards=["sparse"]) == decide(
+        "own_envs.py:make_env", rewards=["sparse"]
+    )
+
+
+@pytest.mark.parametrize("name", ["jobs", "out", "executor", "checkpoint_every"])
+def test_what_says_how_runs_are_done_is_no_argument_of_decide(name):
+    given: Any = {name: 1}
+    said = rf"^decide\(\) has no argument '{name}', which says how .* pass it to compare\(\)$"
+    with pytest.raises(TypeError, match=said):
+        decide("MovieReview", **given)
+
+
+def test_a_refused_setting_names_its_agent_among_several():
+    with pytest.raises(ValueError, match=r"^agent 'ppo:clip_range=-1': clip_range must be"):
+        decide("MovieReview", agents=["ppo", "ppo:clip_range=-1"])
+    with pytest.raises(ValueError, match=r"^clip_range must be"):
+        decide("MovieReview", agent="ppo:clip_range=-1")
+    several = decide("MovieReview", agents=["ppo:advantage=loo,group_size=4", "ppo:advantage=loo"])
+    said = r"^agent 'ppo:advantage=loo': advantage='loo' needs group_size"
+    with pytest.raises(ValueError, match=said):
+        preflight(several)
+    alone = decide("MovieReview", rewards=["sparse"], agent="ppo:advantage=loo")
+    with pytest.raises(ValueError, match=r"^advantage='loo' needs group_size"):
+        preflight(alone)
 
 
 @pytest.mark.parametrize("seeds", [[3, 4, 5], (5, 3, 4), range(3, 6), np.arange(3, 6)])
