@@ -12,7 +12,7 @@ from tokengym.rewards.errors import CreditError
 Cut = Literal["even", "entropy", "line", "sentence", "turn"]
 """Where pieces begin: "even" makes ``segments`` of equal size up to one token, "entropy" begins
 ``segments`` at the tokens that the reference policy drew with the highest entropy; "line",
-"sentence" (which ends in ., ! or ?) and "turn" follow the text."""
+"sentence" (ended by ., ! or ?, or the like of other scripts) and "turn" follow the text."""
 Pay = Literal["last", "evenly"]
 """Where a piece's reward stands: on its last token, or in equal parts on all of its tokens."""
 Delivery = Literal["step", "end"]

@@ -15,6 +15,18 @@ from tokengym.rewards.credits.names import NAMES
 from tokengym.rewards.credits.options import Cut, Pay
 from tokengym.rewards.maths.signed_parts import split_before_largest, split_evenly
 
+STOPS = (
+    *(".", "!", "?"),
+    *("\u3002", "\uff01", "\uff1f", "\uff0e", "\uff61"),  # Chinese and Japanese, wide and half-wide
+    *("\u0964", "\u0965"),  # Indic scripts
+    *("\u061f", "\u06d4"),  # Arabic script
+    "\u104b",  # Burmese
+    *("\u17d4", "\u17d5"),  # Khmer
+    *("\u1362", "\u1367"),  # Ethiopic
+    "\u0589",  # Armenian
+)
+"""What ends a sentence, of scripts that have such a mark; Thai and Lao have none."""
+
 
 class Pieces:
     """The names of a batch with pieces as their time axis.
@@ -177,11 +189,13 @@ def _step_starts(texts: Sequence[str], cut: Literal["line", "sentence"]) -> list
     Example:
         >>> _step_starts(["one", ".", "\n", " two", "!", ""], "sentence")
         [0, 3]
+        >>> _step_starts(["好", "。", "不", "好", "\uff01", "真", "\uff1f"], "sentence")
+        [0, 2, 5]
     """
     ends = list[int]()
     for index, text in enumerate(texts):
         if ends and ends[-1] == index and not text.strip():
             ends[-1] = index + 1
-        elif "\n" in text if cut == "line" else text.rstrip().endswith((".", "!", "?")):
+        elif "\n" in text if cut == "line" else text.rstrip().endswith(STOPS):
             ends.append(index + 1)
     return [0, *(end for end in ends if end < len(texts))]

@@ -79,6 +79,19 @@ def test_pieces_begin_at_the_highest_entropy_or_by_the_text(tokenizer):
     assert Pieces(texts, "line").spans(0) == [range(3), range(3, 4)]
 
 
+@pytest.mark.parametrize(
+    "stop",
+    [
+        *".!?\u3002\uff01\uff1f\uff0e\uff61\u0964\u0965\u061f\u06d4\u104b\u17d4\u17d5\u1362\u1367\u0589"
+    ],
+)
+def test_a_sentence_ends_where_its_script_ends_it(tokenizer, stop):
+    """Those of Chinese, Japanese, Hindi, Arabic, Urdu, Burmese, ...; a wide comma is none."""
+    texts = Inputs([ONE], tokenizer=tokenizer)
+    texts.token_texts = lambda: [["好", f"好{stop} ", "\uff0c", "真"]]
+    assert Pieces(texts, "sentence").spans(0) == [range(2), range(2, 4)]
+
+
 def test_questions_about_pieces_are_asked_about_their_tokens(tokenizer):
     scorer = FunctionScorer(lambda prompt, response: float(len(response.split())))
     inputs = Inputs([TALK, SHORT], scorer=scorer, tokenizer=tokenizer, scores=Scores([5.0, 1.0]))
