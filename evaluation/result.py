@@ -18,7 +18,7 @@ from tokengym.evaluation.measure.measures import AXES, FORMER, Axis, measures_of
 from tokengym.evaluation.report.curves import SPENT, Curve, columns_of, group_label, on_axis
 from tokengym.evaluation.report.curves import read_curves as read_stored
 from tokengym.evaluation.report.figures import STYLE, plain, plot_curves
-from tokengym.evaluation.report.reading import PARTS, Source
+from tokengym.evaluation.report.reading import PARTS, Source, run_name
 from tokengym.evaluation.report.sentences import kind_of
 from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.report.tables import group_table, short_table
@@ -402,7 +402,8 @@ def read_curves(
     Args:
         source: A file, a folder, a pandas DataFrame, rows, or a `Result`. Several are shown
             together: a list of them, or a mapping from names to them. The names are those of other
-            tools' runs, with a seed at the end where there are several: ``abc-seed-1``.
+            tools' runs, with a seed at the end where there are several: ``abc-seed-1``. Or a name
+            has a list of runs, whose seeds are those of their folders, else 0, 1, 2 in order.
         baseline: Arm that the others are compared with; None takes sparse if present, else the
             first.
         axis: What runs are compared at equal amounts of, "step" or "tokens"; None takes that of a
@@ -434,13 +435,30 @@ def read_curves(
 def _sources(source: Any) -> list[tuple[Any, str | None]]:
     """Return one source or several, each with the name that it was given."""
     if isinstance(source, Mapping) and not isinstance(source, Result):
-        return [(one, str(name)) for name, one in source.items()]
+        return [pair for name, one in source.items() for pair in _seeds(str(name), one)]
+    return [(one, None) for one in source] if _are_several(source) else [(source, None)]
+
+
+def _are_several(source: Any) -> bool:
+    """Return whether a source is a list of sources, and not the rows of one."""
     is_list = isinstance(source, Sequence) and not isinstance(source, str)
-    if is_list and not all(
+    return is_list and not all(
         isinstance(one, Mapping) and not isinstance(one, Result) for one in source
-    ):
-        return [(one, None) for one in source]
-    return [(source, None)]
+    )
+
+
+def _seeds(name: str, source: Any) -> list[tuple[Any, str]]:
+    """Return the runs of one arm, each with its name.
+
+    Several have the seeds of their folders, or where these are alike 0, 1, 2 in order.
+    """
+    if not _are_several(source):
+        return [(source, name)]
+    files = [Given(Path(one)).file for one in source if isinstance(one, str | Path)]
+    told = {run_name(file)[1] for file in files if file is not None}
+    if len(told) == len(source):
+        return [(one, name) for one in source]
+    return [(one, f"{name}-seed-{seed}") for seed, one in enumerate(source)]
 
 
 def _given(source: Any, name: str | None) -> Given:

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -561,28 +561,45 @@ def _import_plugins() -> None:
 
 
 def measures_of(
-    by_gold: bool, source: str = "", *, own_prompts: bool = True
+    by_gold: bool, logged: Mapping[str, str] = {}, *, own_prompts: bool = True
 ) -> Mapping[str, Measure]:
     """Return the table of measurements.
 
     Its ``score`` is what all runs are measured by: the scorer's value, or the gold score where
     rewards have different scorers, none of which may judge the others. The gold score's words then
-    stand there, and it has no second entry. Of curves made elsewhere ``source`` is what they were
-    read from: how they were measured is not known. ``own_prompts`` is whether each seed is measured
-    on prompts of its own.
+    stand there, and it has no second entry. Of curves made elsewhere ``logged`` says, by
+    measurement, what was read: how they were measured is not known. ``own_prompts`` is whether each
+    seed is measured on prompts of its own.
     """
     _import_plugins()
     table = _by_gold_score() if by_gold else MEASURES
-    if source:
+    if logged:
         elsewhere = {name: replace(m, policy="unknown", error="") for name, m in table.items()}
-        meaning = f"The column score of {source}, taken as better if higher."
-        return {**elsewhere, "score": replace(elsewhere["score"], meaning=meaning, missing="")}
+        read = {
+            name: _of_log(elsewhere[name], what) for name, what in logged.items() if name in table
+        }
+        return {**elsewhere, **read}
     if own_prompts:
         return table
     return {
         name: replace(m, policy="measured alike") if m.policy == "measured" else m
         for name, m in table.items()
     }
+
+
+def measures_in(part: Mapping[str, Any]) -> Mapping[str, Measure]:
+    """Return the table of measurements of a summary, or of a group of one."""
+    own_prompts = part.get("own_prompts", True)
+    return measures_of(part["by_gold"], part.get("logged") or {}, own_prompts=own_prompts)
+
+
+def _of_log(measure: Measure, what: str) -> Measure:
+    """Return a measurement as what another tool logged under a name of its own."""
+    better = ", taken as better if higher" if measure.name == "score" else ""
+    named: dict[str, Any] = {}
+    if measure.name == "kl":
+        named = {"title": "KL of the log", "unit": ""}
+    return replace(measure, meaning=f"The {what}{better}.", missing="", **named)
 
 
 def _by_gold_score() -> Mapping[str, Measure]:

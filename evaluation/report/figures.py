@@ -18,10 +18,10 @@ import numpy as np
 
 from tokengym.base.files import write_bytes
 from tokengym.envs import printable
-from tokengym.evaluation.measure.measures import AXES, check_measures, measure_of, measures_of
+from tokengym.evaluation.measure.measures import AXES, check_measures, measure_of, measures_in
 from tokengym.evaluation.report import sentences
 from tokengym.evaluation.report.curves import Curve, Panel, group_label, make_panels
-from tokengym.evaluation.report.tables import Style, group_table, reference_levels
+from tokengym.evaluation.report.tables import Style, compares_kl, group_table, reference_levels
 from tokengym.evaluation.statistics import curve_interval, iqm
 
 if TYPE_CHECKING:
@@ -66,14 +66,14 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
     lines = line_styles(summary)
     labels = {
         name: m.label
-        for name, m in measures_of(summary["by_gold"]).items()
+        for name, m in measures_in(summary).items()
         if (m.short or m.ranked) and all(name in panel.measures for panel in panels)
     }
     if len(labels) == 1 and len(panels) > 1:  # only scores: groups side by side
         cells = [(panel, "score", group_label(panel.group)) for panel in panels]
         width = 2 if len(cells) == 4 else min(len(cells), 3)
     else:
-        if all("kl" in panel.measures for panel in panels):
+        if all(map(compares_kl, summary["groups"])):
             labels[AGAINST_KL] = sentences.against(labels["score"], measure_of("kl").word)
         cells = [
             (panel, name, f"{label} ({group_label(panel.group)})" if panel.group else label)
@@ -154,8 +154,9 @@ def plot_curves(
         draw(axis, panel, y, lines, level, None if x == summary["axis"] else x)
         if not taken:  # what is beside others has the levels of the first
             draw_levels(axis, reference_levels(summary["groups"][group]["reference"], y))
-    axis.set_xlabel(measure_of("kl").label if x == "kl" else AXES[x])
-    axis.set_ylabel(plain(measure_of(y, summary["by_gold"]).label))
+    table = measures_in(summary)
+    axis.set_xlabel(table["kl"].label if x == "kl" else AXES[x])
+    axis.set_ylabel(plain((table.get(y) or measure_of(y)).label))
     shown = _having(lines, panel, y, *(["kl"] if x == "kl" else []))
     handles = [Line2D([], [], **lines[name]) for name in shown]
     axis.legend(handles, [plain(name) for name in shown], frameon=False)
@@ -386,7 +387,7 @@ class Paper:
             for row, panel in zip(axes, panels, strict=True):
                 for axis, measure in zip(row, measures, strict=True):
                     draw(axis, panel, measure, lines, float(summary["level"]))
-                    title = plain(measure_of(measure, summary["by_gold"]).label)
+                    title = plain((measures_in(summary).get(measure) or measure_of(measure)).label)
                     room = int((0.5 if across == 1 else 0.8) * inches / across / LETTER)
                     (axis.set_ylabel if across == 1 else axis.set_title)(textwrap.fill(title, room))
                     axis.set_xlabel(AXES[summary["axis"]].capitalize())

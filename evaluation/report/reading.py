@@ -70,6 +70,10 @@ KNOWN = {
 """Names that other tools have for ours; of several that a table has, the first counts."""
 TRACKED = {"eval/score": "score", "train/reward": "reward"}
 """Names that a tracker has for scores, with those of the run's own log."""
+OWN_SCORES = ("score", "eval/score")
+"""Names that runs of ours give a score."""
+TRL_KL = ("kl", "train/kl")
+"""Names of TRL's KL, a mean over the tokens of the training batches."""
 STEPS = ("step", "steps", "global_step", "_step")
 """Names, behind the last slash, of an exported chart's axis that counts steps."""
 RUN = ("credit", "arm", "run", "run_name", "Name", "name")
@@ -95,6 +99,11 @@ class Table:
     scores: Sequence[tuple[str, Sequence[str]]] = ()
     """Of each run of another tool its name and its columns that are a score, the first of which is
     taken; () for a table like ours, which has one."""
+
+    @property
+    def of_tools(self) -> bool:
+        """Whether another tool measured it, and not a run of ours that a tracker kept."""
+        return self.names.get("score", OWN_SCORES[0]) not in OWN_SCORES
 
 
 def read_table(

@@ -17,7 +17,7 @@ import numpy as np
 from tokengym.base.bundle import bundle_names, bundled
 from tokengym.base.models import title_of
 from tokengym.base.text import level_percent, printable_value
-from tokengym.evaluation.measure.measures import AXES, Measure, measure_of, measures_of
+from tokengym.evaluation.measure.measures import AXES, measure_of, measures_in
 from tokengym.evaluation.report import sentences
 from tokengym.evaluation.report.charts import REFERENCE, Chart, Series, line_chart, thinned
 from tokengym.evaluation.report.curves import SPENT, Curve, Panel, group_label, make_panels
@@ -27,6 +27,7 @@ from tokengym.evaluation.report.sentences import NOTHING, kind_of, unit_of
 from tokengym.evaluation.report.tables import (
     cells,
     columns,
+    compares_kl,
     first_columns,
     forests,
     group_table,
@@ -70,15 +71,13 @@ def render_report(
     # The first is the baseline's, which one reward alone is not.
     colours = {name: n % COLOURS for n, name in enumerate(names, len(names) == 1)}
     level = float(summary["level"])
-    elsewhere = "" if summary.get("settings") else summary.get("source") or "curves"
-    table = measures_of(summary["by_gold"], elsewhere, own_prompts=summary["own_prompts"])
-    score = table["score"]
+    score = measures_in(summary)["score"]
     settings, first = summary.get("settings") or {}, summary["groups"][0]
     runs = sum(entry["runs"] for g in summary["groups"] for entry in g["rewards"].values())
     source = settings.get("env") or summary.get("source") or sentences.LEARNING_CURVES
     counts = len(names), kind_of(first), runs
     ends = {end for group in summary["groups"] for end in (group["steps"][1], group["longest"])}
-    definitions = _definitions(summary, table)
+    definitions = _definitions(summary)
     page = {
         "title": summary.get("title") or sentences.TITLE,
         "subtitle": sentences.subtitle(
@@ -90,7 +89,7 @@ def render_report(
         "figures_note": sentences.figures_note(level),
         "groups": [
             {
-                **_group(group, panels[tuple(group["group"].items())], colours, level, table, logs),
+                **_group(group, panels[tuple(group["group"].items())], colours, level, logs),
                 "compared": introduction(summary, group, score, episodes),
             }
             for group in summary["groups"]
@@ -136,13 +135,12 @@ def _group(
     panel: Panel,
     colours: Mapping[str, int],
     level: float,
-    measurements: Mapping[str, Measure],
     logs: Sequence[Log],
 ) -> dict[str, Any]:
     # What the curves can be drawn against: first what the panel's steps are.
     spent = [name for name in SPENT if all(name in r.values for r in panel.rewards.values())]
     axes = [group["axis"], *(name for name in spent if name != group["axis"])]
-    table, score = measures_of(group["by_gold"]), measurements["score"]
+    table = measures_in(group)
     series = {m: _series(panel, m, colours, level) for m in panel.measures if m in table}
     return {
         "label": group_label(panel.group),
@@ -151,10 +149,10 @@ def _group(
         "kind": kind_of(group),
         "runs_note": sentences.runs_note(kind_of(group), runs_of(group)),
         "legend": [{"name": name, "colour": colours[name]} for name in group["rewards"]],
-        "axes": [_axis_view(panel, key, series, score, group) for key in axes],
+        "axes": [_axis_view(panel, key, series, group) for key in axes],
         "untrained": untrained(group),
         "columns": [
-            {"title": title, "says": says(measurements, measure, kind)}
+            {"title": title, "says": says(group, measure, kind)}
             for title, measure, kind in columns(group)
         ],
         "first_columns": first_columns(group),
@@ -173,7 +171,6 @@ def _axis_view(
     panel: Panel,
     axis: str,
     series: Mapping[str, Sequence[Series]],
-    score: Measure,
     group: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the charts of all measurements' lines against what runs have spent."""
@@ -189,15 +186,16 @@ def _axis_view(
         sizes: dict[str, Any] = {"width": width, "height": height, "whole_x": True, "hovers": True}
         return line_chart(against, levels=reference_levels(group["reference"], measure), **sizes)
 
+    table = measures_in(group)
     small: list[dict[str, Any]] = [
         {"label": measure, "chart": chart(name, 400.0, 250.0)}
-        for name, measure in measures_of(group["by_gold"]).items()
+        for name, measure in table.items()
         if name in series and name != "score"
     ]
     return {
         "key": axis,
         "label": AXES[axis],
-        "main": {"label": score, "chart": chart("score", 640.0, 420.0)},
+        "main": {"label": table["score"], "chart": chart("score", 640.0, 420.0)},
         "first": [chart for chart in small if chart["label"].word],
         "more": [chart for chart in small if not chart["label"].word],  # these fold away
     }
@@ -229,10 +227,10 @@ def _series(panel: Panel, measure: str, colours: Mapping[str, int], level: float
 def _frontiers(
     panel: Panel, colours: Mapping[str, int], group: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    table, frontiers = measures_of(group["by_gold"]), []
+    table, frontiers = measures_in(group), []
     rows = group["reference"]["best_of_n"] if group["reference"] else []
     for x, y, note in sentences.FRONTIERS:
-        if {x, y} <= {*table} & {*panel.measures}:
+        if {x, y} <= {*table} & {*panel.measures} and (x != "kl" or compares_kl(group)):
             series = [
                 Series(
                     name=name,
@@ -283,7 +281,7 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
     ]
 
 
-def _definitions(summary: Mapping[str, Any], table: Mapping[str, Measure]) -> list[dict[str, str]]:
+def _definitions(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return the terms of the page, with the sentences and the pages on them."""
     glossary, metrics = "guide/glossary.md", "reference/metrics.md"
     compared = summary.get("compared") or {}
@@ -293,7 +291,7 @@ def _definitions(summary: Mapping[str, Any], table: Mapping[str, Measure]) -> li
         for name, entry in compared.get(kind, {}).items()
     ]
     for name in summary["groups"][0]["measures"]:
-        measure = table.get(name) or measure_of(name)
+        measure = measures_in(summary).get(name) or measure_of(name)
         if not (name == "gold_score" and summary["by_gold"]):  # which is the score
             rows.append((measure.title, measure.says, metrics))
     if any(group["reference"] for group in summary["groups"]):
@@ -301,7 +299,8 @@ def _definitions(summary: Mapping[str, Any], table: Mapping[str, Measure]) -> li
     rows.append((sentences.MEASURED_BY, summary.get("measured_by") or "", ""))
     if anchor := summary["anchors"]["reference"]:
         rows.append((*sentences.anchor(anchor), ""))
-    rows += [(term, text, glossary) for term, text in sentences.terms()]
+    terms = sentences.terms(at_kl="kl" not in summary["logged"])
+    rows += [(term, text, glossary) for term, text in terms]
     rows.append((*sentences.all_terms(glossary), glossary))
     return [
         {"term": term, "text": text, "address": address(page), "id": f"term-{place}"}

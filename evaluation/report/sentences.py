@@ -24,7 +24,7 @@ NOTHING = "\u2013"
 """What stands where there is no value."""
 SHOWN = 3
 """Most runs that a caution names."""
-Kind = Literal["reward", "learner"]
+Kind = Literal["reward", "learner", "arm"]
 """What is compared, in one word."""
 Unit = Literal["updates", "tokens"]
 """Unit of the curves' steps, in the plural."""
@@ -32,7 +32,9 @@ Unit = Literal["updates", "tokens"]
 
 def kind_of(group: Mapping[str, Any]) -> Kind:
     """Return what a group compares, in one word."""
-    return "learner" if group["axis"] == "tokens" else "reward"
+    if group["axis"] == "tokens":
+        return "learner"
+    return "arm" if group.get("of_tools") else "reward"
 
 
 def unit_of(group: Mapping[str, Any]) -> Unit:
@@ -805,11 +807,14 @@ def held_out(name: str) -> str:
     return f"{name}, held out"
 
 
-def terms() -> list[tuple[str, str]]:
-    """Return the terms that every report explains, with their sentences."""
+def terms(*, at_kl: bool = True) -> list[tuple[str, str]]:
+    """Return the terms that reports explain, with their sentences.
+
+    ``at_kl`` is whether runs are compared at equal KL.
+    """
     ranked = ", ".join(m.word for m in MEASURES.values() if m.ranked)
     return [
-        *((n.title, n.meaning) for n in NUMBERS.values()),
+        *((n.title, n.meaning) for n in NUMBERS.values() if at_kl or n.name != "at_kl"),
         ("Error of measuring", OF_MEASURING),
         ("Interquartile mean", "Mean over seeds without the lowest and the highest quarter."),
         (

@@ -100,8 +100,11 @@ class SummarySettings:
     are."""
     by_gold: bool = False
     """Whether ``score`` is the gold score, by which all runs are measured."""
-    source: str = ""
-    """File or table of curves made elsewhere, whose score nobody knows more of; empty for runs."""
+    logged: Mapping[str, str] = field(default_factory=dict)
+    """Of curves made elsewhere what measurements were read from, such as ``column reward of
+    trainer_state.json``: nobody knows more of them. Such a KL is compared with no other."""
+    of_tools: bool = False
+    """Whether the curves are the logs of other tools, whose arms need not be rewards."""
 
     def __post_init__(self) -> None:
         check_number(self, "level", above=0.0, below=1.0, hint=f"{DEFAULT_LEVEL} is usual")
@@ -157,6 +160,8 @@ def summarize(
         "axis": settings.axis,
         "by_gold": settings.by_gold,
         "own_prompts": settings.own_prompts,
+        "logged": dict(settings.logged),
+        "of_tools": settings.of_tools,
         "anchors": {
             "reference": dict(settings.anchors) or None,
             "optimum": dict(settings.optimum) or None,
@@ -174,7 +179,7 @@ def _meanings(
     """Return what each measurement of these groups means, and how sure it is, by name."""
     entries = [entry for group in groups for entry in group["rewards"].values()]
     names = dict.fromkeys(name for entry in entries for name in entry["figures"])
-    table = measures_of(settings.by_gold, settings.source, own_prompts=settings.own_prompts)
+    table = measures_of(settings.by_gold, settings.logged, own_prompts=settings.own_prompts)
     return {name: table[name].as_dict() for name in names if name in table}
 
 
@@ -228,10 +233,13 @@ def _group(
         "evaluations": len(panel.steps),
         "fewest_runs": fewest,
         "by_gold": settings.by_gold,
+        "own_prompts": settings.own_prompts,
+        "logged": dict(settings.logged),
+        "of_tools": settings.of_tools,
         "reliable": fewest >= RELIABLE_SEEDS,
         "measures": list(panel.measures),
         "lost": {name: list(lacking) for name, lacking in panel.lost.items()},
-        "equal_kl": _end_kl(panel),
+        "equal_kl": None if "kl" in settings.logged else _end_kl(panel),
         "reference": reference,
         "score_range": None,
         "rewards": rewards,
@@ -304,7 +312,11 @@ def _figures(
                 measuring[f"normalised_{name}"] = _of_span(measuring[name], best - start)
     # The first point is the reference policy, before any update, where a curve begins at 0.
     anchor, own = settings.anchors.get("score", panel.start), runs.own_steps
-    means = {measure: iqm(runs.values[measure], 0)[own] for measure in panel.measured(runs)}
+    means = {
+        measure: iqm(runs.values[measure], 0)[own]
+        for measure in panel.measured(runs)
+        if measure != "kl" or "kl" not in settings.logged  # nats per update are no nats per token
+    }
     alarms = find_alarms(means, runs.steps[own], axis=settings.axis, by_gold=settings.by_gold)
     maximised = "score" if settings.kl_coef is None else "net_score"
     weighed = all(curve.is_weighed for curve in runs.curves)
@@ -506,7 +518,7 @@ def _add_comparisons(
         numbers[name] = {of: _numbers(both, *of) for of in kinds}
         errors = {of: _error_of_pairs(both, *of, own_prompts=own_prompts) for of in kinds}
         versus["measuring"] = _nested({of: e for of, e in errors.items() if e is not None})
-        if both and "kl" in shared:
+        if both and "kl" in shared and "kl" not in settings.logged:
             versus["at_kl"], at_kl = _at_kl(both, shared)
             numbers[name] |= at_kl
             for (measure, kind), (values, _) in at_kl.items():

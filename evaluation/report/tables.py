@@ -9,10 +9,9 @@ from tokengym.base.text import markdown, number, printable, signed
 from tokengym.evaluation.measure.measures import (
     FORMER,
     WHEN,
-    Measure,
     check_measures,
     measure_of,
-    measures_of,
+    measures_in,
 )
 from tokengym.evaluation.measure.references import BEST_OF
 from tokengym.evaluation.report import sentences
@@ -40,11 +39,11 @@ def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return the table's columns as (title, measurement, kind); one reward alone has no others'."""
     shown_columns: list[tuple[str, str, str]] = []
     has_others, unit = len(group["rewards"]) > 1, unit_of(group)
-    for name, measure in measures_of(group["by_gold"]).items():
+    for name, measure in measures_in(group).items():
         if any(name in entry["figures"] for entry in group["rewards"].values()):
             shown_columns += [(measure.heading(kind), name, kind) for kind in measure.columns]
         if name == "score" and has_others:
-            if "kl" in group["measures"]:
+            if compares_kl(group):
                 title = sentences.score_at_kl(measure.word, group["equal_kl"])
                 shown_columns.append((title, name, "at_kl"))
             title = sentences.steps_to_baseline(unit, group["baseline"])
@@ -57,9 +56,14 @@ def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return shown_columns
 
 
+def compares_kl(group: Mapping[str, Any]) -> bool:
+    """Return whether arms are compared at equal KL, which those of a tool's own KL are not."""
+    return "kl" in group["measures"] and "kl" not in (group.get("logged") or {})
+
+
 def first_columns(group: Mapping[str, Any]) -> list[int]:
     """Return the places of the columns that a first reader needs: those of terminals, and speed."""
-    table = measures_of(group["by_gold"])
+    table = measures_in(group)
     return [
         place
         for place, (_, name, kind) in enumerate(columns(group))
@@ -106,9 +110,9 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
     return {"value": value, "below": below, "error": error, "mark": mark, "tone": tone}
 
 
-def says(table: Mapping[str, Measure], name: str, kind: str) -> str:
-    """Return what the cells of a column mean and how sure they are, by a table of measurements."""
-    measure = table.get(name or "score") or measure_of(name)
+def says(group: Mapping[str, Any], name: str, kind: str) -> str:
+    """Return what the cells of a column mean and how sure they are."""
+    measure = measures_in(group).get(name or "score") or measure_of(name)
     return sentences.column(measure, "steps" if kind == "shares" else kind)
 
 
@@ -152,7 +156,7 @@ def untrained(group: Mapping[str, Any]) -> dict[str, Any] | None:
     lines = group["reference"]
     if lines is None:
         return None
-    table, best_of_n = measures_of(group["by_gold"]), lines["best_of_n"]
+    table, best_of_n = measures_in(group), lines["best_of_n"]
     shown = [name for name in best_of_n[0] if name in table]
     heads = [sentences.best_of_heading(table[name]) for name in shown]
     rows = [
@@ -174,7 +178,7 @@ def untrained(group: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def forests(group: Mapping[str, Any], colours: Mapping[str, int]) -> list[dict[str, Any]]:
     """Return a chart of paired differences per measurement."""
-    table, charts = measures_of(group["by_gold"]), []
+    table, charts = measures_in(group), []
     for measure, kind in [(m, kind) for m in table.values() for kind in m.differences]:
         rows = []
         for name in group["rewards"]:
@@ -200,7 +204,7 @@ def short_table(
     """
     every_column, measures = columns(group), [FORMER.get(name, name) for name in measures]
     check_measures(measures, list(dict.fromkeys(name for _, name, _ in every_column if name)))
-    on_terminal = [m.name for m in measures_of(group["by_gold"]).values() if m.short]
+    on_terminal = [m.name for m in measures_in(group).values() if m.short]
     shown = [
         column
         for column, (_, name, kind) in enumerate(every_column)
@@ -209,7 +213,7 @@ def short_table(
     heads = []
     for column in shown:
         title, name, kind = every_column[column]
-        measure = measure_of(name, group["by_gold"])
+        measure = measures_in(group).get(name) or measure_of(name)
         unit = measure.in_brackets
         if kind == "at_kl":
             heads.append((measure.word.capitalize(), sentences.at_kl(group["equal_kl"])))

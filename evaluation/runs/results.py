@@ -20,6 +20,7 @@ from tokengym.base.files import json_hash, read_json, write_json, write_text
 from tokengym.base.registry import split_file_word
 from tokengym.base.saved_code import display_name
 from tokengym.base.settings import check_number
+from tokengym.base.text import listed
 from tokengym.envs import printable
 from tokengym.evaluation.measure.judges import JudgedRuns, judge_of_all, settle_judges, words_of
 from tokengym.evaluation.measure.measures import Axis
@@ -38,7 +39,14 @@ from tokengym.evaluation.report.curves import (
 )
 from tokengym.evaluation.report.figures import Paper, save_figure
 from tokengym.evaluation.report.learning import Log, by_epoch, final_figures
-from tokengym.evaluation.report.reading import Source, Table, by_column, files_of, read_table
+from tokengym.evaluation.report.reading import (
+    TRL_KL,
+    Source,
+    Table,
+    by_column,
+    files_of,
+    read_table,
+)
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.runs.comparison import (
@@ -729,6 +737,7 @@ def gather_curves(
     axes = [summary.get("axis") for summary in known]
     kept: Axis | None = "step" if all(axis == "step" for axis in axes) else None
     names = dict.fromkeys(one.source.name for one in sources if isinstance(one.source, Path))
+    files = dict.fromkeys(one.file.name for one in sources if one.file is not None)
     settings = SummarySettings(
         kl_coef=kl_coef,
         level=how.level,
@@ -736,14 +745,39 @@ def gather_curves(
         axis=axis_of(curves, of_learners="tokens" in axes, given=how.axis or kept),
         cautions=cautions,
         by_gold=rivals is not None or (all_judged and all(runs.by_gold for runs in judged)),
-        source=", ".join(names) or "curves",
+        logged=_logged(tables, known, columns, ", ".join(files) or "curves"),
+        of_tools=any(table.of_tools for table in tables) or any(s.get("of_tools") for s in known),
     )
     about = {
-        "source": settings.source,
+        "source": ", ".join(names) or "curves",
         "measured_by": judge_of_all(judged, settled=rivals is not None) if all_judged else "",
         "score_columns": columns,
     }
     return curves, settings, about
+
+
+def _logged(
+    tables: Sequence[Table],
+    known: Sequence[Mapping[str, Any]],
+    scores: Iterable[str],
+    files: str,
+) -> dict[str, str]:
+    """Return what measurements were read from, see `SummarySettings.logged`.
+
+    Of a table like ours that is the score alone, unless its summary knows more.
+    """
+    logged = {name: what for summary in known for name, what in summary.get("logged", {}).items()}
+    columns: dict[str, dict[str, None]] = {"score": dict.fromkeys(scores)}
+    for table in tables:
+        for name, column in table.names.items() if table.of_tools else ():
+            if name != "score":
+                columns.setdefault(name, {})[column] = None
+    for name, taken in columns.items():
+        word = sentences.plural(len(taken), "column")
+        logged[name] = f"{word} {listed([*taken])} of {files}"
+    if columns.get("kl", {}).keys() & {*TRL_KL}:
+        logged["kl"] += ", in TRL a mean over tokens of the training batches"
+    return logged
 
 
 def _scores_of(

@@ -13,12 +13,12 @@ from rich.text import Text
 from tokengym.base.saved_code import display_name
 from tokengym.base.text import number, percent
 from tokengym.envs import printable
-from tokengym.evaluation.measure.measures import WHEN, measure_of, measures_of
+from tokengym.evaluation.measure.measures import WHEN, measure_of, measures_in
 from tokengym.evaluation.measure.references import BEST_OF
 from tokengym.evaluation.report.curves import group_label
 from tokengym.evaluation.report.learning import HELD_OUT, SHOWN
 from tokengym.evaluation.report.sentences import NOTHING, at_kl, kind_of, lacking_scores, unit_of
-from tokengym.evaluation.report.tables import NORMALISED, arrival
+from tokengym.evaluation.report.tables import NORMALISED, arrival, compares_kl
 from tokengym.evaluation.statistics import FASTER_AT
 
 if TYPE_CHECKING:
@@ -158,9 +158,9 @@ def _figures(group: Mapping[str, Any], width: int) -> Iterator[Table]:
     names, titles = [*group["rewards"]], [*map(display_name, group["rewards"])]
     names = titles if len({*titles}) == len(titles) else names  # without the files that define them
     columns = [_column(entries, WHEN["auc"], "score", "auc")]
-    if "kl" in group["measures"] and len(entries) > 1:
+    if compares_kl(group) and len(entries) > 1:
         columns.append(_column(entries, WHEN["at_kl"], "score", "at_kl"))
-    for name, measure in measures_of(group["by_gold"]).items():
+    for name, measure in measures_in(group).items():
         is_shown = any(name in entry["figures"] for entry in entries)
         if measure.short and (is_shown or (name == NORMALISED and group["score_range"])):
             columns.append(_column(entries, measure.short, name, "final"))
@@ -193,7 +193,7 @@ def _legend(group: Mapping[str, Any]) -> str:
     if any("at_kl" in entry["figures"]["score"] for entry in group["rewards"].values()):
         word = measure_of("score", group["by_gold"]).word
         parts.append(f"{WHEN['at_kl']}: {word} {at_kl(group['equal_kl'])} of KL")
-    elif "kl" in group["measures"] and len(group["rewards"]) > 1:
+    elif compares_kl(group) and len(group["rewards"]) > 1:
         parts.append(f"{WHEN['at_kl']}: not known, see the report")
     if ends and not ends["noise"]:
         word = measure_of(ends["measure"], group["by_gold"]).word

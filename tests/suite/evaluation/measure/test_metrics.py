@@ -160,7 +160,7 @@ def test_each_measurement_says_what_it_means_and_how_sure_it_is():
         assert OF_POLICY[measure.policy] in measure.says
         assert OF_ERROR[measure.error] in measure.says
         assert measure.as_dict()["of"] == OF_POLICY[measure.policy]
-    of_source = measures_of(False, "mine.csv")["score"]
+    of_source = measures_of(False, {"score": "column score of mine.csv"})["score"]
     assert of_source.as_dict()["of"] == OF_POLICY["unknown"]
     assert "mine.csv" in of_source.meaning
     assert measures_of(False)["score"].policy == "measured"

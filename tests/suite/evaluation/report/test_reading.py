@@ -348,6 +348,59 @@ def test_the_seed_is_read_alike_of_folders_and_of_names(tmp_path, name, credit, 
         assert [(curve.credit, curve.seed) for curve in curves] == [(credit, seed)]
 
 
+def stored_log(folder: Path) -> str:
+    folder.mkdir(parents=True)
+    (folder / "trainer_state.json").write_text(json.dumps({"log_history": HISTORY}))
+    return str(folder)
+
+
+def test_a_name_has_several_runs(tmp_path):
+    plain = [stored_log(tmp_path / name) for name in ("a", "b", "c")]
+    named = [Path(stored_log(tmp_path / f"x-seed-{seed}")) for seed in (5, 2, 9)]
+    result = read_result_of({"mine": plain, "theirs": named, "rows": [HISTORY[:2], HISTORY[:2]]})
+    (group,) = result["groups"]
+    assert {name: entry["seeds"] for name, entry in group["rewards"].items()} == {
+        "mine": [0, 1, 2],
+        "theirs": [2, 5, 9],
+        "rows": [0, 1],
+    }
+    (group,) = read_result_of({"mine": HISTORY[:2]})["groups"]  # rows of one run
+    assert group["rewards"]["mine"]["seeds"] == [0]
+
+
+def test_what_another_tool_measured_is_said_to_be_its_own(tmp_path):
+    for name, gain in (("grpo", 0.2), ("dr-grpo", 0.4)):
+        for seed in range(5):
+            rows = [
+                {"step": s, "reward": gain * s + 0.1 * seed, "kl": 0.01 * s, "entropy": 1.0}
+                | {"completions/mean_length": 9.0}
+                for s in range(6)
+            ]
+            folder = tmp_path / f"{name}-seed-{seed}"
+            folder.mkdir()
+            (folder / "trainer_state.json").write_text(json.dumps({"log_history": rows}))
+    logs, out = sorted(tmp_path.iterdir()), tmp_path / "out"
+    summary = report_curves(logs, out, CurveSettings(baseline="grpo"))
+    page = (out / "report.html").read_text()
+    again = report_curves(out, tmp_path / "again", CurveSettings(baseline="grpo"))
+    for found in (summary, again):  # the second is read from curves.csv and its summary
+        told = found["measurements"]
+        assert {one["of"] for one in told.values()} == {"what the tool that logged it measured"}
+        assert told["score"]["meaning"].startswith("The column reward of ")
+        assert told["kl"]["meaning"].startswith(
+            "The column kl of trainer_state.json, in TRL a mean"
+        )
+        assert "completions/mean_length" in told["length"]["meaning"]
+        assert told["kl"]["unit"] == ""
+        (group,) = found["groups"]
+        assert group["equal_kl"] is None
+        assert "at_kl" not in group["rewards"]["dr-grpo"]["versus_baseline"]
+        assert {*group["rewards"]["dr-grpo"]["figures"]["score"]} == {"auc", "final"}
+    assert "2 arms" in page
+    for wrong in ("frozen policy", "responses.npz", "ats per response", "equal KL", "0.1 nats"):
+        assert wrong not in page
+
+
 def test_the_names_of_a_mapping_have_seeds(tmp_path):
     logs = {f"{name}-seed-{seed}": HISTORY[:2] for name in ("abc", "stock") for seed in (0, 1)}
     (group,) = read_result_of(logs)["groups"]
@@ -364,8 +417,8 @@ def test_the_names_of_a_mapping_have_seeds(tmp_path):
         (curve,) = read_curves(folder, name=name)
         assert (curve.credit, curve.seed) == (credit, seed)
     with pytest.raises(
-        TypeError, match=r"got list; runs of several seeds are a mapping, {'abc-seed"
+        TypeError, match=r"got int; runs of several seeds are a mapping, {'abc-seed"
     ):
-        read_result_of({"abc": [HISTORY, HISTORY]})
+        read_result_of({"abc": [HISTORY, 3]})
     with pytest.raises(ValueError, match="no curves to read; pass a file"):
         read_result_of({})

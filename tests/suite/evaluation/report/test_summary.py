@@ -115,7 +115,7 @@ def test_a_measurement_says_whose_prompts_it_is_of():
         page = render_report({**summary, "settings": {"env": "MovieReview"}}, curves)
         assert f"Of {said}." in page
         assert f"Of {other}." not in page
-    summary = summarize(curves, SummarySettings(source="mine.csv"))
+    summary = summarize(curves, SummarySettings(logged={"score": "column score of mine.csv"}))
     assert {of["of"] for of in summary["measurements"].values()} == {OF_POLICY["unknown"]}
 
 
