@@ -21,6 +21,7 @@ from tokengym.lab.replay.page import (
     scoring_words,
 )
 from tokengym.scripts.commands import say
+from tokengym.scripts.commands.show import fitting_tables
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -112,18 +113,22 @@ def show_replay(console: "Console", result: "Replay", show: int, out: Path) -> N
         console.print(heading)
         console.print(heat_map(result, index))
     console.print(Text(printable(f"\n{headline(result)}"), "bold"))
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("rule", no_wrap=True)
-    for title in figure_columns(result):
-        table.add_column(title.lower(), justify="right")
-    for row in figure_rows(result):
-        table.add_row(Text(row["name"]), *map(Text, row["cells"]))
-    console.print(table)
+    rows = figure_rows(result)
+    rules = [Text("rule"), *(Text(row["name"]) for row in rows)]
+    for rule in rules:
+        rule.truncate(console.width // 2, overflow="ellipsis")
+    figures = zip(*(row["cells"] for row in rows), strict=True)
+    columns = [
+        [Text(text) for text in (title.lower(), *cells)]
+        for title, cells in zip(figure_columns(result), figures, strict=True)
+    ]
+    for table in fitting_tables([rules, *columns], console.width):
+        console.print(table)
     if result.truth is not None and result.truth.executed is not None:
         console.print(Text(printable(f"\n{executed_words(result.truth.executed)}")))
-    if rows := scoring_rows(result):
+    if scored := scoring_rows(result):
         console.print(Text(f"\n{scoring_words(result)}"))
-        console.print(_scorings(rows))
+        console.print(_scorings(scored))
     console.print()
     for name in ("replay.html", "credit.csv", "scores.csv"):
         say(console, str(out / name))

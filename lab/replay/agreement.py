@@ -17,6 +17,8 @@ from tokengym.evaluation.statistics import DEFAULT_LEVEL, student_interval
 Array = NDArray[np.float64]
 """Numbers, float64."""
 
+FEWEST_RESPONSES = 5
+"""Responses from which on the interval of a mean rank correlation is shown."""
 ORDERS = 200
 """Random orders that the chance level is taken from."""
 
@@ -28,7 +30,7 @@ class Agreement:
     correlation: float
     """Mean over responses of `rank_correlation`; responses whose truth is flat are left out."""
     low: float
-    """Lower end of its interval, Student's over responses."""
+    """Lower end of its interval, Student's over responses, within what a correlation can be."""
     high: float
     """Upper end."""
     pooled: float
@@ -41,6 +43,11 @@ class Agreement:
     """Mean of `tie_ceiling`: the correlation of a rule without ties that orders all rightly."""
     responses: int
     """Number of responses that have a token that matters."""
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether there are `FEWEST_RESPONSES`."""
+        return self.responses >= FEWEST_RESPONSES
 
 
 def agreement(
@@ -71,6 +78,7 @@ def agreement(
         )
     correlations = [rank_correlation(*pair) for pair in told]
     mean, low, high, _ = map(float, student_interval(correlations))
+    low, high = max(low, -1.0), min(high, 1.0)
     every = [np.concatenate(side) for side in list(zip(*rows, strict=True))[:2]]
     return Agreement(
         correlation=mean,

@@ -6,10 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from tokengym.base.text import listed
 from tokengym.envs import Episode, printable
 from tokengym.evaluation.report import coloured_tokens, number, render, signed
+from tokengym.evaluation.report.sentences import NOTHING
 from tokengym.evaluation.statistics import DEFAULT_LEVEL
 from tokengym.lab.replay.agreement import (
+    FEWEST_RESPONSES,
+    Agreement,
     Array,
     charged_share,
     effective_tokens,
@@ -61,10 +65,22 @@ def headline(result: Replay) -> str:
     ranked = sorted(result.agreements.items(), key=lambda item: -item[1].correlation)
     if ranked[0][1].correlation <= 0:
         return f"None of {rules} rules orders the tokens as the {result.truth.name} does."
-    told = [f"{name} ({number(agreement.correlation)})" for name, agreement in ranked[:3]]
-    if len(told) == 1:
-        return f"Rank correlation with the {result.truth.name}: {told[0]}."
-    return f"Closest to the {result.truth.name}: {told[0]}, then {' and '.join(told[1:])}."
+    (name, best), *others = [(printable(name), found) for name, found in ranked[:3]]
+    first = f"{name} ({number(best.correlation)})"
+    if not others:
+        return f"Rank correlation with the {result.truth.name}: {first}."
+    told = [(f"{name} ({number(one.correlation)})", _is_level(best, one)) for name, one in others]
+    level = [text for text, is_level in told if is_level]
+    behind = [text for text, is_level in told if not is_level]
+    beside = f", level with {listed(level)}" if level else ""
+    then = f", then {listed(behind)}" if behind else ""
+    return f"Closest to the {result.truth.name}: {first}{beside}{then}."
+
+
+def _is_level(best: Agreement, other: Agreement) -> bool:
+    """Return whether the responses do not tell two rules apart, the first of which is not below."""
+    alike = number(best.correlation) == number(other.correlation)
+    return alike or not best.has_interval or best.low <= other.high
 
 
 def executed_words(truth: ExecutedTruth) -> str:
@@ -160,10 +176,8 @@ def _figures(result: Replay, name: str) -> list[str]:
         cells.append(printable(result.scorers[name]))
     if result.agreements:
         agreement = result.agreements[name]
-        cells += [
-            number(agreement.correlation),
-            f"{number(agreement.low)} to {number(agreement.high)}",
-        ]
+        ends = f"{number(agreement.low)} to {number(agreement.high)}"
+        cells += [number(agreement.correlation), ends if agreement.has_interval else NOTHING]
         cells.append(number(agreement.pooled))
         cells += [f"{agreement.share:.0%}", f"{agreement.signs:.0%}"]
     rows = result.credits[name]
@@ -253,7 +267,10 @@ def _notes(result: Replay) -> list[tuple[str, str]]:
                 "tokens are worth the same: a rule that orders all others correctly, and these "
                 f"arbitrarily, has {number(next(iter(result.agreements.values())).ceiling)}.",
             ),
-            (f"{DEFAULT_LEVEL:.0%}", "Its interval over responses, Student's."),
+            (
+                f"{DEFAULT_LEVEL:.0%}",
+                f"Its interval over responses, Student's, from {FEWEST_RESPONSES} responses on.",
+            ),
             ("Pooled", "The same over all tokens of all responses together."),
             (
                 "On target",

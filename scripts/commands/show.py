@@ -166,8 +166,19 @@ def _figures(group: Mapping[str, Any], width: int) -> Iterator[Table]:
             columns.append(_column(entries, measure.short, name, "final"))
     columns.append([Text("reached"), *(_arrival(group, entry) for entry in entries)])
     first = [Text(text) for text in (kind_of(group), *map(printable, names))]
+    yield from fitting_tables([first, *columns], width)
+
+
+def fitting_tables(columns: Sequence[Sequence[Text]], width: int) -> Iterator[Table]:
+    """Yield a table in parts that are no wider than the terminal, the first column in each.
+
+    Args:
+        columns: The cells of each column, its heading first.
+        width: Letters of a line.
+    """
+    first, *others = columns
     room, parts, used = width - max(text.cell_len for text in first), [[first]], 0
-    for column in columns:
+    for column in others:
         size = 2 + max(len(line) for cell in column for line in cell.plain.split("\n"))
         if used and used + size > room:
             parts.append([first])

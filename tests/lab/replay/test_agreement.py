@@ -64,6 +64,16 @@ def test_means_over_responses():
     assert found.ceiling == pytest.approx(1.0)
 
 
+def test_the_interval_of_a_correlation_ends_at_1():
+    truth = [1.0, 2.0, 3.0]
+    found = agreement([truth, truth, truth, [3.0, 1.0, 2.0]], [truth] * 4)
+    assert found.correlation == pytest.approx((3.0 - 0.5) / 4)
+    half = 3.182446 * 0.75 / 2.0  # t of 3 degrees of freedom times s / sqrt(n)
+    assert (found.low, found.high) == pytest.approx((0.625 - half, 1.0))
+    assert not found.has_interval
+    assert agreement([truth] * 5, [truth] * 5).has_interval
+
+
 def test_what_matters_may_be_said_apart():
     # By their worth all three tokens matter; by a rule of the task only the last does.
     found = agreement([[1.0, 0.0, 3.0]], [[0.5, -0.5, 1.0]], [[False, False, True]])

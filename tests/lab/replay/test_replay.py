@@ -1,6 +1,7 @@
 """Episodes under every credit: stored or played, on a page, in a file, against the truth."""
 
 import csv
+import io
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tests.support.lab.replay import replay_of
 from tokengym.agents import PPO, RandomAgent, collect
@@ -20,9 +22,16 @@ from tokengym.base.files import write_jsonl
 from tokengym.envs import Episode, ForksEnv, OracleEnv
 from tokengym.evaluation.runs.folder import known_task
 from tokengym.evaluation.runs.settings import TaskSettings
+from tokengym.lab.commands.show import show_replay
 from tokengym.lab.learners.oracle import policy_table
-from tokengym.lab.replay.agreement import rank_correlation
-from tokengym.lab.replay.page import figure_columns, headline, render_replay, same_scores
+from tokengym.lab.replay.agreement import Agreement, rank_correlation
+from tokengym.lab.replay.page import (
+    figure_columns,
+    figure_rows,
+    headline,
+    render_replay,
+    same_scores,
+)
 from tokengym.lab.replay.replay import (
     Replay,
     Truth,
@@ -74,6 +83,52 @@ def test_rules_are_held_to_the_gold_words(replayed: Replay):
     assert replayed.agreements["red"].correlation == pytest.approx(expected)
     assert replayed.agreements["red"].correlation > replayed.agreements["uniform"].correlation
     assert headline(replayed).startswith("Closest to the gold word weights: red (0.")
+
+
+def agreeing(correlation: float, low: float, high: float, responses: int = 9) -> Agreement:
+    return Agreement(
+        correlation=correlation,
+        low=low,
+        high=high,
+        pooled=0.5,
+        share=0.5,
+        signs=0.5,
+        ceiling=0.9,
+        responses=responses,
+    )
+
+
+def test_rules_that_are_not_told_apart_are_level(replayed: Replay):
+    def said(**agreements: Agreement) -> str:
+        return headline(replace(replayed, agreements=agreements))
+
+    above, tied, below = agreeing(0.6, 0.5, 0.7), agreeing(0.6, 0.5, 0.7), agreeing(0.2, 0.1, 0.3)
+    best = "Closest to the gold word weights: a (0.600)"
+    assert said(a=above, b=tied, c=below) == f"{best}, level with b (0.600), then c (0.200)."
+    assert said(b=agreeing(0.55, 0.45, 0.65), a=above) == f"{best}, level with b (0.550)."
+    assert said(a=above, b=below) == f"{best}, then b (0.200)."
+    few = replace(above, responses=4), replace(below, responses=4)
+    assert said(a=few[0], b=few[1]) == f"{best}, level with b (0.200)."
+    page = render_replay(replace(replayed, agreements=dict.fromkeys(RULES, few[0])))
+    assert "0.500 to 0.700" not in page
+
+
+def test_the_figures_fit_a_terminal_of_80_columns(replayed: Replay, tmp_path: Path):
+    name = "my_rules_of_credit.py:divide_by_what_the_reader_remembers"
+    renamed = {
+        part: {name if rule == "red" else rule: one for rule, one in found.items()}
+        for part in ("credits", "scores", "scorers", "agreements")
+        if (found := getattr(replayed, part))
+    }
+    changed: Any = renamed
+    result = replace(replayed, **changed)
+    printed = io.StringIO()
+    show_replay(Console(width=80, file=printed, color_system=None), result, 0, tmp_path)
+    said = printed.getvalue()
+    assert max(map(len, said.splitlines())) <= 80
+    for title, cell in zip(figure_columns(result), figure_rows(result)[-1]["cells"], strict=True):
+        assert title.lower() in said
+        assert f" {cell}" in said
 
 
 def test_responses_without_a_word_that_counts_have_no_agreement(episodes: list[Episode]):
