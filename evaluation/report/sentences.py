@@ -424,6 +424,16 @@ def unlike_lengths(first: float, shortest: str, last: float, unit: Unit) -> str:
     )
 
 
+def unlike_steps(arms: Sequence[str], baseline: str, unit: Unit) -> str:
+    """Return that arms were evaluated at other steps than the baseline."""
+    were = "was" if len(arms) == 1 else "were"
+    return (
+        f"{listed(arms)} {were} evaluated at other {unit} than {baseline}: each difference reads "
+        "both runs of a pair at steps that are alike, and all else is of each run's own "
+        "evaluations, of which fewer give a lower mean over a rise."
+    )
+
+
 def unshared_seeds(baseline: str, seeds: int, shared: Sequence[tuple[str, int, int]]) -> str:
     """Return that arms were run with seeds that the baseline has not.
 

@@ -37,7 +37,7 @@ from tokengym.evaluation.statistics import (
     relative_steps,
     steps_to_threshold,
 )
-from tokengym.evaluation.statistics.curve import Group, scored_alike
+from tokengym.evaluation.statistics.curve import Group, on_one_grid, scored_alike
 from tokengym.evaluation.statistics.frontier import at_equal_kl, enough_pairs
 from tokengym.evaluation.statistics.scores import TIE
 from tokengym.evaluation.statistics.series import error_of_mean, jitter
@@ -510,8 +510,13 @@ def _add_comparisons(
     numbers: dict[str, Numbers] = {}
     for name in others:
         runs, entry = panel.rewards[name], rewards[name]
-        both, shared = pairs(runs.by_seed, base.by_seed), panel.measured(base, runs)
+        whole, shared = pairs(runs.by_seed, base.by_seed), panel.measured(base, runs)
+        both = [(x, y) for x, y in map(on_one_grid, whole)]
         versus = entry["versus_baseline"] = _versus(runs, base, both, shared, level)
+        versus["unlike_steps"] = any(
+            len(x.steps) < len(of_x.steps) or len(y.steps) < len(of_y.steps)
+            for (x, y), (of_x, of_y) in zip(both, whole, strict=True)
+        )
         if both and not panel.ended_early.keys().isdisjoint((name, baseline)):
             versus |= _unequal(runs, base, level)
         kinds = list(product(shared if both else (), KINDS))
@@ -519,7 +524,7 @@ def _add_comparisons(
         errors = {of: _error_of_pairs(both, *of, own_prompts=own_prompts) for of in kinds}
         versus["measuring"] = _nested({of: e for of, e in errors.items() if e is not None})
         if both and "kl" in shared and "kl" not in settings.logged:
-            versus["at_kl"], at_kl = _at_kl(both, shared)
+            versus["at_kl"], at_kl = _at_kl(whole, shared)
             numbers[name] |= at_kl
             for (measure, kind), (values, _) in at_kl.items():
                 entry["figures"][measure][kind] = _estimate(values, level)
@@ -661,10 +666,13 @@ def _versus(
     # Runs that are no pairs are compared over the steps that all of the two rewards reached.
     first = max(runs.steps[0], baseline.steps[0])
     last = min(runs.steps[-1], baseline.steps[-1])
-    whole = [[curve.between(first, last) for curve in each.curves] for each in (runs, baseline)]
+    every = (*runs.curves, *baseline.curves)
+    whole = on_one_grid([curve.between(first, last) for curve in every])
+    count = len(runs.curves)
     for measure in shared:
         for kind in kinds_of(measure) if measure_of(measure).ranked else ():
-            x, y = ([curve.figure(measure, kind) for curve in each] for each in whole)
+            figures = [curve.figure(measure, kind) for curve in whole]
+            x, y = figures[:count], figures[count:]
             low, high = improvement_interval(x, y, level)
             improvement.setdefault(measure, {})[kind] = {
                 "probability": probability_of_improvement(x, y),
@@ -699,7 +707,8 @@ def _add_controls(panel: Panel, group: dict[str, Any], settings: SummarySettings
     for name in [name for name in others if name not in settings.controls]:
         unbeaten = group["rewards"][name]["unbeaten_controls"] = []
         for control in group["controls"]:
-            both = pairs(panel.rewards[name].by_seed, panel.rewards[control].by_seed)
+            whole = pairs(panel.rewards[name].by_seed, panel.rewards[control].by_seed)
+            both = [(x, y) for x, y in map(on_one_grid, whole)]
             x, y = _numbers(both, "score", "auc")
             has_ended = {name, control} & panel.ended_early.keys()
             is_enough = len(x) >= RELIABLE_SEEDS and not has_ended

@@ -248,6 +248,9 @@ def _about_runs(group: SummaryPart, others: Sequence[str]) -> Iterator[str]:
     near = NEAR_END * longest if group["axis"] == "tokens" else 0.0
     if cut_at is not None and longest - cut_at > near:
         yield sentences.unlike_lengths(cut_at, group["shortest"], longest, unit)
+    unlike = [name for name in others if group["rewards"][name]["versus_baseline"]["unlike_steps"]]
+    if unlike:
+        yield sentences.unlike_steps(unlike, group["baseline"], unit)
     yield from _unshared_seeds(group, others)
 
 

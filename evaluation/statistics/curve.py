@@ -26,6 +26,8 @@ NET = "net_score"
 """Measurement score - c KL, see `Curve.priced`."""
 ROUND_KL = "round_kl"
 """Measurement of the KL by the round that a policy sampled after its evaluation."""
+SPARSER = 1.5
+"""Times as many evaluations as another run has, from which a run is read at the other's steps."""
 NUMBERS = (Real, type(None))
 """Types of a measurement, None where it was not taken."""
 Group = tuple[tuple[str, str], ...]
@@ -231,6 +233,20 @@ class Curve:
         cut = int(first not in self.steps), int(last not in self.steps)
         return replace(self, steps=at, values=values, responses={}, cut=cut)
 
+    def at(self, steps: Array) -> "Curve":
+        """Return the curve at these steps within its own, between which it is interpolated."""
+        if np.array_equal(steps, self.steps):
+            return self
+        keep = np.isin(self.steps, steps)
+        if np.array_equal(self.steps[keep], steps):
+            values, responses = (
+                {name: rows[keep] for name, rows in table.items()}
+                for table in (self.values, self.responses)
+            )
+            return replace(self, steps=steps, values=values, responses=responses)
+        values = {name: np.interp(steps, self.steps, row) for name, row in self.values.items()}
+        return replace(self, steps=steps, values=values, responses={})
+
     def carried(self, last: float) -> "Curve":
         """Return the curve with its last values carried forward to a step, if it ends before.
 
@@ -340,3 +356,30 @@ def pairs(x: Mapping[int, Curve], y: Mapping[int, Curve]) -> list[tuple[Curve, C
             )
         both.append((one.between(first, last), other.between(first, last)))
     return both
+
+
+def on_one_grid(curves: Sequence[Curve]) -> list[Curve]:
+    """Return runs that cover the same steps at steps that are alike, where theirs are unlike.
+
+    On a rise that slows down the mean by trapezoids is too low, the more so the fewer the
+    evaluations, and a tenth of few evaluations is a later end than a tenth of many. So runs that
+    were evaluated at unlike steps would differ by that alone. They are taken at the steps that all
+    of them have, if those are at least half of the fewest; else, where one has `SPARSER` times as
+    many evaluations as another, at the steps of the one with the fewest, the others interpolated
+    linearly; else, as of runs over tokens that are measured as often, each at its own.
+
+    Example:
+        >>> often = Curve(steps=np.arange(5.0), values={"score": np.array([0.0, 3, 4, 4, 4])})
+        >>> seldom = Curve(steps=np.array([0.0, 2, 4]), values={"score": np.array([0.0, 4, 4])})
+        >>> [curve.area() for curve in (often, seldom, *on_one_grid([often, seldom]))]
+        [3.25, 3.0, 3.0, 3.0]
+    """
+    fewest = min((curve.steps for curve in curves), key=len)
+    if all(np.array_equal(curve.steps, fewest) for curve in curves):
+        return list(curves)
+    common = fewest[np.all([np.isin(fewest, curve.steps) for curve in curves], axis=0)]
+    if 2 * len(common) >= len(fewest):
+        return [curve.at(common) for curve in curves]
+    if max(len(curve.steps) for curve in curves) >= SPARSER * len(fewest):
+        return [curve.at(fewest) for curve in curves]
+    return list(curves)

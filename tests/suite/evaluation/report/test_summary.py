@@ -587,6 +587,27 @@ def test_runs_that_never_learnt_have_not_collapsed():
     assert said <= 4
 
 
+@pytest.mark.parametrize("slows_down", [True, False])
+def test_how_often_an_arm_was_evaluated_is_no_lead(slows_down):
+    """Both arms are alike, and one has ten times the evaluations.
+
+    It was called faster where the rise slows down, and lower at the end of a straight one.
+    """
+    rng, clear = np.random.default_rng(0), {"auc": 0, "final": 0}
+    grids = {"sparse": np.arange(0.0, 51.0, 10.0), "abc": np.arange(0.0, 51.0)}
+    for _ in range(20):
+        curves = []
+        for seed, (credit, steps) in product(range(10), grids.items()):
+            rise = 1.0 - np.exp(-steps / 3.0) if slows_down else steps / 50.0
+            score = (1.0 + rng.normal(0.0, 0.02)) * rise + rng.normal(0.0, 0.01, len(steps))
+            curves.append(Curve(credit=credit, seed=seed, steps=steps, values={"score": score}))
+        group = group_of(curves)
+        for kind in clear:
+            clear[kind] += versus(group, "abc")["differences"]["score"][kind]["clear"] != 0
+        assert "abc was evaluated at other updates" in " ".join(group["verdict"]["cautions"])
+    assert max(clear.values()) <= 3
+
+
 def test_the_same_curves_give_the_same_bytes(tmp_path):
     for name in ("a.json", "b.json"):
         np.random.seed(None)

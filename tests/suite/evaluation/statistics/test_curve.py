@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tokengym.evaluation.statistics import Curve, Measured, pairs
-from tokengym.evaluation.statistics.curve import scored_alike
+from tokengym.evaluation.statistics.curve import on_one_grid, scored_alike
 
 ROWS = [
     {"rule": "abc", "step": 0, "tokens": 0, "score": 0.0, "kl": 0.0, "gold_score": None},
@@ -84,6 +84,26 @@ def test_an_end_that_was_interpolated_is_in_means_and_is_no_policy():
     at = run.at_kl(1.7)
     assert at is not None
     assert at == pytest.approx(Measured(kl=1.7, step=1.4, value=1.4))
+
+
+def test_runs_of_unlike_steps_are_read_at_steps_that_are_alike():
+    def run(*steps: float) -> Curve:
+        at = np.array(steps)
+        table = {"score": np.stack([at, at + 1.0], axis=1)}
+        return Curve(steps=at, values={"score": at**2}, responses=table)
+
+    often, seldom, beside = run(*range(13)), run(0, 4, 8, 12), run(0, 3, 6, 9, 12)
+    alike = on_one_grid([often, seldom])
+    assert [curve.steps.tolist() for curve in alike] == [[0.0, 4.0, 8.0, 12.0]] * 2
+    assert alike[0].responses["score"].tolist() == [[0, 1], [4, 5], [8, 9], [12, 13]]
+    assert alike[0].area() == alike[1].area() == (0.0 / 2 + 16 + 64 + 144 / 2) / 3
+    # in common with the one that has fewer are two of four, its ends: half, and so enough
+    assert [curve.steps.tolist() for curve in on_one_grid([seldom, beside])] == [[0.0, 12.0]] * 2
+    shifted = run(0, 3.5, 7.5, 11.5, 12)
+    assert on_one_grid([shifted, beside]) == [shifted, beside]  # over tokens: as often, apart
+    read, own = on_one_grid([often, shifted])  # more than half as many again
+    assert own is shifted
+    assert (read.steps.tolist(), read["score"][1], read.responses) == (own.steps.tolist(), 12.5, {})
 
 
 def test_the_end_is_the_last_tenth():
