@@ -6,6 +6,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.agents.policy_names import takes_no_policy_name
 from tokengym.base.errors import ActionError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class RandomAgent:
         TypeError: if the actions are not discrete.
     """
 
+    @takes_no_policy_name("(envs): it has no policy")
     def __init__(self, envs: "Environments | gym.Space[Any]", *, seed: int | None = None) -> None:
         space = envs
         if not isinstance(envs, gym.Space):

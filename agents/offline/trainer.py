@@ -40,6 +40,7 @@ from tokengym.agents.policy.adapters import warn_of_dropout
 from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import Precision, Products
+from tokengym.agents.policy_names import takes_no_policy_name
 from tokengym.agents.random_state import isolated_random_state
 from tokengym.agents.rollouts.rounds import Environments
 from tokengym.agents.saving import (
@@ -239,6 +240,7 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
     _mode = "train"
     """Which of the sums a batch is counted in, "train" or "eval"."""
 
+    @takes_no_policy_name("(envs, data): its policy is made of the environment's model")
     def __init__(
         self,
         source: Source,
@@ -249,11 +251,6 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         settings: Mapping[str, Any],
         with_reference: bool,
     ) -> None:
-        if isinstance(source, str) and source == "CausalLMPolicy":
-            raise SettingsError(
-                f"{type(self).__name__} takes no name of a policy, got {source!r}; write "
-                f"{type(self).__name__}(envs, data): its policy is made of the environment's model"
-            )
         # The Trainer wants a folder even where it stores nothing: one that goes with the agent.
         self._scratch = tempfile.TemporaryDirectory(prefix="tokengym-")
         args = training_arguments(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tokengym.agents import TrainingRun, Update
 from tokengym.agents.offline import Candidates, ResponseCollector, best_episode, make_policy
+from tokengym.agents.policy_names import takes_no_policy_name
 from tokengym.agents.rollouts import Environments, SampledTokens
 from tokengym.base import accepts_settings, from_keywords
 from tokengym.envs import Vocabulary
@@ -40,6 +41,7 @@ class BestOfN:
     Source: Stiennon et al. 2020, arXiv:2009.01325; Nakano et al. 2021, arXiv:2112.09332.
     """
 
+    @takes_no_policy_name("(None, envs): the environment's model writes the candidates")
     @accepts_settings(Candidates)
     def __init__(
         self,

@@ -25,6 +25,7 @@ from tokengym.agents.offline import (
     prompt_order,
     scored_of,
 )
+from tokengym.agents.policy_names import takes_no_policy_name
 from tokengym.agents.rollouts import Environments
 from tokengym.base import accepts_settings, from_keywords, read_json, to_json, write_json
 from tokengym.envs import Episode
@@ -102,6 +103,7 @@ class IterativeLearner(PlaysPolicy):
     learner: ClassVar[type[OfflineTrainer]]
     """What learns in an iteration, `DPO` or `SFT`."""
 
+    @takes_no_policy_name("(envs): its policy is made of the environment's model")
     def __init__(
         self,
         env: Environments,

@@ -16,7 +16,9 @@ from tokengym.agents.offline.collecting import Sampling
 from tokengym.agents.offline.dpo import DPO
 from tokengym.agents.offline.settings import Tuning
 from tokengym.agents.offline.sft import SFT
+from tokengym.base.errors import SettingsError
 from tokengym.lab.collect import load_pairs
+from tokengym.lab.learners.best_of_n import BestOfN
 from tokengym.lab.learners.iterative import RAFT, OnlineDPO
 from tokengym.lab.learners.settings import OnlineDPORun, OnlineDPOSettings
 from tokengym.lab.scorers.preference_model import WinRateScorer
@@ -58,6 +60,21 @@ def test_scores_rise_and_the_reference_stays(make_envs, learner):
     assert last.tokens_sampled > 3 * 32 * 8
     assert last.tokens == last.tokens_sampled + last.tokens_trained
     assert last.tokens_trained > 0
+
+
+@pytest.mark.parametrize(
+    ("learner", "instead"),
+    [
+        (OnlineDPO, r"write OnlineDPO\(envs\): its policy is made of the environment's model"),
+        (RAFT, r"write RAFT\(envs\)"),
+        (BestOfN, r"write BestOfN\(None, envs\): the environment's model writes the candidates"),
+    ],
+)
+def test_the_name_of_a_policy_is_answered_with_how_it_is_made(make_envs, learner, instead):
+    with pytest.raises(
+        SettingsError, match=f"no name of a policy, got 'CausalLMPolicy'; {instead}"
+    ):
+        learner("CausalLMPolicy", make_envs())
 
 
 def test_iterations_go_through_the_prompts_before_any_comes_again(make_envs):
