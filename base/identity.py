@@ -10,6 +10,7 @@ that this imports; a package is all its files, as any of them may be an attribut
 import dis
 import os
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copyreg import dispatch_table
 from functools import cache, cached_property
@@ -50,8 +51,8 @@ UNREAD = frozenset(
     """.split()
 )
 """Attributes of a class that say nothing of what it does, or repeat others."""
-CALLED: dict[int, tuple[Any, str]] = {}
-"""Objects that the user named, by their ids, with their names."""
+CALLED: dict[int, tuple[Callable[[], Any], str]] = {}
+"""By their ids the objects that the user named, as long as they live, with their names."""
 _TAKEN_APART: set[type] = set()
 """Classes of the objects that the present digest took apart."""
 
@@ -65,8 +66,23 @@ def named(item: T, name: str) -> T:
     Example:
         >>> judge = named(lambda response: float(len(response)), "length, as of May")
     """
-    CALLED[id(item)] = (item, name)
+    key = id(item)
+
+    def forget(ended: Any) -> None:
+        if key in CALLED and CALLED[key][0] is ended:
+            del CALLED[key]
+
+    try:
+        CALLED[key] = (weakref.ref(item, forget), name)
+    except TypeError:  # a list, say, takes no weak reference
+        CALLED[key] = (lambda: item, name)
     return item
+
+
+def _name_of(value: Any) -> str | None:
+    """Return the name that the user gave an object, None if there is none."""
+    holder, name = CALLED.get(id(value), (None, None))
+    return name if holder is not None and holder() is value else None
 
 
 def digest(item: Any) -> str:
@@ -103,8 +119,8 @@ def _digest(value: Any, met: dict[int, tuple[Any, bytes]]) -> bytes:
     if id(value) in met:
         return met[id(value)][1]
     met[id(value)] = (value, b"itself")  # it is kept, so that its id stays its own
-    if id(value) in CALLED:
-        parts = [b"named", CALLED[id(value)][1].encode()]
+    if (name := _name_of(value)) is not None:
+        parts = [b"named", name.encode()]
     elif type(value) in (set, frozenset):
         parts = [b"set", *sorted(_digest(one, met) for one in value)]
     elif type(value) in (dict, MappingProxyType):

@@ -3,11 +3,13 @@
 import cmath
 import copy
 import functools
+import gc
 import math
 import subprocess
 import sys
 import threading
 import tracemalloc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -340,6 +342,32 @@ def test_what_cannot_be_told_apart_is_refused_unless_it_has_a_name():
         word_of(Asks())
     one, other = named(Asks(), "May"), named(Asks(), "June")
     assert digest(one) == digest(named(Asks(), "May")) != digest(other)
+
+
+def test_a_name_keeps_no_object_and_ends_with_it():
+    class Judge:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+
+    class Slotted:
+        __slots__ = ("lock",)
+
+    alive, before = weakref.WeakSet[Judge](), len(identity.CALLED)
+    for month in range(6):
+        judge = named(Judge(), f"month {month}")
+        alive.add(judge)
+        assert digest(judge) == digest(named(Judge(), f"month {month}"))
+        del judge
+        gc.collect()
+    assert (len(alive), len(identity.CALLED)) == (0, before)
+    one, other, unnamed = named(Judge(), "May"), named(Slotted(), "May"), Judge()
+    assert digest(one) == digest(other)
+    assert digest(named(one, "June")) != digest(other)
+    # The name is of that object, not of its place in memory.
+    identity.CALLED[id(unnamed)] = identity.CALLED[id(one)]
+    with pytest.raises(SettingsError, match="cannot be told"):
+        digest(unnamed)
+    del identity.CALLED[id(unnamed)], identity.CALLED[id(other)]
 
 
 def test_what_python_notes_of_a_class_at_a_copy_does_not_count():
