@@ -1,14 +1,18 @@
 """Files of the user's own, and the files beside them that they import."""
 
 import os
+import pickle
 import py_compile
 import sys
+import weakref
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 from tokengym.base.errors import SettingsError
-from tokengym.base.own_code import code_hash, load_from_file, neighbours
+from tokengym.base.objects import place_of
+from tokengym.base.own_code import code_hash, load_from_file, name_of_own, neighbours
 from tokengym.base.saved_code import check_code, keep_code
 
 
@@ -148,6 +152,58 @@ def test_what_was_compiled_of_another_text_is_not_run(
         values.append(sum(load_from_file(tmp_path / "rule.py", "value")()))
     assert values == [2, 3]
     assert not (tmp_path / "__pycache__").exists()
+
+
+KEEPING = """
+class Big:
+    pass
+BIG = Big()
+class Rule:
+    text = {number}
+    def number(self) -> int:
+        return {number}
+def rule() -> Big:
+    return BIG
+"""
+
+
+def test_what_an_earlier_text_of_a_file_holds_is_freed(tmp_path: Path):
+    file = tmp_path / "rule.py"
+    alive = weakref.WeakSet[object]()
+    for number in range(5):
+        file.write_text(KEEPING.format(number=number))
+        alive.add(load_from_file(file, "BIG"))
+    assert len(alive) == 1
+    own = [name for name, one in sys.modules.items() if getattr(one, "__file__", "") == str(file)]
+    assert len(own) == 1
+
+
+def test_what_is_in_use_of_an_earlier_text_is_found_as_before(tmp_path: Path):
+    file = tmp_path / "rule.py"
+    file.write_text(KEEPING.format(number=1))
+    first, rule, big = (load_from_file(file, name) for name in ("Rule", "rule", "BIG"))
+    held = weakref.ref(big)
+    del big
+    file.write_text(KEEPING.format(number=2))
+    second = load_from_file(file, "Rule")
+    assert (first().number(), second().number()) == (1, 2)
+    assert rule() is held()
+    for kind in (first, second):
+        assert pickle.loads(pickle.dumps(kind)) is kind
+        assert type(pickle.loads(pickle.dumps(kind()))) is kind
+    assert name_of_own(rule) == "rule"
+    assert place_of(first, None) == place_of(second, None)
+    assert get_type_hints(first.number) == {"return": int}
+    file.write_text(KEEPING.format(number=1))  # as it was: what is in use of it is taken again
+    assert load_from_file(file, "Rule") is first
+    assert load_from_file(file, "rule") is rule
+    assert pickle.loads(pickle.dumps(second)) is second
+    del first, rule, kind
+    file.write_text(KEEPING.format(number=2))
+    assert load_from_file(file, "Rule") is second
+    file.write_text(KEEPING.format(number=3))
+    assert load_from_file(file, "Rule").text == 3
+    assert held() is None
 
 
 def test_a_name_that_a_file_lacks_is_told_with_those_that_it_defines(tmp_path: Path):
