@@ -15,8 +15,9 @@ import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from functools import lru_cache, wraps
+from functools import wraps
 from pathlib import Path
+from threading import RLock
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from tokengym.base.errors import SettingsError, StorageError
@@ -359,14 +360,17 @@ def to_json(value: Any, *, nulls: bool = False) -> Any:
 def read_once(
     maxsize: int | None = 8, also: Callable[[], Hashable] = tuple
 ) -> Callable[[Callable[Concatenate[Any, P], T]], Callable[Concatenate[str | Path, P], T]]:
-    """Have a reader of a path read again only when a file there, or what ``also`` says, changes."""
+    """Have a reader of a path read again only when a file there, or what ``also`` says, changes.
+
+    What was read last of each path, for the same arguments and ``also``, is kept, of the
+    ``maxsize`` that were asked for last; what was read before the files changed is let go.
+    """
 
     def decorated(
         read: Callable[Concatenate[Any, P], T],
     ) -> Callable[Concatenate[str | Path, P], T]:
-        @lru_cache(maxsize)
-        def remembered(path: str | Path, state: Hashable, /, *args: Any, **options: Any) -> T:
-            return read(path, *args, **options)
+        kept: dict[Hashable, tuple[Hashable, T]] = {}
+        lock = RLock()
 
         @wraps(read)
         def reader(path: str | Path, *args: Any, **options: Any) -> T:
@@ -376,7 +380,20 @@ def read_once(
             # A file that is written anew has another time, size or inode.
             stamps = tuple((file.st_mtime_ns, file.st_size, file.st_ino) for file in states)
             path = place.resolve() if states else path
-            return remembered(path, (stamps, also()), *args, **options)
+            key = (path, also(), args, *sorted(options.items()))
+            with lock:
+                entry = kept.pop(key, None)
+                if entry is not None and entry[0] == stamps:
+                    kept[key] = entry  # at the end, as the last that was asked for
+                    return entry[1]
+            del entry  # before another is read: both may be all that a device can hold
+            value = read(path, *args, **options)
+            with lock:
+                kept.pop(key, None)
+                kept[key] = stamps, value
+                while maxsize is not None and len(kept) > maxsize:
+                    del kept[next(iter(kept))]
+            return value
 
         return reader
 

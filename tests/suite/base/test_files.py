@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+import weakref
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tokengym.base.files import (
     read_hashed,
     read_json,
     read_jsonl,
+    read_once,
     replacing,
     write_json,
     write_text,
@@ -112,6 +114,43 @@ def test_a_line_of_json_that_is_no_object_is_said(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n[[]]\n')
     with pytest.raises(ValueError, match=r"a\.jsonl.*no JSON object"):
         read_jsonl(tmp_path / "a.jsonl")
+
+
+def test_what_was_read_of_a_file_is_let_go_when_it_changes(tmp_path):
+    alive, before = weakref.WeakSet[Read](), list[int]()
+    asked, place = list[tuple[str, str]](), ["one"]
+
+    @read_once(maxsize=3, also=lambda: place[0])
+    def read(path, *, kind="a"):
+        before.append(len(alive))
+        asked.append((path.name, kind))
+        made = Read()
+        alive.add(made)
+        return made
+
+    file = tmp_path / "a"
+    for stamp in range(12):
+        file.write_text("")
+        os.utime(file, ns=(stamp, stamp))
+        assert read(file) is read(str(file))
+    assert before == [0] * 12  # never two at once
+    asked.clear()
+    assert read(file, kind="b") is not read(file)  # other arguments are read beside it
+    place[0] = "two"
+    assert read(file) is read(file)
+    place[0] = "one"
+    assert read(file) is read(file)
+    assert (len(alive), len(asked)) == (3, 2)
+    (tmp_path / "b").write_text("")
+    asked.clear()
+    read(tmp_path / "b")  # in the place of what was asked for longest ago
+    read(file)
+    read(file, kind="b")
+    assert asked == [("b", "a"), ("a", "b")]
+
+
+class Read:
+    """A thing that was read."""
 
 
 def test_rows_are_read_as_they_are_asked_for(tmp_path, monkeypatch):
