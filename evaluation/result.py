@@ -363,7 +363,14 @@ def _with_infinity(summary: dict[str, Any]) -> dict[str, Any]:
         return math.inf if value is None else value
 
     try:
+        level = summary["level"]
+        if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
+            raise TypeError(f"level must be a number in (0, 1), got {level!r}")
         for group in summary["groups"]:
+            verdict = group["verdict"]
+            said = (verdict["headline"], *verdict["notes"], *verdict["differences"])
+            if not all(isinstance(text, str) for text in said):
+                raise TypeError("a verdict must be texts")
             for entry in group["rewards"].values():
                 for table in (entry["figures"], entry.get("measuring", {})):
                     for name in table.keys() & FORMER:

@@ -115,6 +115,31 @@ def test_a_summary_by_the_name_that_a_measurement_had_is_read(folder):
     assert "| 0.500 " in group_table(group, 0.95, "Markdown", ["normalized_gold_score"])
 
 
+@pytest.mark.parametrize("level", [None, [0.95], "0.95", True, 95.0, float("nan")])
+def test_a_summary_with_a_damaged_level_is_refused_when_it_is_read(folder, level):
+    file = folder / "summary.json"
+    summary = json.loads(file.read_text())
+    file.write_text(json.dumps({**summary, "level": level}))
+    with pytest.raises(ValueError, match=r"summary\.json is damaged.*level must be a number in"):
+        read_result(folder)
+    del summary["level"]
+    file.write_text(json.dumps(summary))
+    with pytest.raises(ValueError, match=r"summary\.json is damaged.*KeyError\('level'\).*report"):
+        read_result(folder)
+
+
+@pytest.mark.parametrize(
+    "damage", [{"verdict": None}, {"verdict": {"headline": "a", "notes": [1], "differences": []}}]
+)
+def test_a_summary_with_a_damaged_verdict_is_refused_when_it_is_read(folder, damage):
+    file = folder / "summary.json"
+    summary = json.loads(file.read_text())
+    summary["groups"][0] |= damage
+    file.write_text(json.dumps(summary))
+    with pytest.raises(ValueError, match=r"summary\.json is damaged or of another version"):
+        read_result(folder)
+
+
 def test_curves_and_samples_are_frames(folder):
     result = read_result(folder)
     curves = result.curves
