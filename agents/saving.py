@@ -170,10 +170,9 @@ def load_checkpoint(
         rows = processes.count * envs.num_envs
         sizes = dict(zip(SIZES, (rows, int(envs.action_space.n), length), strict=True))
         if sizes != record["environment"]:
-            differ = [f"{n}={v}" for n, v in record["environment"].items() if sizes.get(n) != v]
             raise CheckpointError(
                 f"{folder} was trained on {record['environment']}, the environment has {sizes}; "
-                f"make it with {' and '.join(differ)} (the length is that of prompt and response)"
+                f"{_fitting(envs, record['environment'], sizes, folder)}"
             )
         policy_kwargs = {**record["policy_kwargs"], **stored_models(folder)}
         if optimizer is not None or "optimizer_class" in policy_kwargs:
@@ -213,6 +212,23 @@ def load_checkpoint(
         return agent
 
     return read_agent(path, algorithm, ENTRIES_OF_ROUNDS, build)
+
+
+def _fitting(envs: Any, saved: Mapping[str, int], sizes: Mapping[str, int], folder: Path) -> str:
+    """Return how to make an environment of the saved sizes, and what else a model is good for."""
+    if saved["num_tokens"] != sizes["num_tokens"]:
+        return "make it with the tokenizer that it was trained with"
+    parts = []
+    if saved["num_envs"] != sizes["num_envs"]:
+        parts.append(f"num_envs={saved['num_envs']}")
+    if more := saved["length"] - sizes["length"]:
+        length = (environment_attribute(envs, "max_new_tokens") or 0) + more
+        parts.append(
+            f"{f'max_new_tokens={length}' if length > 0 else 'other prompts'}, where prompt and "
+            f"response together have {saved['length']} tokens"
+        )
+    starts = f"policy_kwargs=dict(model={folder.name!r}) of a new agent starts from its weights"
+    return f"make it with {' and '.join(parts)}; or {starts}"
 
 
 def _stand_ins(record: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -462,12 +478,13 @@ def _settings(
             raise TypeError(
                 f"load() got {name!r}; what can be changed is: {', '.join(sorted(names))}"
             )
-    for name in record["schedules"]:
-        if name not in changes:
-            raise CheckpointError(
-                f"{name} of {folder} was a schedule, which cannot be saved; pass it again: "
-                f"load(path, env=envs, {name}=...)"
-            )
+    if lacking := [name for name in record["schedules"] if name not in changes]:
+        was, it = ("was a schedule", "it") if len(lacking) == 1 else ("were schedules", "them")
+        given = ", ".join(f"{name}=..." for name in lacking)
+        raise CheckpointError(
+            f"{' and '.join(lacking)} of {folder} {was}, which cannot be saved; pass {it} again: "
+            f"load(path, env=envs, {given})"
+        )
     settings = {name: value for name, value in stored.items() if name not in changes}
     check_saved(settings, folder / RECORD, named=dict(changes), trust_code=trust_code)
     return {**settings, **changes}

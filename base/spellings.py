@@ -576,13 +576,18 @@ def answer(name: str, known: Collection[str], value: Any = None, *, is_option: b
     Example:
         >>> answer("n_timesteps", {"tokens"}, "500", is_option=True)
         'here it is the tokens of a run, since a timestep is one token: write --tokens 500'
+        >>> answer("reward_funcs", {"scorer"}, "score.py:one", is_option=False)
+        'here it is the scorer: write scorer="score.py:one"'
     """
     key = name.replace("-", "_") if not name.startswith("-") else name
     for one in SPELLINGS:
         written = one.option if is_option else one.argument
         if key in one.names and one.fits(written, known):
             is_plain = isinstance(value, str | int | float) and 0 < len(str(value)) < 60
-            filled = written.replace(VALUE, one.translate(str(value)) if is_plain else USUAL)
+            shown = one.translate(str(value)) if is_plain else USUAL
+            is_text = not is_option and is_plain and isinstance(value, str)
+            filled = written.replace(f"={VALUE}", f'="{shown}"') if is_text else written
+            filled = filled.replace(VALUE, shown)
             return f"here it is {one.here}: write {filled}"
     return ""
 

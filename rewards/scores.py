@@ -236,6 +236,8 @@ KINDS: Mapping[str, ScorerKind] = {
 the kind of model that gives it."""
 REWARD_MODEL_KINDS = frozenset(name for name, kind in KINDS.items() if kind == "reward_model")
 ENCODER_KINDS = frozenset(KINDS) - REWARD_MODEL_KINDS
+BY_CHANGED_TEXTS = ("red:prefixes=each", "leave-one-out", "scar")
+"""Rules that find a token's part of any scorer's score, those that are installed."""
 SIGNED_KINDS = frozenset(KINDS) - {"attention"}
 """Those that are signed and in reward units; attention is weights >= 0 of any scale."""
 
@@ -244,6 +246,10 @@ def remedy_for(kind: str) -> str:
     """Return what to do where a scorer lacks a kind of attribution."""
     if kind == "prefix":
         return "score with RewardModel or take 'red:prefixes=each' (one scoring per token)"
+    from tokengym.rewards.credits.words import REWARDS  # which imports this module
+
     scorers = {"reward_model": "RewardModel", "encoder": "Relevance"}
     scorer = scorers.get(KINDS.get(kind, ""), "one that gives them")
-    return f"score with {scorer} or take credit 'uniform'"
+    rules = [f"{name!r}" for name in BY_CHANGED_TEXTS if REWARDS.knows(name.partition(":")[0])]
+    taken = " or ".join(filter(None, (", ".join(rules[:-1]), rules[-1])))
+    return f"score with {scorer}, or take {taken}, which score changed texts by any scorer"

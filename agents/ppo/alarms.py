@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 MAX_CLIP_FRACTION = 0.4
 """Largest clip fraction of one of the first updates that gives no warning."""
+MIN_CLIP_RANGE = 0.05
+"""Smallest clip range under which many clipped ratios say that steps are large."""
 FIRST_UPDATES = 5
 MAX_KL_PER_TOKEN = 1.0
 """Largest KL to the reference per token, nats, that gives no warning."""
@@ -155,6 +157,7 @@ class TrainingAlarms:
         update: int,
         played: RoundStats,
         clip_fraction: float,
+        clip_range: float,
         group_size: int | None,
         learning_rate: float,
         kl_coef: float,
@@ -164,10 +167,11 @@ class TrainingAlarms:
         lower = f"lower learning_rate from {learning_rate:g}"
         moves = learning_rate > 0.0  # at the end of a schedule the clip range may be 0 as well
         if update <= FIRST_UPDATES and clip_fraction > MAX_CLIP_FRACTION and moves:
+            cause = f"the steps are too large; {lower}"
+            if clip_range < MIN_CLIP_RANGE:
+                cause = f"clip_range is {clip_range:.2g} here; let it end higher, 0.2 is usual"
             self.warn(
-                "clip",
-                f"update {update}: {clip_fraction:.0%} of the ratios were clipped, the steps are "
-                f"too large; {lower}",
+                "clip", f"update {update}: {clip_fraction:.0%} of the ratios were clipped, {cause}"
             )
         kl_per_token = played.kl / played.tokens_per_row
         if kl_per_token > MAX_KL_PER_TOKEN:

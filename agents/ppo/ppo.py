@@ -194,6 +194,7 @@ class PPO(EpisodicAlgorithm):
             update=self._n_updates,
             played=self._round,
             clip_fraction=stats.clip_fraction,
+            clip_range=self.objective().clip_range[0],
             group_size=self.settings.group_size,
             learning_rate=self.policy.optimizer.param_groups[0]["lr"],
             kl_coef=self.kl_coef,

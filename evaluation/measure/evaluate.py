@@ -152,6 +152,7 @@ class Evaluator:
             _say_fewer(len(task.prompts), num_episodes, "held-out prompts" if held_out else OF_LIST)
         self._is_own = is_own_task(env_kwargs or {})
         gold = None if self._is_own else gold_scorer(task.bundle)
+        self._had_gold = gold is not None
         if gold is not None and has_own_prompts(env_kwargs or {}):
             first = [task.prompts[row].text for row in range(min(ROWS, len(task.prompts)))]
             texts = [Episode(prompt=t, response="", prompt_ids=(), response_ids=()) for t in first]
@@ -190,6 +191,7 @@ class Evaluator:
             by_gold=self.by_gold,
             has_rivals=self._has_rivals,
             is_own=self._is_own,
+            has_dropped=self._had_gold and self.gold is None,
         )
 
     def __call__(

@@ -18,6 +18,7 @@ _GOLD = "the gold score, "
 _OWN = ", and the score by "
 _OF_ALL = ", the first reward's scorer, for all rewards"
 _NO_GOLD = " no gold score"
+_LEFT_OUT = "the gold score is left out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,22 +41,29 @@ class Judges:
             gold, _, own = words.removeprefix(_GOLD).partition(_OWN)
             return cls(score=own or gold, gold=gold)
         own, _, without = words.rpartition("; ")
-        score = own if without.endswith(_NO_GOLD) else words
+        score = own if without.endswith((_NO_GOLD, _LEFT_OUT)) else words
         return cls(score=score.removesuffix(_OF_ALL), gold=None)
 
 
 def measured_by(
-    scorer: str | None, gold: str | None, *, by_gold: bool, has_rivals: bool, is_own: bool
+    scorer: str | None,
+    gold: str | None,
+    *,
+    by_gold: bool,
+    has_rivals: bool,
+    is_own: bool,
+    has_dropped: bool = False,
 ) -> str:
     """Return the scorer of ``score``, and that of ``gold_score`` if there is one, in words.
 
     ``scorer`` and ``gold`` are their titles. The gold score is the score too if ``by_gold``; the
     rewards have different scorers if ``has_rivals``; prompts and scorer are the user's if
-    ``is_own``.
+    ``is_own``; the task's gold score does not know the words if ``has_dropped``.
     """
     if gold is None and scorer is not None:
         whose = "prompts and a scorer of your own have" if is_own else "the task has"
-        return f"{scorer}{_OF_ALL if has_rivals else ''}; {whose}{_NO_GOLD}"
+        without = _LEFT_OUT if has_dropped else f"{whose}{_NO_GOLD}"
+        return f"{scorer}{_OF_ALL if has_rivals else ''}; {without}"
     if gold is None:
         return "no scorer"
     return f"{_GOLD}{gold}" if by_gold or scorer is None else f"{_GOLD}{gold}{_OWN}{scorer}"

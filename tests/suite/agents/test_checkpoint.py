@@ -309,6 +309,10 @@ def test_schedules_must_be_given_again(make_ppo, tmp_path):
     make_ppo(learning_rate=lambda progress: 0.01 * progress).save(tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"learning_rate .*learning_rate=\.\.\."):
         PPO.load(tmp_path / "run")
+    make_ppo(learning_rate=lambda _: 0.01, clip_range=lambda _: 0.2).save(tmp_path / "two")
+    both = r"^clip_range and learning_rate of .* env=envs, clip_range=\.\.\., learning_rate=\.\.\."
+    with pytest.raises(CheckpointError, match=both):
+        PPO.load(tmp_path / "two")
     again = PPO.load(tmp_path / "run", learning_rate=lambda left: 0.5 * left)
     assert again.lr_schedule(0.5) == 0.25
 

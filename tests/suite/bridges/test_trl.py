@@ -268,7 +268,9 @@ def test_what_scores_is_asked_for_by_name(options, message):
 
 
 def test_a_rule_that_does_not_fit_its_scorer_is_refused_before_the_first_step(tmp_path):
-    with pytest.raises(RewardError, match="needs attention attributions"):
+    with pytest.raises(
+        RewardError, match=r"needs attention attributions.*or take 'red:prefixes=each'"
+    ):
         TokenCreditGRPOTrainer(
             scorer=lambda prompt, response: 1.0, credit="abc", args=config(tmp_path), **parts()
         )

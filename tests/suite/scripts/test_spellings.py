@@ -134,6 +134,8 @@ def test_other_tools_words_get_one_line_with_what_to_write(typed, said, capsys, 
             r"^GRPO\(\) has no argument 'num_generations'; .*write group_size=2",
         ),
         (lambda envs: agents.PPO("CausalLMPolicy", envs, cliprange=0.1), r"write clip_range=0\.1"),
+        (lambda _: compare(reward_funcs="score.py:one"), r'write scorer="score\.py:one"'),
+        (lambda _: compare(train_dataset="my.tsv"), r'write dataset="my\.tsv"'),
         (
             lambda envs: agents.PPO("CausalLMPolicy", envs, total_timesteps=9),
             r"agent\.learn\(total_time",

@@ -114,3 +114,10 @@ def test_seeds_observations_and_environments(make_ppo, make_envs, tmp_path):
         PPO.load(tmp_path / "agent", env=gymnasium.make_vec("CartPole-v1", num_envs=2))
     with pytest.raises(ValueError, match=r"with 4 rows, the environment has 3; .* num_envs=4"):
         made.set_env(make_envs(num_envs=3))
+    new_tokens = made.env.get_attr("max_new_tokens")[0]
+    longer = make_envs(num_envs=3, max_new_tokens=new_tokens + 2)
+    with pytest.raises(ValueError, match="num_envs=4 and max_new_tokens=") as caught:
+        PPO.load(tmp_path / "agent", env=longer)
+    said = str(caught.value)
+    assert f"make it with num_envs=4 and max_new_tokens={new_tokens}, where prompt and" in said
+    assert "policy_kwargs=dict(model='agent') of a new agent starts from its weights" in said

@@ -15,6 +15,7 @@ from tokengym.rewards import LanguageModel, PolicyReader, Rule, token_credit
 CALM: dict[str, Any] = {
     "update": 3,
     "clip_fraction": 0.1,
+    "clip_range": 0.2,
     "group_size": 2,
     "learning_rate": 3e-3,
     "kl_coef": 0.05,
@@ -40,6 +41,10 @@ def check(alarms: TrainingAlarms, **change: Any) -> None:
         ({}, None),
         ({"clip_fraction": 0.6}, "60% of the ratios were clipped.*lower learning_rate from 0.003"),
         ({"clip_fraction": 0.6, "update": 9}, None),
+        (
+            {"clip_fraction": 0.99, "clip_range": 0.0},
+            "99% of .* clipped, clip_range is 0 here; let",
+        ),
         ({"kl": 325.0}, "update 3: the policy is 3.2 nats per token from its reference"),
         ({"kl": 325.0}, "lower learning_rate from 0.003 or raise kl_coef"),
         ({"kl": 325.0, "kl_coef": 0.0}, "from 0.003 or set kl_coef above 0"),

@@ -34,7 +34,7 @@ def evaluator(words: list[str], task: str = "movie_review", **changes: Any) -> E
 @pytest.mark.parametrize("task", ["movie_review", "dialogue"])
 def test_a_gold_score_that_knows_few_words_is_no_number(task, caplog):
     made = evaluator(FOREIGN, task)
-    assert made.measured_by.startswith("RewardModel(reward_model); the task has no gold score")
+    assert made.measured_by.startswith("RewardModel(reward_model); the gold score is left out")
     agent = RandomAgent(made.envs, seed=0)
     for _ in range(2):
         found = made(agent)
@@ -42,7 +42,7 @@ def test_a_gold_score_that_knows_few_words_is_no_number(task, caplog):
         assert "gold_score" not in found.metrics
         assert np.isfinite(found.metrics["score"])
         assert made.reads_little
-    assert made.measured_by.startswith("RewardModel(reward_model); the task has no gold score")
+    assert made.measured_by.startswith("RewardModel(reward_model); the gold score is left out")
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2  # once each
     assert "% of the words, and is left out" in said[0]
