@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self
 
+from tokengym.base.plugins import plugins
 from tokengym.envs.episode import RAW_SCORE, Episode
 from tokengym.rewards.errors import CreditError, ScorerError
 
@@ -236,8 +237,8 @@ KINDS: Mapping[str, ScorerKind] = {
 the kind of model that gives it."""
 REWARD_MODEL_KINDS = frozenset(name for name, kind in KINDS.items() if kind == "reward_model")
 ENCODER_KINDS = frozenset(KINDS) - REWARD_MODEL_KINDS
-BY_CHANGED_TEXTS = ("red:prefixes=each", "leave-one-out", "scar")
-"""Rules that find a token's part of any scorer's score, those that are installed."""
+BY_PREFIXES, BY_CHANGED_TEXTS = "red:prefixes=each", ("leave-one-out", "scar")
+"""Rules that find a token's part of any scorer's score; those of changed texts may be installed."""
 SIGNED_KINDS = frozenset(KINDS) - {"attention"}
 """Those that are signed and in reward units; attention is weights >= 0 of any scale."""
 
@@ -246,10 +247,9 @@ def remedy_for(kind: str) -> str:
     """Return what to do where a scorer lacks a kind of attribution."""
     if kind == "prefix":
         return "score with RewardModel or take 'red:prefixes=each' (one scoring per token)"
-    from tokengym.rewards.credits.words import REWARDS  # which imports this module
-
     scorers = {"reward_model": "RewardModel", "encoder": "Relevance"}
     scorer = scorers.get(KINDS.get(kind, ""), "one that gives them")
-    rules = [f"{name!r}" for name in BY_CHANGED_TEXTS if REWARDS.knows(name.partition(":")[0])]
-    taken = " or ".join(filter(None, (", ".join(rules[:-1]), rules[-1])))
-    return f"score with {scorer}, or take {taken}, which score changed texts by any scorer"
+    installed = {point.name for point in plugins("rewards")}
+    *others, last = [BY_PREFIXES, *(name for name in BY_CHANGED_TEXTS if name in installed)]
+    taken = f"{', '.join(map(repr, others))} or {last!r}" if others else repr(last)
+    return f"score with {scorer}, or take {taken}: any scorer's score of changed texts"
