@@ -108,7 +108,8 @@ class Result(Mapping[str, Any]):
         on the same seeds: ``score_auc_difference``, the ends of its interval
         ``score_auc_difference_low`` and ``..._high``, and its p-value ``score_auc_p``, corrected by
         Holm's method as the interval is. ``score_auc_clear`` is 1 or -1 where the report calls it
-        clear, else 0. ``score_auc_measuring`` and ``score_auc_difference_measuring`` are the
+        clear, else 0. Of one seed, and of one pair, the ends and the p-value are missing.
+        ``score_auc_measuring`` and ``score_auc_difference_measuring`` are the
         standard errors of measuring alone, where each response was kept. What each measurement is
         of, and how sure it is, stands under ``measurements`` of the summary as a mapping.
         """
@@ -274,14 +275,17 @@ def _figures(group: Mapping[str, Any], arm: str, measure: str, kind: str) -> dic
     """Return one number of an arm with its interval, and its difference to the baseline."""
     column = f"{measure}_{kind}"
     known = group["rewards"][arm]["figures"].get(measure, {}).get(kind) or {}
-    row = {column: known.get("iqm"), f"{column}_low": known.get("low")}
-    row[f"{column}_high"] = known.get("high")
+    ends = known if group["rewards"][arm]["runs"] > 1 else {}  # one seed has no interval
+    row = {column: known.get("iqm"), f"{column}_low": ends.get("low")}
+    row[f"{column}_high"] = ends.get("high")
     row |= _measuring(group["rewards"][arm], measure, kind, column)
     if any(difference_of(group, name, measure, kind) for name in group["rewards"]):
         gap = difference_of(group, arm, measure, kind) or {}
-        for end, key in (("", "difference"), ("_low", "low"), ("_high", "high")):
-            row[f"{column}_difference{end}"] = gap.get(key)
-        row |= {f"{column}_p": gap.get("p_adjusted"), f"{column}_clear": gap.get("clear")}
+        sure = gap if gap.get("pairs", 0) > 1 else {}
+        row[f"{column}_difference"] = gap.get("difference")
+        for end in ("low", "high"):
+            row[f"{column}_difference_{end}"] = sure.get(end)
+        row |= {f"{column}_p": sure.get("p_adjusted"), f"{column}_clear": gap.get("clear")}
         versus = group["rewards"][arm].get("versus_baseline") or {}
         row |= _measuring(versus, measure, kind, f"{column}_difference")
     return row

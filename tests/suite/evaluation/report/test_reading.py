@@ -368,6 +368,18 @@ def test_a_name_has_several_runs(tmp_path):
     assert group["rewards"]["mine"]["seeds"] == [0]
 
 
+def test_one_seed_has_no_interval():
+    table = read_result_of({"a": HISTORY[:2], "b": HISTORY[:2]}).summary
+    ends = [f"score_{kind}{end}" for kind in ("auc", "final") for end in ("_low", "_high")]
+    assert table[ends].isna().all(axis=None)
+    assert table.score_auc.notna().all()
+    of_pair = ["score_auc_difference_low", "score_auc_difference_high", "score_auc_p"]
+    assert table.loc["b", of_pair].isna().all()
+    assert table.score_auc_difference["b"] == 0.0
+    two = read_result_of({"a": [HISTORY[:2]] * 2, "b": [HISTORY[:2]] * 2}).summary
+    assert two.loc["b", [*ends, *of_pair]].notna().all()
+
+
 def test_what_another_tool_measured_is_said_to_be_its_own(tmp_path):
     for name, gain in (("grpo", 0.2), ("dr-grpo", 0.4)):
         for seed in range(5):
