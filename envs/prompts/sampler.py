@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from operator import index
 from typing import Any
 
+import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from tokengym.base.errors import PromptError, SettingsError, StateError
 from tokengym.base.registry import did_you_mean
@@ -34,11 +36,14 @@ class PromptSampler:
         self._sampling = sampling
         self._num_prompts = num_prompts
         self._drawn = 0
-        self._order: list[int] = []
+        self._order = _NO_ORDER
+        self._drawn_by: dict[str, Any] | None = None
+        """State of the generator from which the order was drawn; None of an order that was given,
+        as states held it before."""
 
     def restart(self) -> None:
         """Restart the order, as a seeded reset does."""
-        self._drawn, self._order = 0, []
+        self._drawn, self._order, self._drawn_by = 0, _NO_ORDER, None
 
     def draw(self, rng: Generator, group_size: int = 1) -> int:
         """Return the next prompt id; one in order counts groups of rows that share a prompt."""
@@ -50,29 +55,46 @@ class PromptSampler:
             group, groups = self._row // group_size, self._rows // group_size
             return (group + drawn * groups) % self._num_prompts
         if drawn % self._num_prompts == 0:
-            self._order = rng.permutation(self._num_prompts).tolist()
-        return self._order[drawn % self._num_prompts]
+            self._drawn_by = dict(rng.bit_generator.state)
+            self._order = _permutation(rng, self._num_prompts)
+        return int(self._order[drawn % self._num_prompts])
 
     def get_state(self) -> dict[str, Any]:
-        """Return the position in the order as plain data."""
-        return {"drawn": self._drawn, "order": list(self._order)}
+        """Return the position in the order as plain data; the order is drawn again from it."""
+        if self._drawn_by is None:
+            return {"drawn": self._drawn, "order": self._order.tolist()}
+        return {"drawn": self._drawn, "drawn_by": dict(self._drawn_by)}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore a position that ``get_state`` returned."""
+        count, order, drawn_by = self._num_prompts, _NO_ORDER, None
         try:
-            drawn, order = index(state["drawn"]), list(map(index, state["order"]))
-        except (TypeError, KeyError, IndexError):
-            drawn, order = -1, []
-        count = self._num_prompts
-        is_order = sorted(order) == list(range(count)) if order else True
-        lacks_order = self._sampling == "epoch" and drawn % count > 0 and not order
+            drawn, drawn_by = index(state["drawn"]), state.get("drawn_by")
+            if drawn_by is None:
+                order = np.fromiter(map(index, state["order"]), dtype=np.int32)
+            else:
+                bits = np.random.PCG64(0)
+                bits.state = drawn_by
+                order = _permutation(np.random.Generator(bits), count)
+        except (TypeError, KeyError, IndexError, ValueError, AttributeError, OverflowError):
+            drawn = -1
+        is_order = not len(order) or np.array_equal(np.sort(order), np.arange(count))
+        lacks_order = self._sampling == "epoch" and drawn % count > 0 and not len(order)
         if drawn < 0 or not is_order or lacks_order:
             raise StateError(
                 f"the state's sampler must be what get_state() returned with prompt_sampling="
                 f"{self._sampling!r} and {count} prompts, got {reprlib.repr(state)}; restore it "
                 "where it was made"
             )
-        self._drawn, self._order = drawn, order
+        self._drawn, self._order, self._drawn_by = drawn, order, drawn_by and dict(drawn_by)
+
+
+_NO_ORDER = np.empty(0, dtype=np.int32)
+
+
+def _permutation(rng: Generator, count: int) -> NDArray[np.int32]:
+    """Return an order of prompts, (count,)."""
+    return rng.permutation(count).astype(np.int32)
 
 
 def draw_uniform(rngs: Sequence[Generator], num_prompts: int) -> list[int]:

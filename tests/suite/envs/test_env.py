@@ -4,6 +4,7 @@ pad 0, eos 1, unk 2, a 3, b 4, c 5, d 6, e 7; prompts "a b", "c", "d e a", "b b 
 """
 
 import copy
+import json
 import pickle
 import sys
 from typing import Any
@@ -21,6 +22,7 @@ from tokengym.envs import (
     SettingsError,
     StateError,
 )
+from tokengym.envs.prompts.sampler import PromptSampler
 
 PAD, EOS, UNK, A, B, C, D, E = range(8)
 
@@ -180,6 +182,29 @@ def test_sampling_orders(make_env):
     epochs = [ids[0:5], ids[5:10], ids[10:15]]
     assert [sorted(part) for part in epochs] == [[0, 1, 2, 3, 4]] * 3
     assert epochs[0] != epochs[1] or epochs[1] != epochs[2]
+
+
+def test_an_order_is_kept_as_what_draws_it():
+    sizes = []
+    for count in (7, 100_000):
+        rng = np.random.Generator(np.random.PCG64(3))
+        sampler = PromptSampler("epoch", count)
+        permutation = np.random.Generator(np.random.PCG64(3)).permutation(count)
+        assert [sampler.draw(rng) for _ in range(5)] == permutation[:5].tolist()
+        state = json.loads(json.dumps(sampler.get_state()))
+        sizes.append(len(json.dumps(state)))
+        at_that_time = rng.bit_generator.state
+        expected = [sampler.draw(rng) for _ in range(10)]
+        older = {"drawn": 5, "order": permutation.tolist()}  # as states were
+        for one in (state, older):
+            again = PromptSampler("epoch", count)
+            again.set_state(one)
+            assert again.get_state() == one
+            rng.bit_generator.state = at_that_time
+            assert [again.draw(rng) for _ in range(10)] == expected
+    assert sizes[1] < sizes[0] + 10  # not with the number of prompts
+    with pytest.raises(StateError, match=r"sampler.*prompt_sampling='epoch' and 7 prompts"):
+        PromptSampler("epoch", 7).set_state({"drawn": 3, "drawn_by": {"bit_generator": "x"}})
 
 
 def test_custom_prompts(make_env):
