@@ -165,7 +165,10 @@ class RunRecord:
         # ".previous", so that there is a whole one whenever the run is killed.
         def fill(part: Path) -> dict[str, Any]:
             saves(part / "agent")
-            return {"format": FORMAT, "settings": self._settings, "measured": self.state()}
+            measured = self.state()
+            # Most of what was measured, and all of it again at each checkpoint.
+            (part / RESPONSES).write_bytes(packed(measured.pop("responses")))
+            return {"format": FORMAT, "settings": self._settings, "measured": measured}
 
         write_folder(self.checkpoint, MEASURED, fill)
 
@@ -178,7 +181,10 @@ class RunRecord:
         def read(folder: Path, stored: dict[str, Any]) -> tuple[Agent, dict[str, Any]] | None:
             if differences(stored["settings"], self._settings):
                 return None
-            return load(folder / "agent"), stored["measured"]
+            measured = stored["measured"]
+            if "responses" not in measured:  # which older checkpoints have
+                measured = {**measured, "responses": unpacked(folder / RESPONSES)}
+            return load(folder / "agent"), measured
 
         try:
             kinds = {"settings": dict, "measured": dict}
@@ -242,6 +248,14 @@ def packed(rows: Sequence[Mapping[str, Sequence[float | None]]]) -> bytes:
     }
     np.savez_compressed(buffer := io.BytesIO(), **tables)
     return buffer.getvalue()
+
+
+def unpacked(file: Path) -> list[dict[str, list[float | None]]]:
+    """Return the rows that `packed` wrote of a checkpoint."""
+    with np.load(file, allow_pickle=False) as stored:
+        tables = {name: stored[name] for name in stored.files}
+    rows = zip(*tables.values(), strict=True)
+    return [{n: _nulls(row) for n, row in zip(tables, each, strict=True)} for each in rows]
 
 
 def read_responses(file: Path, evaluations: int) -> dict[str, Array]:

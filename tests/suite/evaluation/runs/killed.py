@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 
 class Killed(GeneratorExit):
     """Stands for a process that ends at once: no handler writes anything."""
@@ -31,5 +33,7 @@ def files(folder: Path) -> dict[str, Any]:
                 {k: v for k, v in row.items() if not k.endswith("_s")}
                 for row in csv.DictReader(file)
             ]
+    with np.load(folder / "responses.npz") as stored:
+        found["responses"] = {name: stored[name].tolist() for name in stored.files}
     found["episodes"] = (folder / "episodes.jsonl").read_text()
     return found

@@ -1,26 +1,28 @@
 """A run that was killed goes on from its checkpoint to the numbers it would have had."""
 
+import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from tests.suite.evaluation.runs.killed import Killed, files, killed_at
 from tests.support.comparisons import comparison
 from tokengym.base.errors import FolderInUseError, StorageError
-from tokengym.base.files import read_json, read_jsonl
-from tokengym.base.folders import locked
+from tokengym.base.files import read_json, read_jsonl, write_text
+from tokengym.base.folders import locked, write_folder
 from tokengym.base.settings import changed
 from tokengym.evaluation.measure import evaluate as evaluate_module
 from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
 from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.executors import here
-from tokengym.evaluation.runs.record import RunRecord
+from tokengym.evaluation.runs.record import RunRecord, unpacked
 from tokengym.evaluation.runs.run import Run, run
 from tokengym.evaluation.runs.settings import EvaluationSettings, TaskSettings, TrainingSettings
 from tokengym.evaluation.runs.spec import run_folder
@@ -77,6 +79,47 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, every, changes, call
     assert not (folder / "unfinished").exists()
 
 
+def test_what_older_checkpoints_hold_is_taken_over(tmp_path):
+    run(CONFIG, "abc", 0, out=tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(CONFIG, "abc", 0, out=tmp_path, report=killed_at(4), checkpoint_every=1)
+    folder = run_folder(tmp_path, "abc", 0)
+    checkpoint = folder / "unfinished" / "last"
+    stored = read_json(checkpoint / "measured.json")
+    responses = unpacked(checkpoint / "responses.npz")
+    assert [*responses[0]["prompt"]] == [*responses[2]["prompt"]]
+    assert len(responses) == len(stored["measured"]["curve"]) == 3
+
+    def fill(part: Path) -> dict[str, Any]:  # as it was written before they had a file
+        shutil.copytree(checkpoint / "agent", part / "agent")
+        measured = {**stored["measured"], "responses": responses}
+        return {name: stored[name] for name in ("format", "settings")} | {"measured": measured}
+
+    write_folder(tmp_path / "older", "measured.json", fill)
+    shutil.rmtree(checkpoint)
+    shutil.move(tmp_path / "older", checkpoint)
+    seen: list[int] = []
+    run(CONFIG, "abc", 0, out=tmp_path, report=lambda *a: seen.append(a[0]), checkpoint_every=1)
+    assert seen == [3, 4]
+    assert files(folder) == files(run_folder(tmp_path / "whole", "abc", 0))
+
+
+def test_a_checkpoint_writes_no_numbers_of_single_responses_as_text(tmp_path):
+    sizes = []
+    for prompts in (10, 1000):
+        record = RunRecord(replace(CONFIG.spec("sparse", 0), folder=tmp_path / str(prompts)))
+        values = [float(np.float32(n / 7)) if n % 3 else None for n in range(prompts)]
+        record.responses = [
+            {"score": values[:], "prompt": [float(n) for n in range(prompts)]} for _ in range(20)
+        ]
+        record.save(lambda folder: write_text(folder / "agent.txt", "an agent"))
+        sizes.append((record.checkpoint / "measured.json").stat().st_size)
+        again = RunRecord(record.spec)
+        assert again.load(lambda _: SOMEBODY) is SOMEBODY
+        assert again.responses == record.responses
+    assert sizes[1] < sizes[0] + 200  # of the hashes and the folder's name
+
+
 def test_a_killed_run_begins_anew_where_another_scorer_judges_it(tmp_path: Path):
     config = other(env="QuestionAnswer")
     with pytest.raises(Killed):
@@ -87,6 +130,10 @@ def test_a_killed_run_begins_anew_where_another_scorer_judges_it(tmp_path: Path)
     seen: list[int] = []
     run(grown, "abc", 0, out=tmp_path, report=lambda *a: seen.append(a[0]), checkpoint_every=1)
     assert seen == [0, 1, 2, 3, 4]
+
+
+SOMEBODY: Any = object()
+"""Stands for an agent."""
 
 
 @pytest.mark.parametrize("unread", [(0.0, 1.0), (1.0, 0.0)])
