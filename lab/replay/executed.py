@@ -56,7 +56,7 @@ class ExecutedTruth:
 
     @property
     def share(self) -> float:
-        """Share of the tokens whose interval leaves out 0; by chance 1 in 20 does."""
+        """Share of the tokens whose interval leaves out 0; by chance at most 7 % do."""
         return float(np.mean(np.concatenate([w.low * w.high > 0 for w in self.worths])))
 
 

@@ -85,11 +85,13 @@ def _is_level(best: Agreement, other: Agreement) -> bool:
 
 def executed_words(truth: ExecutedTruth) -> str:
     """Return how well a measured truth is known, in two sentences."""
+    few = ", and of 2 continuations nearly none" if truth.forks.k == 2 else ""
     return (
         f"{truth.share:.0%} of the tokens have an interval that leaves out 0, where chance alone "
-        f"gives 5%. A rule that knows the true advantages has a rank correlation of about "
-        f"{number(truth.ceiling)} with these estimates (split-half), and 95 of 100 random orders "
-        f"have less than {number(truth.chance)}; {truth.tokens:,} tokens were sampled."
+        f"gives at most 7%, less where most continuations score alike{few}. A rule that knows the "
+        f"true advantages has a rank correlation of about {number(truth.ceiling)} with these "
+        f"estimates (split-half), and 95 of 100 random orders have less than "
+        f"{number(truth.chance)}; {truth.tokens:,} tokens were sampled."
     )
 
 

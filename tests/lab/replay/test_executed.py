@@ -62,7 +62,7 @@ def test_the_command_prints_what_was_executed(
     assert main([*command, "--out", str(tmp_path)]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "executed truth (k = 32)" in said
-    assert "where chance alone gives 5%" in said
+    assert "where chance alone gives at most 7%" in said
     assert "truth low" in (tmp_path / "credit.csv").read_text().splitlines()[0]
     assert "Executed truth" in (tmp_path / "replay.html").read_text()
 

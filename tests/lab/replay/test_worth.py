@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from tokengym.lab.replay.agreement import chance_correlation, executed_worth, split_half_ceiling
 
@@ -26,6 +27,23 @@ def test_intervals_hold_the_truth_in_95_percent_of_tokens_rare_successes_include
         truth = np.diff(np.append(values, score))
         held += ((found.low <= truth) & (truth <= found.high)).tolist()
     assert np.mean(held) >= 0.95
+
+
+@pytest.mark.parametrize("k", [2, 4, 8, 16, 32])
+def test_chance_leaves_out_0_in_at_most_7_percent(k: int) -> None:
+    """Summed over all counts of successes before and after a token that changes nothing."""
+    rows = np.tri(k + 1, k, -1, dtype=np.float64)  # (successes, draws)
+    leaves_out = np.empty((k + 1, k + 1))
+    for before, after in np.ndindex(leaves_out.shape):
+        found = executed_worth(rows[[before, after]], 1.0, bounds=(0.0, 1.0))
+        leaves_out[before, after] = found.low[0] * found.high[0] > 0
+    shares = {}
+    for success in (0.02, 0.1, 0.3, 0.5):
+        weights = scipy.stats.binom.pmf(np.arange(k + 1), k, success)
+        shares[success] = weights @ leaves_out @ weights
+    assert max(shares.values()) <= 0.0704
+    assert shares[0.02] < 0.001
+    assert (shares[0.5] > 0.04) == (k > 2)
 
 
 def test_worth_sums_to_the_score_minus_the_value_of_the_prompt() -> None:
