@@ -567,16 +567,27 @@ def does_not_rise(baseline: str) -> str:
     return f"{baseline} does not rise"
 
 
-def not_at_kl(pairs: int, short: int, of: int) -> str:
+NOT_AT_KL = {
+    "short": "ended below it",
+    "leapt": "went over it in a leap",
+    "beside": "stayed beside it",
+    "unmoved": f"with a baseline below {MIN_KL:g} nats",
+}
+"""Why a pair of runs has no value at equal KL, by the name of its count."""
+
+
+def not_at_kl(counts: Mapping[str, int]) -> str:
     """Return why the score at equal KL is not known.
 
     Args:
-        pairs: Pairs of runs that were at it; 0, as the others, where nothing was counted.
-        short: Pairs whose run ended below it.
-        of: All pairs.
+        counts: All pairs, ``of``, and those that have no value for each reason of `NOT_AT_KL`;
+            {} where nothing was counted.
     """
-    counts = {"ended below it": short, "passed it unmeasured": of - pairs - short}
-    reasons = [f"{count} of {of} {what}" for what, count in counts.items() if count]
+    reasons = [
+        f"{counts[why]} of {counts['of']} {words}"
+        for why, words in NOT_AT_KL.items()
+        if counts.get(why)
+    ]
     return ", ".join(["not known", *reasons])
 
 

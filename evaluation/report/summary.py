@@ -15,6 +15,7 @@ from tokengym.base.settings import check_number
 from tokengym.base.text import sign_of
 from tokengym.evaluation.measure.measures import Axis, measure_of, measures_of
 from tokengym.evaluation.measure.references import MIN_ERRORS, ReferenceSamples, score_range
+from tokengym.evaluation.report import sentences
 from tokengym.evaluation.report.curves import Panel, Runs, make_panels
 from tokengym.evaluation.report.verdict import find_alarms, make_verdict, short_of_best
 from tokengym.evaluation.statistics import (
@@ -641,13 +642,17 @@ def _at_kl(both: Pairs, shared: Sequence[str]) -> tuple[dict[str, Any], Numbers]
     """
     table = at_equal_kl(both)
     known = np.isfinite(table).all(axis=1) & (table[:, 0] >= MIN_KL)
-    reached = [x["kl"].max() for x, _ in both]
+    lacking = [
+        x.missed(kl) if kl >= MIN_KL else "unmoved"
+        for (x, _), kl, is_known in zip(both, table[:, 0], known, strict=True)
+        if not is_known
+    ]
     enough = known.sum() >= enough_pairs(len(both))
     means = table[known, :3].mean(axis=0).tolist() if enough else [None] * 3
     counts = {
         "pairs": int(known.sum()),
         "of": len(both),
-        "short": int((~known & (reached < table[:, 0])).sum()),
+        **{why: lacking.count(why) for why in sentences.NOT_AT_KL},
         **dict(zip(("kl", "step", "baseline_step"), means, strict=True)),
     }
     numbers: Numbers = {}

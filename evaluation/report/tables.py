@@ -131,7 +131,7 @@ def _unknown(group: Mapping[str, Any], name: str, measure: str, kind: str) -> st
         return sentences.NOT_MOVED
     if kind == "at_kl" and kind not in figures[measure]:
         at = (group["rewards"][name].get("versus_baseline") or {}).get("at_kl") or {}
-        return sentences.not_at_kl(*(at.get(count, 0) for count in ("pairs", "short", "of")))
+        return sentences.not_at_kl(at)
     needed = NORMALISED if kind == "shares" else measure or "score"
     return None if needed in figures else ""
 

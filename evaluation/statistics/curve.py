@@ -7,7 +7,7 @@ ends, values at a KL, and pairs of runs.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,9 @@ SPARSER = 1.5
 NUMBERS = (Real, type(None))
 """Types of a measurement, None where it was not taken."""
 Group = tuple[tuple[str, str], ...]
+Missed = Literal["short", "leapt", "beside"]
+"""Why a run has no value at a KL: all of its policies are below it, it went over it between two
+that are too far apart, or it crossed it by the error of its KL alone."""
 
 
 class Measured(NamedTuple):
@@ -312,6 +315,13 @@ class Curve:
         rows = self.steps[own], self[measure][own]
         step, value = (float(np.interp(place, np.arange(len(row)), row)) for row in rows)
         return Measured(kl, step, value)
+
+    def missed(self, kl: float) -> Missed:
+        """Return why a run has no value at a KL, see `at_kl`."""
+        nats = self._kl()[0][self.cut[0] : len(self.steps) - self.cut[1]]
+        if not np.isnan(last_crossing(nats, kl)):
+            return "beside"
+        return "short" if nats.max() < kl else "leapt"
 
     def _kl(self) -> tuple[Array, Array]:
         """Return the KL by all that was measured of it, with its errors, see `pooled_kl`."""

@@ -1,6 +1,7 @@
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -375,8 +376,9 @@ def test_a_leap_is_a_gap_of_the_drawn_path_and_of_the_figures():
     (group,) = summary["groups"]
     assert "at_kl" not in group["rewards"]["other"]["figures"]["score"]
     unknown = dict.fromkeys(("kl", "step", "baseline_step"))
-    assert versus(group, "other")["at_kl"] == {"pairs": 0, "of": 6, "short": 0} | unknown
-    assert cell_at_kl(group, "other")["below"] == "not known, 6 of 6 passed it unmeasured"
+    lacking = {"short": 0, "leapt": 6, "beside": 0, "unmoved": 0}
+    assert versus(group, "other")["at_kl"] == {"pairs": 0, "of": 6} | lacking | unknown
+    assert cell_at_kl(group, "other")["below"] == "not known, 6 of 6 went over it in a leap"
     page = render_report(summary, curves)
     pens = {}
     for title in ("Score against KL", "Score"):
@@ -388,6 +390,30 @@ def test_a_leap_is_a_gap_of_the_drawn_path_and_of_the_figures():
         values["tokens"] = 100.0 * curve.steps
     group = group_of(on_axis(curves, "tokens"), axis="tokens")
     assert versus(group, "other")["at_kl"]["pairs"] == 0
+
+
+def test_why_a_pair_is_not_known_at_equal_kl_is_said():
+    """An arm is held at 1.85 nats, beside a baseline that ends at 2; nothing leaps."""
+    rng = np.random.default_rng(0)
+
+    def arm(credit: str, ends: Sequence[float]) -> list[Curve]:
+        curves = []
+        for seed, end in enumerate(ends):
+            kl = end * (1.0 - np.exp(-np.arange(41.0) / 5.0))
+            noise = 0.02 * np.sqrt(kl / 2.0) * rng.normal(size=41)
+            values = {"score": np.sqrt(kl), "kl": kl + noise}
+            curves.append(Curve(credit=credit, seed=seed, steps=np.arange(41.0), values=values))
+        return curves
+
+    other = arm("other", [1.85] * 5)
+    for curve in other[:2]:  # a policy that is above it by its error alone
+        curve.values["kl"][30] = 2.1
+    group = group_of([*arm("sparse", [2.0] * 5), *other])
+    said = "not known, 3 of 5 ended below it, 2 of 5 stayed beside it"
+    assert cell_at_kl(group, "other")["below"] == said
+    group = group_of([*arm("sparse", [0.05, 0.05, 0.05, 0.5, 0.5]), *arm("other", [1.0] * 5)])
+    said = "not known, 3 of 5 with a baseline below 0.1 nats"
+    assert cell_at_kl(group, "other")["below"] == said
 
 
 def test_a_third_reward_does_not_change_what_two_have_at_equal_kl():
