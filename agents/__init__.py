@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tokengym.agents.policy.settings import EpisodicSettings as EpisodicSettings
     from tokengym.agents.policy.settings import Precision as Precision
     from tokengym.agents.policy.streams import noting_reads as noting_reads
+    from tokengym.agents.policy_names import takes_no_policy_name as takes_no_policy_name
     from tokengym.agents.ppo.named import GRPO as GRPO
     from tokengym.agents.ppo.named import REINFORCE as REINFORCE
     from tokengym.agents.ppo.named import RLOO as RLOO

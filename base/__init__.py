@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tokengym.base.objects import found as found
     from tokengym.base.objects import own as own
     from tokengym.base.objects import word_of as word_of
+    from tokengym.base.own_code import running_user_code as running_user_code
     from tokengym.base.pretrained import from_pretrained as from_pretrained
     from tokengym.base.prompt import say_shared as say_shared
     from tokengym.base.registry import Registry as Registry

@@ -21,8 +21,7 @@ from tokengym.base import (
     split_file_word,
     write_csv,
 )
-from tokengym.base.text import level_percent
-from tokengym.evaluation.report import read_curves, save_figure, summarize
+from tokengym.evaluation.report import level_percent, read_curves, save_figure, summarize
 from tokengym.evaluation.runs import (
     Run,
     RunSpec,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
+    from tokengym.base.text import level_percent as level_percent
+    from tokengym.base.text import listed as listed
     from tokengym.base.text import number as number
     from tokengym.base.text import percent as percent
     from tokengym.base.text import signed as signed
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from tokengym.evaluation.report.figures import plot_curves as plot_curves
     from tokengym.evaluation.report.figures import save_figure as save_figure
     from tokengym.evaluation.report.report import render as render
+    from tokengym.evaluation.report.sentences import NOTHING as NOTHING
     from tokengym.evaluation.report.summary import SummarySettings as SummarySettings
     from tokengym.evaluation.report.summary import summarize as summarize
     from tokengym.evaluation.report.tables import coloured_tokens as coloured_tokens

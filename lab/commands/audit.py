@@ -84,8 +84,8 @@ def audit(
 
 def _of_file(subject: str) -> Any:
     """Return what a word names in a file: a function with its options, a class called with them."""
-    from tokengym.agents.ppo.advantages import ADVANTAGES
-    from tokengym.base.own_code import running_user_code
+    from tokengym.agents.ppo import ADVANTAGES
+    from tokengym.base import running_user_code
     from tokengym.lab.audit import load_function
 
     if "::" in subject or not subject.partition(".py:")[1]:  # as pytest names it, or a bare file

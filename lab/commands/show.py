@@ -20,8 +20,7 @@ from tokengym.lab.replay.page import (
     scoring_rows,
     scoring_words,
 )
-from tokengym.scripts.commands import say
-from tokengym.scripts.commands.show import fitting_tables
+from tokengym.scripts.commands import fitting_tables, say
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokengym.agents import TrainingRun, Update
+from tokengym.agents import TrainingRun, Update, takes_no_policy_name
 from tokengym.agents.offline import Candidates, ResponseCollector, best_episode, make_policy
-from tokengym.agents.policy_names import takes_no_policy_name
 from tokengym.agents.rollouts import Environments, SampledTokens
 from tokengym.base import accepts_settings, from_keywords
 from tokengym.envs import Vocabulary

@@ -14,7 +14,15 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from tokengym.agents import DPO, SFT, CheckpointError, PlaysPolicy, TrainingRun, Update
+from tokengym.agents import (
+    DPO,
+    SFT,
+    CheckpointError,
+    PlaysPolicy,
+    TrainingRun,
+    Update,
+    takes_no_policy_name,
+)
 from tokengym.agents.offline import (
     KEPT,
     OfflineTrainer,
@@ -25,7 +33,6 @@ from tokengym.agents.offline import (
     prompt_order,
     scored_of,
 )
-from tokengym.agents.policy_names import takes_no_policy_name
 from tokengym.agents.rollouts import Environments
 from tokengym.base import accepts_settings, from_keywords, read_json, to_json, write_json
 from tokengym.envs import Episode

@@ -6,10 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tokengym.base.text import listed
 from tokengym.envs import Episode, printable
-from tokengym.evaluation.report import coloured_tokens, number, render, signed
-from tokengym.evaluation.report.sentences import NOTHING
+from tokengym.evaluation.report import NOTHING, coloured_tokens, listed, number, render, signed
 from tokengym.evaluation.statistics import DEFAULT_LEVEL
 from tokengym.lab.replay.agreement import (
     FEWEST_RESPONSES,
