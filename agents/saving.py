@@ -222,9 +222,10 @@ def _fitting(envs: Any, saved: Mapping[str, int], sizes: Mapping[str, int], fold
     if saved["num_envs"] != sizes["num_envs"]:
         parts.append(f"num_envs={saved['num_envs']}")
     if more := saved["length"] - sizes["length"]:
-        length = (environment_attribute(envs, "max_new_tokens") or 0) + more
+        now = environment_attribute(envs, "max_new_tokens")
+        fits = now is not None and now + more > 0
         parts.append(
-            f"{f'max_new_tokens={length}' if length > 0 else 'other prompts'}, where prompt and "
+            f"{f'max_new_tokens={now + more}' if fits else 'other prompts'}, where prompt and "
             f"response together have {saved['length']} tokens"
         )
     starts = f"policy_kwargs=dict(model={folder.name!r}) of a new agent starts from its weights"
