@@ -172,7 +172,7 @@ def load_checkpoint(
         if sizes != record["environment"]:
             raise CheckpointError(
                 f"{folder} was trained on {record['environment']}, the environment has {sizes}; "
-                f"{_fitting(envs, record['environment'], sizes, folder)}"
+                f"{_fitting(envs, record['environment'], sizes, path)}"
             )
         policy_kwargs = {**record["policy_kwargs"], **stored_models(folder)}
         if optimizer is not None or "optimizer_class" in policy_kwargs:
@@ -214,7 +214,7 @@ def load_checkpoint(
     return read_agent(path, algorithm, ENTRIES_OF_ROUNDS, build)
 
 
-def _fitting(envs: Any, saved: Mapping[str, int], sizes: Mapping[str, int], folder: Path) -> str:
+def _fitting(envs: Any, saved: Mapping[str, int], sizes: Mapping[str, int], path: Any) -> str:
     """Return how to make an environment of the saved sizes, and what else a model is good for."""
     if saved["num_tokens"] != sizes["num_tokens"]:
         return "make it with the tokenizer that it was trained with"
@@ -228,8 +228,11 @@ def _fitting(envs: Any, saved: Mapping[str, int], sizes: Mapping[str, int], fold
             f"{f'max_new_tokens={now + more}' if fits else 'other prompts'}, where prompt and "
             f"response together have {saved['length']} tokens"
         )
-    starts = f"policy_kwargs=dict(model={folder.name!r}) of a new agent starts from its weights"
-    return f"make it with {' and '.join(parts)}; or {starts}"
+    remedy = f"make it with {' and '.join(parts)}"
+    if not (isinstance(path, str | Path) and Path(path).is_dir()):
+        return remedy  # no model is read from one file
+    starts = f"policy_kwargs=dict(model={str(path)!r}) of a new agent starts from its weights"
+    return f"{remedy}; or {starts}"
 
 
 def _stand_ins(record: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

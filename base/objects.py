@@ -64,14 +64,14 @@ def own_copies() -> Iterator[None]:
 def own(item: T) -> T:
     """Return an object that a word names: a deep copy of it in a block of `own_copies`.
 
-    What cannot be copied is shared, with a warning if it has a state.
+    What cannot be copied is shared, with a warning if it holds anything.
     """
     if not _COPIES.get():
         return item
     try:
         return copy.deepcopy(item)
     except Exception as error:  # of the object's own making: it may hold a client of a server
-        if hasattr(item, "state_dict"):
+        if hasattr(item, "state_dict") or getattr(item, "__dict__", None):
             logger.warning(
                 "%s cannot be copied (%s), so that each run begins with the state that the last "
                 "one left; pass its class, which each run makes",

@@ -60,8 +60,9 @@ def load_from_file(path: Path, name: str, *, error: type[TokenGymError] = Settin
     module = loaded.module() if isinstance(loaded, _Former) else loaded
     if module is None:
         module = _run(path, module_name, error)
-        _set_aside_others(module)
     sys.modules[module_name] = module  # in the place of its stand-in, if the text is as it was
+    if module is not loaded:
+        _set_aside_others(module)
     if name not in vars(module):
         own = _own_names(path)
         public = [key for key in vars(module) if key in own]

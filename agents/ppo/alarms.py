@@ -169,7 +169,8 @@ class TrainingAlarms:
         if update <= FIRST_UPDATES and clip_fraction > MAX_CLIP_FRACTION and moves:
             cause = f"the steps are too large; {lower}"
             if clip_range < MIN_CLIP_RANGE:
-                cause = f"clip_range is {clip_range:.2g} here; let it end higher, 0.2 is usual"
+                remedy = "raise it or its schedule's end, 0.2 is usual"
+                cause = f"clip_range is {clip_range:.2g} here; {remedy}"
             self.warn(
                 "clip", f"update {update}: {clip_fraction:.0%} of the ratios were clipped, {cause}"
             )

@@ -315,7 +315,8 @@ def find_alarms(
     """Return the signs of over-optimisation in one reward's mean curves.
 
     Args:
-        curves: Per measurement (time,), the first value the reference policy's.
+        curves: Per measurement (time,), the first value the reference policy's; one with a missing
+            value gives no alarm.
         steps: (time,) updates made, or tokens read, at each evaluation.
         axis: "tokens" if ``steps`` are tokens.
         by_gold: Whether ``score`` is the gold score, which no training maximised.
@@ -326,6 +327,7 @@ def find_alarms(
         'the gold score fell while the score rose (from update 20 on: gold 2 to 0.5, score 2 to 5)'
     """
     at = np.asarray(steps, dtype=np.float64)
+    curves = {name: curve for name, curve in curves.items() if np.isfinite(curve).all()}
     return [
         *_parted(curves, at, axis),
         *_of_texts(curves),

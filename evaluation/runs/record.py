@@ -183,7 +183,7 @@ class RunRecord:
                 return None
             measured = stored["measured"]
             if "responses" not in measured:  # which older checkpoints have
-                measured = {**measured, "responses": unpacked(folder / RESPONSES)}
+                measured = {**measured, "responses": response_rows(folder / RESPONSES)}
             return load(folder / "agent"), measured
 
         try:
@@ -250,10 +250,9 @@ def packed(rows: Sequence[Mapping[str, Sequence[float | None]]]) -> bytes:
     return buffer.getvalue()
 
 
-def unpacked(file: Path) -> list[dict[str, list[float | None]]]:
+def response_rows(file: Path) -> list[dict[str, list[float | None]]]:
     """Return the rows that `packed` wrote of a checkpoint."""
-    with np.load(file, allow_pickle=False) as stored:
-        tables = {name: stored[name] for name in stored.files}
+    tables = read_arrays(file, "delete its folder and run again")
     rows = zip(*tables.values(), strict=True)
     return [{n: _nulls(row) for n, row in zip(tables, each, strict=True)} for each in rows]
 

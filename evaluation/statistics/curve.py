@@ -376,7 +376,8 @@ def on_one_grid(curves: Sequence[Curve]) -> list[Curve]:
     were evaluated at unlike steps would differ by that alone. They are taken at the steps that all
     of them have, if those are at least half of the fewest; else, where one has `SPARSER` times as
     many evaluations as another, at the steps of the one with the fewest, the others interpolated
-    linearly; else, as of runs over tokens that are measured as often, each at its own.
+    linearly; else, as of runs over tokens that are measured as often, each at its own. The first
+    and the last step, which runs that cover the same have in common, do not count.
 
     Example:
         >>> often = Curve(steps=np.arange(5.0), values={"score": np.array([0.0, 3, 4, 4, 4])})
@@ -388,7 +389,7 @@ def on_one_grid(curves: Sequence[Curve]) -> list[Curve]:
     if all(np.array_equal(curve.steps, fewest) for curve in curves):
         return list(curves)
     common = fewest[np.all([np.isin(fewest, curve.steps) for curve in curves], axis=0)]
-    if 2 * len(common) >= len(fewest):
+    if 2 * (len(common) - 2) >= len(fewest) - 2:
         return [curve.at(common) for curve in curves]
     if max(len(curve.steps) for curve in curves) >= SPARSER * len(fewest):
         return [curve.at(fewest) for curve in curves]

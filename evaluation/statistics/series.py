@@ -153,6 +153,8 @@ def jitter(runs: Iterable[ArrayLike]) -> float:
     rms_n = root mean square of the smaller half of the n-th differences of all runs together
     jitter = min(rms_1 / sqrt(2), rms_2 / sqrt(6)) / SMALLER_HALF
 
+    Where the smaller half is 0 throughout, rms_n is that of all differences, and not divided.
+
     Either is the deviation of noise alone. A slope adds to the first differences; a sudden drop is
     in one of them and in two of the second ones, and not among the smaller half. Of discrete scores
     the median, as `noise` has it, would be a multiple of their step.

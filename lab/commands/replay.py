@@ -141,7 +141,7 @@ def _replay(
     else:
         saved = agent.parent if episodes is None and agent is not None else episodes
         below = saved is not None and saved is episodes and saved.is_dir()
-        own: Any = {"below": below, "task": task, "trust_code": trust_code}
+        own: Any = {"below": below, "task": task, "trust_code": trust_code, "limit": num_episodes}
         env, kwargs = _own_task(saved, env, rewards, **own)
     policy, paid_by = None, ""
     if agent is not None:
@@ -235,10 +235,12 @@ def _own_task(
     below: bool,
     task: "TaskSettings",
     trust_code: bool,
+    limit: int,
 ) -> tuple[str, dict[str, Any]]:
     """Return environment and arguments of what a run has left.
 
     Where all rewards are scorers, the run's own scorer is not called, and need not be trusted.
+    Without a run its prompts are those of the first ``limit`` episodes.
     """
     from tokengym.envs import UntrustedCodeError
     from tokengym.evaluation.runs import TaskSettings, known_task, stored_settings
@@ -257,7 +259,7 @@ def _own_task(
         kwargs.pop("scorer", None)
         names_task = task != TaskSettings() or is_named
         if saved is not None and not names_task and stored_settings(saved, below=below) is None:
-            kwargs["prompts"] = stored_prompts(saved)
+            kwargs["prompts"] = stored_prompts(saved, limit=limit)
     return env, kwargs
 
 

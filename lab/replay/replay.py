@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -527,14 +527,15 @@ def load_episodes(
     return _own_episodes(path, _records(path), encode, limit)
 
 
-def stored_prompts(path: Path) -> list[Prompt]:
+def stored_prompts(path: Path, *, limit: int) -> list[Prompt]:
     """Return the prompts of our own files of episodes, with the columns that scorers may name.
 
     Args:
         path: A file of JSON lines, or a folder with ``episodes.jsonl`` in it or below it.
+        limit: Most rows to read.
     """
     prompts: list[Prompt] = []
-    for file, number, row in _records(path):
+    for file, number, row in islice(_records(path), limit):
         try:
             episode = Episode.from_record({"prompt_ids": (), **row})
         except ValueError as error:

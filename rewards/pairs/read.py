@@ -298,6 +298,7 @@ def read_labels(
     def labelled(number: int, row: Mapping[str, Any]) -> Example[str]:
         if is_out(row_marks(row, apart=(label,))):
             marked.add(number)
+            return Example(number, "", ("", ""))  # left out below, unread
         question = "" if prompt is None else _text(row, prompt, may_be_empty=True)
         response, good = _text(row, text), row.get(label)
         if good not in (0, 1):
@@ -440,6 +441,7 @@ def read_examples(
             answers = [m for text in texts for m in text] if contents is _messages else []
             if any([is_out(row_marks(row, apart=(margin_column,))), *map(is_out, answers)]):
                 marked.add(number)
+                return Example(number, said, texts)  # left out below
         if len(responses) > 1 and contents is _messages:
             if any(not message.keys().isdisjoint(MARKS) for message in said.messages):
                 said = Chat(_unmarked(said.messages), **said.beside)

@@ -113,7 +113,7 @@ def test_rules_that_are_not_told_apart_are_level(replayed: Replay):
     assert "0.500 to 0.700" not in page
 
 
-def test_the_figures_fit_a_terminal_of_80_columns(replayed: Replay, tmp_path: Path):
+def test_the_figures_fit_a_terminal_of_80_columns(replayed: Replay):
     name = "my_rules_of_credit.py:divide_by_what_the_reader_remembers"
     renamed = {
         part: {name if rule == "red" else rule: one for rule, one in found.items()}
@@ -123,7 +123,7 @@ def test_the_figures_fit_a_terminal_of_80_columns(replayed: Replay, tmp_path: Pa
     changed: Any = renamed
     result = replace(replayed, **changed)
     printed = io.StringIO()
-    show_replay(Console(width=80, file=printed, color_system=None), result, 0, tmp_path)
+    show_replay(Console(width=80, file=printed, color_system=None), result, 0, Path("out"))
     said = printed.getvalue()
     assert max(map(len, said.splitlines())) <= 80
     for title, cell in zip(figure_columns(result), figure_rows(result)[-1]["cells"], strict=True):
@@ -325,7 +325,7 @@ def test_no_more_rows_are_read_than_are_wanted(
             (5, partial(replay_stored, own, ["sparse"], env=ENV, limit=3)),
             (5, partial(load_episodes, others, env=ENV, limit=3)),
             (rows + 1, partial(load_episodes, own, env=ENV)),
-            (rows, partial(stored_prompts, own)),
+            (3, partial(stored_prompts, own, limit=3)),
         ]
         for most, read in reads:
             parsed.clear()

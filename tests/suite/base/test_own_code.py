@@ -174,6 +174,11 @@ def test_what_an_earlier_text_of_a_file_holds_is_freed(tmp_path: Path):
         file.write_text(KEEPING.format(number=number))
         alive.add(load_from_file(file, "BIG"))
     assert len(alive) == 1
+    kept = load_from_file(file, "rule")
+    for number in (5, 4):  # a text that is taken back frees the one between
+        file.write_text(KEEPING.format(number=number))
+        alive.add(load_from_file(file, "BIG"))
+    assert [*alive] == [kept()]
     own = [name for name, one in sys.modules.items() if getattr(one, "__file__", "") == str(file)]
     assert len(own) == 1
 

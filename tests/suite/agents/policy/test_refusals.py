@@ -120,4 +120,5 @@ def test_seeds_observations_and_environments(make_ppo, make_envs, tmp_path):
         PPO.load(tmp_path / "agent", env=longer)
     said = str(caught.value)
     assert f"make it with num_envs=4 and max_new_tokens={new_tokens}, where prompt and" in said
-    assert "policy_kwargs=dict(model='agent') of a new agent starts from its weights" in said
+    starts = f"policy_kwargs=dict(model={str(tmp_path / 'agent')!r}) of a new agent starts from"
+    assert starts in said

@@ -43,7 +43,7 @@ def check(alarms: TrainingAlarms, **change: Any) -> None:
         ({"clip_fraction": 0.6, "update": 9}, None),
         (
             {"clip_fraction": 0.99, "clip_range": 0.0},
-            "99% of .* clipped, clip_range is 0 here; let",
+            "99% of .* clipped, clip_range is 0 here; raise it",
         ),
         ({"kl": 325.0}, "update 3: the policy is 3.2 nats per token from its reference"),
         ({"kl": 325.0}, "lower learning_rate from 0.003 or raise kl_coef"),

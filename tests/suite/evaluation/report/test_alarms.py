@@ -125,6 +125,16 @@ def test_a_loss_of_gold_is_not_called_one_of_the_objective():
     assert gold.sign == f"gold {lost}"
 
 
+def test_a_curve_with_a_missing_value_gives_no_alarm():
+    curves = {"score": RISING, "gold_score": hill(7), "repetition": RISING}
+    signs = {alarm.sign for alarm in find_alarms(curves, STEPS)}
+    assert len(signs) > 1
+    for name in ("gold_score", "repetition"):
+        missing = np.where(STEPS == 12.0, np.nan, curves[name])
+        left = {alarm.sign for alarm in find_alarms({**curves, name: missing}, STEPS)}
+        assert left < signs
+
+
 def test_less_than_the_best_of_four_is_an_alarm():
     rows = [{"n": n, "score": n / 4, "net_score": n / 8} for n in (1, 2, 4, 8)]
     assert short_of_best(0.5, rows) is None

@@ -1,5 +1,6 @@
 """Objects with a state in the runs of a comparison that one process does after another."""
 
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,13 @@ def test_a_rule_of_a_file_begins_each_run_anew(tmp_path: Path, monkeypatch: Any)
         assert [one[1] for one in SEEN] == [0, 0, 1, 2]
 
 
+class Locked:
+    """Holds what cannot be copied, and something that a run may change."""
+
+    def __init__(self) -> None:
+        self.lock, self.calls = threading.Lock(), 0
+
+
 def test_what_cannot_be_copied_is_shared_and_said(caplog: pytest.LogCaptureFixture):
     class Client(Counting):
         def __reduce_ex__(self, protocol: Any) -> Any:
@@ -169,3 +177,10 @@ def test_what_cannot_be_copied_is_shared_and_said(caplog: pytest.LogCaptureFixtu
     (record,) = caplog.records
     assert "Client cannot be copied (a socket is open)" in record.message
     assert "pass its class" in record.message
+    caplog.clear()
+    locked, empty = Locked(), threading.Lock()
+    with own_copies():
+        assert own(locked) is locked
+        assert own(empty) is empty
+    (record,) = caplog.records
+    assert "Locked cannot be copied" in record.message

@@ -22,7 +22,7 @@ from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
 from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.executors import here
-from tokengym.evaluation.runs.record import RunRecord, unpacked
+from tokengym.evaluation.runs.record import RunRecord, response_rows
 from tokengym.evaluation.runs.run import Run, run
 from tokengym.evaluation.runs.settings import EvaluationSettings, TaskSettings, TrainingSettings
 from tokengym.evaluation.runs.spec import run_folder
@@ -86,7 +86,7 @@ def test_what_older_checkpoints_hold_is_taken_over(tmp_path):
     folder = run_folder(tmp_path, "abc", 0)
     checkpoint = folder / "unfinished" / "last"
     stored = read_json(checkpoint / "measured.json")
-    responses = unpacked(checkpoint / "responses.npz")
+    responses = response_rows(checkpoint / "responses.npz")
     assert [*responses[0]["prompt"]] == [*responses[2]["prompt"]]
     assert len(responses) == len(stored["measured"]["curve"]) == 3
 

@@ -97,13 +97,24 @@ def test_runs_of_unlike_steps_are_read_at_steps_that_are_alike():
     assert [curve.steps.tolist() for curve in alike] == [[0.0, 4.0, 8.0, 12.0]] * 2
     assert alike[0].responses["score"].tolist() == [[0, 1], [4, 5], [8, 9], [12, 13]]
     assert alike[0].area() == alike[1].area() == (0.0 / 2 + 16 + 64 + 144 / 2) / 3
-    # in common with the one that has fewer are two of four, its ends: half, and so enough
-    assert [curve.steps.tolist() for curve in on_one_grid([seldom, beside])] == [[0.0, 12.0]] * 2
+    # in common are the two ends alone, which say nothing of what lies between
+    assert on_one_grid([seldom, beside]) == [seldom, beside]
+    near = run(0, 4, 7, 12)  # one of the two between the ends: half, and so enough
+    assert [curve.steps.tolist() for curve in on_one_grid([seldom, near])] == [[0.0, 4.0, 12.0]] * 2
     shifted = run(0, 3.5, 7.5, 11.5, 12)
     assert on_one_grid([shifted, beside]) == [shifted, beside]  # over tokens: as often, apart
     read, own = on_one_grid([often, shifted])  # more than half as many again
     assert own is shifted
     assert (read.steps.tolist(), read["score"][1], read.responses) == (own.steps.tolist(), 12.5, {})
+
+
+def test_two_runs_over_tokens_are_not_compared_by_their_ends():
+    late = Curve(steps=np.array([0.0, 900, 2100, 3000]), values={"score": np.array([0.0, 0, 0, 1])})
+    soon = Curve(
+        steps=np.array([0.0, 1000, 2000, 3000]), values={"score": np.array([0.0, 1, 1, 1])}
+    )
+    areas = [curve.area() for curve in on_one_grid([late, soon])]
+    assert areas == pytest.approx([0.15, 2500 / 3000])
 
 
 def test_the_end_is_the_last_tenth():

@@ -132,6 +132,17 @@ def test_json_that_is_no_row_is_named(tmp_path, row, place):
         read_pairs(file)
 
 
+def test_what_is_marked_is_not_read_and_counted_once():
+    rows: list[dict[str, Any]] = [{"text": text, "label": 1} for text in ("a", "", "b")]
+    rows[1]["train"] = False
+    for on_error in ("raise", "skip"):
+        labels = read_labels(rows, on_error=on_error)
+        assert [skipped.kind for skipped in labels.skipped] == ["marked"]
+    pairs = [{"prompt": "p", "chosen": c, "rejected": "b", "margin": 1.0} for c in ("x", "y")]
+    pairs[1] |= {"margin": "none", "train": 0}
+    assert [one.kind for one in read_pairs(pairs).skipped] == ["marked"]
+
+
 @pytest.mark.parametrize(
     "mark", [{"weight": 0}, {"train": False}, {"trainable": 0}, {"loss_mask": 0}, {"loss": False}]
 )
