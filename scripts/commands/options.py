@@ -368,7 +368,24 @@ def _take_deciding(command: Command, line: CommandLine) -> dict[str, Any]:
         raise ValueError(
             f"{first['agent']} is named first, and --agent names another; leave one out"
         )
-    return typed | first
+    typed |= first
+    if _declared(command).by_learner:
+        _check_agent(typed.get("agent", ""))
+    return typed
+
+
+def _check_agent(agent: str) -> None:
+    """Refuse a learner with options, which are the command's own."""
+    name, has_options, _ = agent.partition(":")
+    if not has_options or name not in learner_names():
+        return
+    from tokengym.agents.learner import LEARNERS
+
+    options = LEARNERS.parse(agent).options.items()
+    flags = "".join(f" --{key.replace('_', '-')} {value}" for key, value in options)
+    raise ValueError(
+        f"agent {agent!r} has options, which are those of this command; write --agent {name}{flags}"
+    )
 
 
 def _declared(command: Command) -> Declared:
