@@ -292,22 +292,33 @@ def jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
         return
     check_regular(path)
+    number = 0
     with path.open(encoding="utf-8") as lines:
-        for number, text in enumerate(lines, 1):
-            line = text.removesuffix("\n")
-            if not line:
-                continue
-            row, fault = None, ""
-            try:
-                row = parse_json(line)
-            except ValueError as error:
-                fault = f" ({error})"
-            if not isinstance(row, dict):
-                raise ValueError(
-                    f"{path} is damaged: line {number} is no JSON object{fault}; mend or remove "
-                    "that line, or make the file again"
-                )
-            yield row
+        try:
+            for number, text in enumerate(lines, 1):
+                line = text.removesuffix("\n")
+                if line:
+                    yield _object_of(line, path, number)
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{path} is damaged after line {number} ({error}); write it as UTF-8, or make the "
+                "file again"
+            ) from None
+
+
+def _object_of(line: str, path: Path, number: int) -> dict[str, Any]:
+    """Return the JSON object that a line of a file is."""
+    row, fault = None, ""
+    try:
+        row = parse_json(line)
+    except ValueError as error:
+        fault = f" ({error})"
+    if not isinstance(row, dict):
+        raise ValueError(
+            f"{path} is damaged: line {number} is no JSON object{fault}; mend or remove that line, "
+            "or make the file again"
+        )
+    return row
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

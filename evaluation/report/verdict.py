@@ -337,7 +337,8 @@ def find_alarms(
 
 
 def _parted(curves: Mapping[str, Array], steps: Array, axis: str) -> Iterator[Alarm]:
-    if "gold_score" in curves and (at := parting(curves["score"], curves["gold_score"])):
+    both = [curves[name] for name in ("score", "gold_score") if name in curves]
+    if len(both) == 2 and (at := parting(*both)):
         gold, score = (at.gold_best, at.gold_last), (at.score_then, at.score_last)
         yield sentences.gold_fell(steps[at.best_at], axis, gold, score)
 

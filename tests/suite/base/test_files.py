@@ -149,6 +149,14 @@ def test_what_was_read_of_a_file_is_let_go_when_it_changes(tmp_path):
     assert asked == [("b", "a"), ("a", "b")]
 
 
+@pytest.mark.parametrize("first", ['{"a": 1}\n', ""])
+def test_bytes_that_are_no_text_are_said_with_their_file(tmp_path, first):
+    (tmp_path / "a.jsonl").write_bytes(first.encode() + b'{"b": "\xff"}\n')
+    with pytest.raises(ValueError, match=r"a\.jsonl is damaged after line .* as UTF-8") as caught:
+        read_jsonl(tmp_path / "a.jsonl")
+    assert type(caught.value) is ValueError
+
+
 class Read:
     """A thing that was read."""
 

@@ -129,7 +129,7 @@ def test_a_curve_with_a_missing_value_gives_no_alarm():
     curves = {"score": RISING, "gold_score": hill(7), "repetition": RISING}
     signs = {alarm.sign for alarm in find_alarms(curves, STEPS)}
     assert len(signs) > 1
-    for name in ("gold_score", "repetition"):
+    for name in ("score", "gold_score", "repetition"):
         missing = np.where(STEPS == 12.0, np.nan, curves[name])
         left = {alarm.sign for alarm in find_alarms({**curves, name: missing}, STEPS)}
         assert left < signs
