@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.agents.learner import LEARNERS, check_saved_agents
-from tokengym.base.files import previous_folder, read_json
+from tokengym.base.files import behind_link, previous_folder, read_json
 from tokengym.base.packed import unpacked
 from tokengym.base.registry import imported
 from tokengym.base.saved_code import check_saved
@@ -32,7 +32,7 @@ def load_agent(
     """
     from tokengym import agents
 
-    path = Path(path)
+    path = behind_link(path)
     if stock := _stock_word(path, agent_class, trust_code=trust_code):
         return imported("tokengym.agents.sb3.saved:load")(path, LEARNERS.load(stock))
     if agent_class is None:

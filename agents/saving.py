@@ -40,7 +40,7 @@ from tokengym.agents.rollouts.rounds import Environments, environment_attribute
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
 from tokengym.agents.states import environment_state, restore_environment
 from tokengym.base.device import select_device
-from tokengym.base.files import read_json, write_json
+from tokengym.base.files import behind_link, read_json, write_json
 from tokengym.base.folders import check_entries, fill_folder, read_folder, write_folder
 from tokengym.base.models import BASE, named_folder, quiet
 from tokengym.base.packed import Place, file_for, packing, unpacked
@@ -291,7 +291,7 @@ def write_agent(
     path: Path | None = None
     file: Path | IO[bytes] | None
     if isinstance(place, str | Path):
-        path = Path(place)
+        path = behind_link(place)
         file = file_for(path, RECORD)
     else:
         file = place

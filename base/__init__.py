@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tokengym.base.device import select_device as select_device
     from tokengym.base.device import use_device as use_device
     from tokengym.base.errors import StorageError as StorageError
+    from tokengym.base.files import behind_link as behind_link
     from tokengym.base.files import content_hash as content_hash
     from tokengym.base.files import json_hash as json_hash
     from tokengym.base.files import jsonl_rows as jsonl_rows

@@ -83,8 +83,9 @@ def _storage_error(path: Path | str, error: Exception) -> StorageError | None:
 def replacing(path: Path | str, *, keep_previous: bool = False) -> Iterator[Path]:
     """Yield a path to write a file or folder to; it takes its place when the block has succeeded.
 
-    Whatever is at ``path`` stays until then, and stays if the block raises. A failure of the disk
-    is a `StorageError`, see `writing`.
+    Whatever is at ``path`` stays until then, and stays if the block raises. A link there is
+    replaced, never followed: a folder from somebody else may hold links to files of yours. A
+    failure of the disk is a `StorageError`, see `writing`.
 
     Args:
         path: The file or folder to make; the folder that holds it is made if needed.
@@ -92,8 +93,8 @@ def replacing(path: Path | str, *, keep_previous: bool = False) -> Iterator[Path
             it.
     """
     path = Path(path).absolute()
-    path = _behind(path)  # what a link leads to is replaced, and the link stays
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    is_folder = path.is_dir() and not path.is_symlink()
+    if not path.is_symlink() and path.exists() and not (path.is_file() or is_folder):
         raise StorageError(f"cannot write {path}: it is a device or a pipe; name a file")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     with writing(path):
@@ -106,14 +107,14 @@ def replacing(path: Path | str, *, keep_previous: bool = False) -> Iterator[Path
             yield part
             for entry in (part, *(part.rglob("*") if part.is_dir() else ())):
                 _sync_entry(entry)
-            if part.is_dir() and path.exists():
+            if part.is_dir() and (path.is_symlink() or path.exists()):
                 replaced = previous_folder(path) if keep_previous else part.with_suffix(".replaced")
                 _remove(replaced)
                 path.rename(replaced)
                 part.rename(path)
                 if not keep_previous:
                     _remove(replaced)
-            elif path.is_dir():
+            elif is_folder:
                 raise StorageError(f"cannot write {path}: it is a folder; name a file")
             else:
                 part.replace(path)
@@ -181,17 +182,16 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _behind(path: Path) -> Path:
-    """Return what a link leads to, or the path itself."""
-    try:
-        return path.resolve() if path.is_symlink() else path
-    except (OSError, RuntimeError) as error:
-        raise StorageError(f"{path} is a link to itself; name another path") from error
+def behind_link(path: Path | str) -> Path:
+    """Return what a link leads to that a user named, or the path itself.
+
+    For the borders where a path is named; inside a folder no link is followed, see `replacing`.
+    """
+    return Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
 
 
 def previous_folder(path: Path) -> Path:
-    """Return where `write_folder` keeps the folder that it replaces; of a link, beside its end."""
-    path = _behind(path)
+    """Return where `write_folder` keeps the folder that it replaces."""
     return path.with_name(f"{path.name}.previous")
 
 

@@ -37,17 +37,20 @@ MAX_MISSING = 1000
 def locked(folder: Path) -> Iterator[None]:
     """Keep other processes from writing a folder of results while the block runs.
 
-    The lock is the operating system's and ends with the process, however that ends.
+    The lock is the operating system's and ends with the process, however that ends. Whatever
+    writes inside the block, transformers' Trainer too, finds no link there to write through.
 
     Args:
         folder: The folder; made with its parents if it does not exist. It, and what was made of
-            them, is removed again if it stays empty.
+            them, is removed again if it stays empty. It may itself be a link.
 
     Raises:
+        CheckpointError: if a link lies inside the folder, at any depth.
         FolderInUseError: if another process, or another block of this one, has it.
         StorageError: if no file can be written or locked there.
     """
     path = folder / LOCK
+    check_links(folder)
     parents = [parent for parent in folder.parents if not parent.exists()]
     try:
         file = _acquire(path)

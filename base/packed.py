@@ -13,7 +13,7 @@ from typing import IO
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo, is_zipfile
 
 from tokengym.base.errors import CheckpointError, StorageError
-from tokengym.base.files import previous_folder, replacing, writing
+from tokengym.base.files import behind_link, previous_folder, replacing, writing
 
 SUFFIX = ".zip"
 BEST = "best_model"
@@ -103,7 +103,7 @@ def unpacked(place: Place, record_name: str) -> Iterator[Path]:
         CheckpointError: if a file is no saved folder, or one of Stable-Baselines3's.
     """
     if isinstance(place, str | Path):
-        place = _there(Path(place), record_name)
+        place = _there(behind_link(place), record_name)
         if not place.is_file():  # a folder, or nothing: who reads it says so
             yield place
             return

@@ -12,6 +12,7 @@ import numpy as np
 
 from tokengym.agents.offline import Sampling
 from tokengym.base import (
+    behind_link,
     check_choice,
     check_count,
     content_hash,
@@ -247,7 +248,7 @@ def save_dataset(dataset: "Dataset", path: str | Path) -> Path:
         raise DatasetError(
             f"a data set is stored as {' or '.join(FORMATS)}, got {path.name!r}; name it so"
         )
-    with replacing(path) as part:
+    with replacing(behind_link(path)) as part:
         # datasets' own writers draw progress bars, and its readers keep copies and refuse no rows.
         if path.suffix == ".parquet":
             import pyarrow.parquet

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from tokengym.base import locked, read_json, replacing, write_json
+from tokengym.base import behind_link, locked, read_json, replacing, write_json
 from tokengym.lab.tables import wilson_interval
 from tokengym.lab.training.pairwise import (
     ReliabilityBin,
@@ -166,7 +166,7 @@ class TrainerPaths:
     """
 
     def __init__(self, output_dir: str | Path, record: Mapping[str, Any]) -> None:
-        self.result = Path(output_dir)
+        self.result = behind_link(output_dir)
         self.folder = self.result.with_name(f"{self.result.name}.unfinished")
         self.record = json.loads(json.dumps(record, default=str))
 

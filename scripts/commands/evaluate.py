@@ -127,7 +127,7 @@ def evaluate(
     import torch
 
     from tokengym.base.device import preferred_device
-    from tokengym.base.files import write_json
+    from tokengym.base.files import behind_link, write_json
     from tokengym.evaluation.measure.evaluate import Evaluator
     from tokengym.evaluation.measure.measures import BLOCK, EPISODES, UNSCORED
     from tokengym.evaluation.measure.metrics import library_metrics
@@ -194,7 +194,7 @@ def evaluate(
         about |= {"measured_by": measured_by}
         about |= {**figures, "errors": evaluation.errors, "reference": lines}
         comparison = {} if versus is None else {"versus": {"agent": against, **asdict(versus)}}
-        write_json(json, {**about, **comparison})
+        write_json(behind_link(json), {**about, **comparison})
 
 
 def _show_references(

@@ -14,6 +14,7 @@ import pytest
 import tokengym.base.files
 from tokengym.base.errors import CheckpointError, StorageError
 from tokengym.base.files import (
+    behind_link,
     is_leftover,
     jsonl_rows,
     parse_json,
@@ -193,25 +194,32 @@ def test_json_that_is_nested_too_deeply_is_damaged(tmp_path, text):
     assert read_json(tmp_path / "b.json")
 
 
-def test_what_a_link_leads_to_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
-    (tmp_path / "disk").mkdir()
-    link, folder = tmp_path / "a.json", tmp_path / "agent"
-    link.symlink_to(tmp_path / "disk" / "a.json")
-    folder.symlink_to(tmp_path / "disk" / "agent")
-    for text in ("1", "2"):
-        with replacing(link) as part:
-            part.write_text(text)
-        with replacing(folder, keep_previous=True) as part:
-            part.mkdir()
-            (part / "b").write_text(text)
-    assert link.is_symlink()
-    assert folder.is_symlink()
-    assert (tmp_path / "disk" / "a.json").read_text() == "2"
-    assert (folder / "b").read_text() == "2"
-    assert (previous_folder(folder) / "b").read_text() == "1"
+def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "yours").mkdir()
+    (tmp_path / "yours" / "a.json").write_text("precious")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    with pytest.raises(StorageError, match="a link to itself"), replacing(tmp_path / "loop"):
-        pass
+    (tmp_path / "a.json").symlink_to(tmp_path / "yours" / "a.json")
+    (tmp_path / "agent").symlink_to(tmp_path / "yours")
+    for name in ("a.json", "loop"):
+        with replacing(tmp_path / name) as part:
+            part.write_text("2")
+        assert not (tmp_path / name).is_symlink()
+        assert (tmp_path / name).read_text() == "2"
+    with replacing(tmp_path / "agent", keep_previous=True) as part:
+        part.mkdir()
+        (part / "b").write_text("2")
+    assert (tmp_path / "agent" / "b").read_text() == "2"
+    assert previous_folder(tmp_path / "agent").is_symlink()
+    assert {path.name: path.read_text() for path in (tmp_path / "yours").iterdir()} == {
+        "a.json": "precious"
+    }
+
+
+def test_a_link_that_a_user_named_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "agent").symlink_to(tmp_path / "disk")
+    assert behind_link(tmp_path / "agent") == Path(os.path.realpath(tmp_path / "disk"))
+    assert behind_link("as/given") == Path("as/given")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
