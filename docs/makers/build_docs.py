@@ -1,8 +1,9 @@
-"""Writes the reference pages of the environments, the command line and the metrics.
+"""Writes the pages of the environments and of the names that a rule reads.
 
 Everything on them comes from the docstrings, the settings, the spaces and the tasks, so they cannot
 say what the code does not. So do the types of keywords, the files of `build_keywords`. The
-repository's address, once known, is written where it is named:
+repository's address, once known, is written where it is named. Pages of the commands, the metrics
+and the public names are written when the site is built (`SITE`):
 
     python -m docs.makers.build_docs [--out docs] [--check]
 """
@@ -236,14 +237,13 @@ def _of_lab(group: str, name: str) -> str:
 
 
 def command_line() -> str:
-    """Return the page that lists the commands, markdown."""
+    """Return the site's page that lists the commands, markdown."""
     rows = []
     for name in command_names():
         first = (inspect.getdoc(find_command(name)) or "").partition("\n\n")[0]
         said = _cell(first) + _of_lab("tokengym.commands", name)
         rows.append((f"[`tokengym {name}`](commands/{name}.md)", said))
     blocks = [
-        _NOTICE,
         "# Command line",
         "`tokengym COMMAND --help` shows the options that most need, for the task and the learner "
         "that are named, and `--help-all` all of them. The pages have those of PPO, with the "
@@ -273,7 +273,6 @@ def command_page(name: str) -> str:
     lines = [line for line in textwrap.dedent(examples).splitlines() if line]
     lines = [re.sub(r"(\S) {3,}", r"\1  # ", line) for line in lines]
     blocks = [
-        _NOTICE,
         f"# tokengym {name}",
         _markdown(said),
         "```bash\n" + "\n".join(lines) + "\n```",
@@ -322,7 +321,6 @@ def metrics() -> str:
         (f"{n.words} (`{n.name}`)", _cell(n.meaning), _cell(n.error)) for n in NUMBERS.values()
     ]
     blocks = [
-        _NOTICE,
         "# Metrics",
         "Measurements of a frozen policy on held-out prompts, by the raw score, never by the token "
         "rewards. `evaluate(...).metrics` has them by name; those marked are columns of "
@@ -607,13 +605,16 @@ PAGES: dict[str, Callable[[], str]] = {
         for task in registered_tasks()
         if task.id.startswith("tokengym/")
     },
-    "reference/api/public_names.md": partial(public_names.page, _NOTICE),
+    "rewards/names.md": names,
+}
+"""Pages that are stored, by their path in docs/."""
+SITE: dict[str, Callable[[], str]] = {
+    "reference/api/public_names.md": public_names.page,
     "reference/command_line.md": command_line,
     **{f"reference/commands/{name}.md": partial(command_page, name) for name in command_names()},
     "reference/metrics.md": metrics,
-    "rewards/names.md": names,
 }
-"""Generated pages, by their path in docs/."""
+"""Pages that only the site has: `--help-all` and `help()` say the same."""
 
 if __name__ == "__main__":
     main()

@@ -44,14 +44,9 @@ def homes_of(package: str) -> dict[str, str]:
     return {name: imported[name] for name in sorted(module.__all__) if name in imported}
 
 
-def page(notice: str) -> str:
-    """Return the reference page, markdown.
-
-    Args:
-        notice: Its first line.
-    """
+def page() -> str:
+    """Return the site's page, markdown."""
     blocks = [
-        notice,
         "# Public names",
         "A package that adds tasks, rules, scorers, learners or commands imports these names and "
         "no others: modules below the packages may change. Each is loaded when it is first used. "

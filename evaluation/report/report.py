@@ -283,7 +283,7 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
 
 def _definitions(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return the terms of the page, with the sentences and the pages on them."""
-    glossary, metrics = "guide/glossary.md", "reference/metrics.md"
+    glossary = "guide/glossary.md"
     compared = summary.get("compared") or {}
     rows = [
         (name, entry["summary"], entry["page"])
@@ -293,7 +293,7 @@ def _definitions(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     for name in summary["groups"][0]["measures"]:
         measure = measures_in(summary).get(name) or measure_of(name)
         if not (name == "gold_score" and summary["by_gold"]):  # which is the score
-            rows.append((measure.title, measure.says, metrics))
+            rows.append((measure.title, measure.says, ""))
     if any(group["reference"] for group in summary["groups"]):
         rows.append((*sentences.best_of_n(summary["groups"]), glossary))
     rows.append((sentences.MEASURED_BY, summary.get("measured_by") or "", ""))

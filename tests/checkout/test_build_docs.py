@@ -140,7 +140,7 @@ def test_every_argument_of_make_is_on_the_page():
 
 
 def test_writing_and_checking(tmp_path, monkeypatch):
-    name = "reference/metrics.md"
+    name = "rewards/names.md"
     monkeypatch.setattr(build_docs, "PAGES", {name: PAGES[name]})
     monkeypatch.setattr(build_docs.build_keywords, "FILES", {})  # a test of their own
     for state in ("not current.*", "0"):

@@ -12,8 +12,11 @@ from typing import Any
 import gymnasium as gym
 import pytest
 import yaml
+from mkdocs.commands.build import build
+from mkdocs.config import load_config
 from stable_baselines3.common.logger import KVWriter
 
+from docs.makers import build_docs, public_names
 from tests.checkout.pages import DOCS, blocks, run, shorter
 from tokengym import agents, envs, rewards
 from tokengym.agents import PPO, losses
@@ -22,8 +25,9 @@ from tokengym.scripts.cli import main
 
 ROOT = Path(__file__).parents[2]
 CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8").replace("!ENV ", ""))
-GENERATED = {  # from files of the root
-    *("gallery.md", "index.md", "contributing.md", "changelog.md", "security.md", "conduct.md")
+GENERATED = {  # from files of the root and from the code
+    *("gallery.md", "index.md", "contributing.md", "changelog.md", "security.md", "conduct.md"),
+    *build_docs.SITE,
 }
 DIRECTIVE = re.compile(r"^::: (tokengym\.\S+)$", re.MULTILINE)
 
@@ -50,7 +54,7 @@ def test_every_public_name_is_in_the_reference():
         for name in DIRECTIVE.findall(page.read_text(encoding="utf-8"))
     ]
     assert len(named) == len(set(named))
-    listed = (DOCS / "reference" / "api" / "public_names.md").read_text(encoding="utf-8")
+    listed = public_names.page()
     for module in (envs, rewards, agents, losses):
         _, _, rows = listed.partition(f"## `{module.__name__}`\n")
         for name in module.__all__:
@@ -153,21 +157,16 @@ def test_the_guide_has_the_limits_and_verdicts_of_the_audit():
 
 
 def test_the_site_builds(tmp_path: Path, monkeypatch: Any):
-    """Where the extra "docs" is installed: without a warning, and llms.txt lists every page."""
-    mkdocs = pytest.importorskip("mkdocs.commands.build")
-    pytest.importorskip("mkdocstrings_handlers.python")
-    from mkdocs.config import load_config
-
+    """Without a warning, and llms.txt lists every page."""
     monkeypatch.chdir(ROOT)
     address = {"site_url": "https://a.example/", "repo_url": "https://github.com/a/b"}
     config = load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path), strict=True, **address)
     config.plugins.on_startup(command="build", dirty=False)
-    mkdocs.build(config)
+    build(config)
     listed = re.findall(r"^- \[.+?\]\((.+?)\)", (tmp_path / "llms.txt").read_text(), re.MULTILINE)
     assert len(listed) == len(list(pages_in(CONFIG["nav"])))
     assert all((tmp_path / link / "index.html").is_file() for link in listed)
-    for name in ("MovieReview", "rewards"):  # not pages of the site, but files it links to
-        assert (tmp_path / "gallery" / f"{name}.html").is_file()
+    assert (tmp_path / "gallery" / "MovieReview.html").is_file()  # no page, but linked
     course = (tmp_path / "guide" / "course" / "index.html").read_text(encoding="utf-8")
     assert '<meta property="og:image" content="https://a.example/images/social.png">' in course
     assert "<code>step</code>" in course.split("<summary>Answer</summary>")[1].split("<h3")[0]

@@ -7,10 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from docs import hooks
+
 
 def test_a_generated_page_begins_with_its_heading():
     """mkdocs takes the title of a page that begins with anything else from its file's name."""
-    hooks = pytest.importorskip("docs.hooks")
     page = SimpleNamespace(file=SimpleNamespace(src_uri="environments/moviereview.md"))
     text = "<!-- Written by\n a maker. -->\n\n# MovieReview\n\n<!-- kept -->\n"
     assert hooks.on_page_markdown(text, page) == "# MovieReview\n\n<!-- kept -->\n"
@@ -29,13 +30,11 @@ def test_a_generated_page_begins_with_its_heading():
     ],
 )
 def test_words_lead_to_the_glossary_where_they_mean_it(sentence: str, heading: str | None):
-    hooks = pytest.importorskip("docs.hooks")
     linked = re.findall(r"\(G#([\w-]+)\)", hooks._with_terms(sentence, "G"))
     assert (heading in linked) if heading else not linked
 
 
 def test_every_term_has_its_heading():
-    hooks = pytest.importorskip("docs.hooks")
     text = (hooks.ROOT / "docs" / "guide" / "glossary.md").read_text(encoding="utf-8")
     names = re.findall(r"^## (.*)$", text, re.MULTILINE)
     assert names == sorted(names, key=str.lower)
@@ -44,7 +43,6 @@ def test_every_term_has_its_heading():
 
 
 def test_members_of_a_class_are_folded():
-    hooks = pytest.importorskip("docs.hooks")
     member = '<div class="doc"><h4 id="C.m">m</h4><div>text</div></div>'
     page = '<div class="c"><h3>C</h3>{}</div><div class="c"><h3>D</h3></div>'
     children = f'<div class="doc doc-children">{member}{member}</div>'
@@ -70,7 +68,6 @@ def test_a_notebook_without_widgets_is_not_warned_of_bars():
 
 
 def test_the_start_page_finds_its_pictures_in_both_modes():
-    hooks = pytest.importorskip("docs.hooks")
     page = hooks._below_docs((hooks.ROOT / "README.md").read_text(encoding="utf-8"))
     shown = re.findall(r'(?:src|srcset)="([^"]+)"|!\[[^]]*\]\(([^)]+)\)', page)
     pictures = [one or other for one, other in shown]

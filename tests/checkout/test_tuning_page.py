@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
+import optuna
 
 import tokengym
 from tests.checkout.pages import DOCS, blocks, run, shorter
@@ -31,7 +31,6 @@ def test_the_grid_is_a_comparison_on_seeds_of_its_own(tmp_path: Path, monkeypatc
 
 
 def test_optuna_gets_the_report_s_measure_after_each_seed(tmp_path: Path, monkeypatch: Any):
-    optuna = pytest.importorskip("optuna")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     monkeypatch.chdir(tmp_path)
     names = run(shorter(GRID, *SHORT).partition("grid = ")[0])

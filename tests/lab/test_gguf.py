@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.lab.tiny_gguf import write_gguf
 from tests.support.forked import Forked
 from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.base.device import preferred_device
@@ -16,9 +17,6 @@ from tokengym.base.errors import PretrainedError
 from tokengym.base.models import located, title_of
 from tokengym.base.stored.parts import tokenizer_place
 from tokengym.rewards.models.loading import load_tokenizer, shared_backbone
-
-pytest.importorskip("gguf", reason="SKIPPED BY NAME: the package gguf is not installed")
-from tests.lab.tiny_gguf import write_gguf
 
 
 def make(file: Path) -> None:

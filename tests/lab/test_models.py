@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.tiny_gguf import write_gguf
 from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.base.errors import PretrainedError
 from tokengym.base.files import read_json, write_json
 from tokengym.base.models import MODELS, RECORD, located, title_of
 from tokengym.evaluation.report.report import _facts
-
-pytest.importorskip("gguf", reason="SKIPPED BY NAME: the package gguf is not installed")
-from tests.lab.tiny_gguf import write_gguf
 
 
 @pytest.fixture

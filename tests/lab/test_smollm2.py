@@ -23,7 +23,6 @@ try:
     located("smollm2")
 except PretrainedError as error:
     pytest.skip(f"SKIPPED BY NAME: {error}", allow_module_level=True)
-pytest.importorskip("vaderSentiment", reason="SKIPPED BY NAME: vaderSentiment is not installed")
 
 ID = "tokengym/MovieReview-v0"
 LORA = {"lora": LoraConfig(r=4, lora_alpha=8)}

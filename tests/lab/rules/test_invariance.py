@@ -221,7 +221,6 @@ def test_a_reward_model_reads_the_ids_wherever_the_prompt_is_padded(tokenizer):
 
 
 def test_vader():
-    pytest.importorskip("vaderSentiment")
     texts = ("a wonderful film", "dull and dreadful", "two hours long")
     episodes = [
         Episode(prompt="", response=text, prompt_ids=[1], response_ids=[2]) for text in texts

@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
@@ -56,7 +57,6 @@ def test_checkers_render(registered, render_mode, capsys):
 
 
 def test_torch_single(make_env):
-    torch = pytest.importorskip("torch")
     env = gymnasium.wrappers.NumpyToTorch(make_env())
     observation, info = env.reset(seed=0, options={"prompt": Prompt("a b")})
     assert observation["input_ids"].dtype == torch.int64
@@ -75,7 +75,6 @@ def test_torch_single(make_env):
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_torch_batch(mode, make_envs):
-    torch = pytest.importorskip("torch")
     envs = gymnasium.wrappers.vector.NumpyToTorch(make_envs(autoreset_mode=mode))
     observations, infos = envs.reset(seed=0, options={"prompt": Prompt("c")})
     assert observations["input_ids"].shape == (3, 7)

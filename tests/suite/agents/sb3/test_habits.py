@@ -188,7 +188,6 @@ def test_a_log_without_tensorboard_is_refused_as_training_begins(
 
 
 def test_tensorboard_folders_are_numbered(make_ppo, tmp_path):
-    pytest.importorskip("tensorboard")
     model = make_ppo(tensorboard_log=str(tmp_path))
     model.learn(TOKENS, tb_log_name="try")
     model.learn(TOKENS, reset_num_timesteps=False, tb_log_name="try")
