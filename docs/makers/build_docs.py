@@ -26,7 +26,6 @@ import gymnasium
 
 from docs.makers import build_episodes, build_keywords, public_names
 from tokengym.base.bundle import PARTS
-from tokengym.base.spellings import SPELLINGS, WORDS, word_answer
 from tokengym.envs import GenerationSettings, TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.envs.tasks import Task, TaskOptions, registered_tasks
 from tokengym.evaluation.measure.measures import MEASURES, NUMBERS, OF_ERROR, OF_POLICY
@@ -518,42 +517,6 @@ def _row(name: str, annotation: Any, default: Any, text: str) -> tuple[str, ...]
     )
 
 
-def spellings() -> str:
-    """Return the page of what other tools call an option or an argument."""
-    rows = [
-        [
-            ", ".join(f"`{name}`" for name in one.names),
-            ", ".join(one.tools),
-            _cell(one.here),
-            f"`{one.option}`" if "--" in one.option else one.option,
-            f"`{one.argument}`" if "=" in one.argument else one.argument,
-        ]
-        for one in SPELLINGS
-    ]
-    words = [[f"`{one.shown}`", _cell(word_answer(one.shown))] for one in WORDS]
-    header = ["there", "of", "here it is", "on the command line", "in Python"]
-    return f"""{_NOTICE.replace("the docstrings", "base/spellings.py")}
-
-# What other tools call it
-
-An option of `tokengym compare`, `train` and `evaluate`, and an argument of `tokengym.compare`, of a
-learner, of its `policy_kwargs` and of `gym.make`, is answered in one line with what to write here,
-by this table, which is asked before names that look alike. `{{}}` is the value that was given.
-
-{_table(header, rows)}
-
-Words of rewards, agents, a learning rate and the axis of a plot:
-
-| there | answer |
-|---|---|
-{chr(10).join(f"| {' | '.join(cells)} |" for cells in words)}
-
-An option with one dash (`-n`, `-f`) and a setting of Hydra's (`algorithm.adv_estimator=grpo`) are
-looked up likewise. An option that is given twice is refused. Saved agents have
-[Stable-Baselines3's names](stable_baselines3.md#saved-agents-and-rl-zoo3).
-"""
-
-
 def _signature(function: Any) -> str:
     """Return a method's arguments without types."""
     shown = []
@@ -598,7 +561,6 @@ def _plain(value: Any) -> str:
 
 
 PAGES: dict[str, Callable[[], str]] = {
-    "coming_from/spellings.md": spellings,
     "environments/README.md": page,
     **{
         f"environments/{task.name.lower()}.md": partial(task_page, task)
