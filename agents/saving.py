@@ -8,8 +8,8 @@ training.safetensors   of a learner by rounds: value head (and its own network),
 model/                 the policy's weights (or adapter/, its LoRA weights) and its tokenizer
 reference/             the frozen reference, which with LoRA is the base that adapter/ names
 base.json              in place of either: name and hash of a base model that is found by name
-own.json               attributes that a class of the user's adds to a learner by rounds, if any;
-                       their arrays are in training.safetensors
+own.json               what ``state_dict()`` of a class of the user's returned, if it has one; its
+                       tensors are in training.safetensors
 decided.json           names of the settings that nobody gave and the environment decided, if any
 reward.json            the reward that was learned from, if the environment can tell
 frozen.json            names of the weights that do not learn, if there are any: the model's that
@@ -623,9 +623,11 @@ def _restore_training(
             model.model.load_state_dict({name: tensors[f"{role}.{name}"] for name in names})
         policy.generator.set_state(tensors["generator.sampling"])
         agent.shuffler.set_state(tensors["generator.shuffling"])
+    states: dict[str, Any] = {}
     if (folder / OWN).is_file():
         with _reading(folder / OWN):
-            restore_own_state(agent, read_json(folder / OWN), tensors)
+            states = read_json(folder / OWN)
+    restore_own_state(agent, states, tensors)
 
 
 def products_here(products: str, folder: Path, device: str | torch.device) -> str:

@@ -1,6 +1,5 @@
 """What a class of the user's adds to a learner survives saving, loading and resuming."""
 
-import logging
 from typing import Any
 
 import numpy as np
@@ -10,12 +9,11 @@ import torch
 from tests.support.agents.common import make_model, single_env
 from tokengym.agents import PPO, CheckpointError, EpisodicAlgorithm
 from tokengym.agents.losses import masked_mean
-from tokengym.agents.own_state import restore_own_state
 from tokengym.agents.sb3 import as_vec_env
 
 
 class Running(EpisodicAlgorithm):
-    """REINFORCE with a running baseline, and a state of every kind that can be kept."""
+    """REINFORCE with a running baseline, and a state of every kind."""
 
     has_critic, baseline = False, 0.0
 
@@ -42,6 +40,17 @@ class Running(EpisodicAlgorithm):
         with torch.no_grad():
             self.head.weight.add_(self.baseline)
 
+    def state_dict(self) -> dict[str, Any]:
+        names = ("baseline", "history")
+        draws = {"noise": self.noise.get_state(), "draws": self.draws.bit_generator.state}
+        return {n: getattr(self, n) for n in names} | draws | {"head": self.head.state_dict()}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.baseline, self.history = state["baseline"], state["history"]
+        self.noise.set_state(state["noise"])
+        self.draws.bit_generator.state = state["draws"]
+        self.head.load_state_dict(state["head"])
+
 
 def made(kind: Any = Running) -> Any:
     kwargs = {"model": make_model()}
@@ -62,123 +71,92 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path):
     assert all(weight.equal(weights[name]) for name, weight in again.policy.state_dict().items())
 
 
-VALUES: dict[str, Any] = {
-    "nothing": None,
-    "flag": True,
-    "count": 2**80,
-    "text": "ä\u2028",
-    "tiny": 5e-324,
-    "infinite": -float("inf"),
-    "one": np.float32(0.1),
-    "array": np.arange(6, dtype=np.int16).reshape(2, 3).T,
-    "half": torch.tensor([1.5, -2.0], dtype=torch.bfloat16),
-    "nested": {"a": [1, (2.5, "x")], 3: {"b", "a"}, "weights": torch.ones(2)},
-}
-
-
-def test_values_come_back_as_they_were(tmp_path):
-    agent = made(PPO)
-    vars(agent).update({f"my_{name}": value for name, value in VALUES.items()})
+def test_states_come_back_as_they_were(tmp_path, monkeypatch):
+    agent = made()
+    state = {"count": 2**80, "text": "ä\u2028", "tiny": 5e-324, "none": None, "of": {"b": [1, 2]}}
+    half = torch.tensor([1.5, -2.0], dtype=torch.bfloat16)
+    agent.state_dict = lambda: {**state, "heads": [{"0.weight": half}]}
     agent.save(tmp_path / "agent")
-    again: Any = PPO.load(tmp_path / "agent", device="cpu")
-    for name, value in VALUES.items():
-        found = getattr(again, f"my_{name}")
-        assert type(found) is type(value), name
-        if isinstance(value, np.ndarray):
-            np.testing.assert_array_equal(found, value, strict=True)
-        elif isinstance(value, torch.Tensor):
-            assert found.equal(value)
-            assert found.dtype == value.dtype
-        elif name != "nested":
-            assert found == value, name
-    weights = again.my_nested.pop("weights")
-    assert again.my_nested == {"a": [1, (2.5, "x")], 3: {"a", "b"}}
-    assert weights.tolist() == [1.0, 1.0]
-    # Nothing is written for a learner without a state of its own.
-    made(PPO).save(tmp_path / "plain")
-    assert not (tmp_path / "plain" / "own.json").exists()
+    taken: list[Any] = []
+    monkeypatch.setattr(Running, "load_state_dict", lambda self, state: taken.append(state))
+    Running.load(tmp_path / "agent", device="cpu")
+    (found,) = taken
+    (head,) = found.pop("heads")
+    assert found == state
+    assert head["0.weight"].dtype == torch.bfloat16
+    assert head["0.weight"].equal(half)
+
+
+def test_what_cannot_be_kept_is_refused(tmp_path):
+    agent = made()
+    for odd in (np.zeros(2), object(), float("nan"), (1, 2), {3: 1}):
+        agent.history = [odd]
+        with pytest.raises(CheckpointError, match=r"state_dict\(\) of the agent .*tolist\(\)"):
+            agent.save(tmp_path / "agent")
 
 
 class Odd(PPO):
-    """Has something that no file holds."""
+    """Has a state that nothing gives."""
 
     def check_settings(self) -> None:
         super().check_settings()
-        self.helper = object()
         self.seen = 3
 
 
-def test_what_cannot_be_kept_is_named_once(tmp_path, caplog):
+def test_a_class_that_gives_no_state_is_told_once(tmp_path, caplog):
     agent = made(Odd)
+    agent.seen = 4
     for place in ("a", "b"):
         agent.save(tmp_path / place)
-    said = [one for one in caplog.messages if "helper" in one]
-    assert len(said) == 1
-    assert "cannot hold a" in said[0]
-    assert "state_dict()" in said[0]
-    agent.seen = 4
-    agent.save(tmp_path / "c")
-    caplog.set_level(logging.WARNING)
-    assert Odd.load(tmp_path / "c", device="cpu").seen == 4
+    (said,) = [one for one in caplog.messages if "begins anew" in one]
+    assert said.startswith("Odd has no state_dict() and load_state_dict(state)")
+    assert Odd.load(tmp_path / "a", device="cpu").seen == 3
+    # Nothing is written for a learner without a state of its own, nor said of the package's.
+    caplog.clear()
+    made(PPO).save(tmp_path / "plain")
+    assert not (tmp_path / "plain" / "own.json").exists()
+    assert not caplog.messages
 
 
 def test_a_changed_file_is_refused(tmp_path):
-    agent = made(Odd)
+    agent = made()
     agent.save(tmp_path / "agent")
     file = tmp_path / "agent" / "own.json"
-    file.write_text(file.read_text().replace("3", "7"))
-    with pytest.raises(CheckpointError):
-        Odd.load(tmp_path / "agent", device="cpu")
+    file.write_text(file.read_text().replace("0.0", "0.5"))
+    with pytest.raises(CheckpointError, match=r"own\.json is damaged"):
+        Running.load(tmp_path / "agent", device="cpu")
 
 
-@pytest.mark.parametrize("name", ["predict", "__dict__", "__class__"])
-def test_a_folder_replaces_no_method_of_a_learner(name):
-    agent = made(Odd)
-    with pytest.raises(CheckpointError, match=f"{name}.*is no name of state"):
-        restore_own_state(agent, {name: {"dict": []}}, {})
-    assert agent.seen == 3
-    assert callable(agent.predict)
+def test_a_state_that_the_class_refuses_is_told_in_one_line(tmp_path, monkeypatch):
+    made().save(tmp_path / "agent")
+    monkeypatch.setattr(Running, "load_state_dict", lambda self, state: state["window"])
+    with pytest.raises(CheckpointError, match=r"the agent cannot load its state .*'window'.*was$"):
+        Running.load(tmp_path / "agent", device="cpu")
 
 
-class Several(PPO):
-    """Has states within lists and dictionaries."""
+class Scaled:
+    """An estimator with a state."""
 
-    def check_settings(self) -> None:
-        super().check_settings()
-        self.draws = {"a": np.random.default_rng(1), "b": [torch.Generator().manual_seed(2)]}
-        self.heads = [torch.nn.Linear(2, 1)]
+    calls = 0
+
+    def __call__(self, token_rewards: Any, response_mask: Any) -> Any:
+        self.calls += 1
+        return token_rewards * response_mask / self.calls
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"calls": self.calls}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.calls = state["calls"]
 
 
-def test_states_within_lists_and_dictionaries_come_back(tmp_path, caplog):
-    agent = made(Several)
-    agent.draws["a"].random(3)
+def test_the_state_of_an_estimator_is_kept(tmp_path, caplog):
+    envs, kwargs = as_vec_env(single_env()), {"model": make_model()}
+    agent = PPO("CausalLMPolicy", envs, policy_kwargs=kwargs, seed=0, advantage=Scaled())
+    agent.estimator.function.calls = 5
     agent.save(tmp_path / "agent")
-    again: Any = Several.load(tmp_path / "agent", device="cpu")
-    assert again.draws["a"].random() == np.random.default_rng(1).random(4)[3]
-    assert again.draws["b"][0].initial_seed() == 2
-    assert again.heads[0].weight.equal(agent.heads[0].weight)
-    # Where one state has no place, the attribute stays whole as the constructor made it.
-    agent.heads.append(torch.nn.Linear(2, 1))
-    agent.draws["c"] = np.random.default_rng(3)
-    agent.save(tmp_path / "more")
-    again = Several.load(tmp_path / "more", device="cpu")
-    assert list(again.draws) == ["a", "b"]
-    assert again.draws["a"].random() == np.random.default_rng(1).random()
-    assert len(again.heads) == 1
-    assert not again.heads[0].weight.equal(agent.heads[0].weight)
-    said = [one for one in caplog.messages if "takes a state" in one]
-    assert sorted(one.split()[4] for one in said) == ["draws", "heads"]
-
-
-def test_sets_of_several_types_are_kept_and_a_circle_is_named(tmp_path, caplog):
-    agent = made(PPO)
-    agent.my_set = {"b", 1, None, (2, "a")}
-    circle: list[Any] = []
-    agent.my_circle = circle
-    circle.append(circle)
-    agent.save(tmp_path / "agent")
-    again: Any = PPO.load(tmp_path / "agent", device="cpu")
-    assert again.my_set == {"b", 1, None, (2, "a")}
-    assert not hasattr(again, "my_circle")
-    (said,) = [one for one in caplog.messages if "my_circle" in one]
-    assert "\n" not in said
+    again = PPO.load(tmp_path / "agent", device="cpu", advantage=Scaled())
+    assert again.estimator.function.calls == 5
+    assert not [one for one in caplog.messages if "begins anew" in one]
+    PPO.load(tmp_path / "agent", device="cpu", advantage="reinforce")
+    assert "the estimator begins anew: only the checkpoint has a state of it" in caplog.messages
