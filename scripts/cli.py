@@ -1,4 +1,4 @@
-"""The command line: ``tokengym compare | train | evaluate | envs | report | replay | explore``.
+"""The command line: ``tokengym compare | train | evaluate | envs | report | replay``.
 
 What a user got wrong is said in one line, without a traceback; TOKENGYM_TRACEBACK=1 shows it.
 """

@@ -10,7 +10,6 @@ from tokengym.base.plugins import lazily
 if TYPE_CHECKING:
     from tokengym.agents.policy.sampler import SampledTokens as SampledTokens
     from tokengym.agents.rollouts.given import GivenPrompts as GivenPrompts
-    from tokengym.agents.rollouts.given import at_temperature as at_temperature
     from tokengym.agents.rollouts.playing import Agent as Agent
     from tokengym.agents.rollouts.playing import RolloutBatch as RolloutBatch
     from tokengym.agents.rollouts.playing import Sampler as Sampler

@@ -130,15 +130,6 @@ class GivenPrompts:
         encoded = [envs.encoded_prompt(one) if isinstance(one, int) else one for one in choices]
         return envs, {"prompts": encoded} | ({"responses": beginnings} if beginnings else {})
 
-    def encode(self, text: str) -> EncodedPrompt:
-        """Return a prompt that is not in the set, encoded as those are; it may be longer."""
-        keeps_end = self.settings.overlong == "left"  # as the policy was trained
-        width = self._single.max_prompt_tokens if keeps_end else None
-        typed = copy_without_reward(
-            self._single, 1, prompts=PromptSet([text]), max_prompt_tokens=width
-        )
-        return typed.encoded_prompt(0)._replace(prompt_id=-1)
-
     def recognise(self, observation: Observation) -> list[int | EncodedPrompt]:
         """Return the prompts that the rows of an observation begin with.
 

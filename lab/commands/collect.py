@@ -68,13 +68,13 @@ def collect(
     from tokengym.base import preferred_device
     from tokengym.evaluation.runs import fixed, task_name
     from tokengym.lab.collect import collect_to_file
-    from tokengym.lab.replay.explore import agent_folder
     from tokengym.scripts.commands import say, terminal
 
     torch.set_num_threads(1)
-    agent = config.agent
-    if agent is not None:
-        agent_folder(Path(agent))
+    if config.agent is not None and not Path(config.agent).is_dir():
+        raise ValueError(
+            f"{config.agent} is no folder; name one that tokengym train or agent.save wrote"
+        )
     out = out or Path("runs") / f"{task_name(config.env)}-{config.keep}.jsonl"
     console = terminal()
     columns = (TextColumn("prompts"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -269,28 +269,6 @@ def executed_worth(draws: Array, score: float, *, bounds: tuple[float, float]) -
     )
 
 
-def forked_worth(
-    without: Array, taken: Array, *, bounds: tuple[float, float]
-) -> tuple[float, float, float]:
-    """Return one token's worth and the ends of its interval, as `executed_worth` has them.
-
-    Args:
-        without: (k,) scores of continuations before the token.
-        taken: (m,) scores of continuations after it.
-        bounds: The lowest and the highest score that is known.
-
-    Example:
-        >>> worth, low, high = forked_worth(np.zeros(8), np.ones(8), bounds=(0.0, 1.0))
-        >>> worth, round(low, 2), round(high, 2)
-        (1.0, 0.54, 1.06)
-    """
-    (before,), (its_variance,) = _bounded_mean(without[np.newaxis], bounds)
-    (after,), (variance,) = _bounded_mean(taken[np.newaxis], bounds)
-    half = ndtri((1.0 + DEFAULT_LEVEL) / 2.0) * np.sqrt(its_variance + variance)
-    middle = after - before
-    return float(taken.mean() - without.mean()), float(middle - half), float(middle + half)
-
-
 def _bounded_mean(draws: Array, bounds: tuple[float, float]) -> tuple[Array, Array]:
     """Return the means (n,) of scores (n, k) and one at either bound, and their variances."""
     more = np.hstack([draws, np.broadcast_to(bounds, (len(draws), 2))])

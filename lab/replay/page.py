@@ -23,7 +23,7 @@ from tokengym.lab.replay.replay import Replay, written_rows
 from tokengym.lab.replay.rescoring import scorings
 
 TEMPLATES = Path(__file__).parent / "templates"
-"""Folder of the templates of the pages of replay and explore."""
+"""Folder of the page's templates."""
 
 
 def render_replay(result: Replay, *, num_episodes: int = 12) -> str:

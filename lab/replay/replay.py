@@ -227,7 +227,7 @@ def replay(
         scores[paid_by] = read.stored[kept]
     truth = None
     if forks is not None:
-        truth = measured_truth(env, kwargs, episodes, policy, forks)
+        truth = _measured_truth(env, kwargs, episodes, policy, forks)
     elif not any(is_own_task({**kwargs, "reward": name}) for name in rewards):
         truth = token_truth(task, episodes, policy)  # it is of its own prompts and scorer
     bare.close()
@@ -430,7 +430,7 @@ def _table(policy: "CausalLMPolicy | None", task: Any, prompt: int | str = 0) ->
     return policy_table(policy, task, prompt=prompt)
 
 
-def measured_truth(
+def _measured_truth(
     env: str,
     kwargs: Mapping[str, Any],
     episodes: Sequence[Episode],

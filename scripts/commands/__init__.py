@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from tokengym.scripts.commands.options import takes_settings as takes_settings
     from tokengym.scripts.commands.options import task_settings as task_settings
     from tokengym.scripts.commands.show import fitting_tables as fitting_tables
-    from tokengym.scripts.commands.show import open_page as open_page
     from tokengym.scripts.commands.show import say as say
     from tokengym.scripts.commands.show import terminal as terminal
 

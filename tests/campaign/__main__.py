@@ -25,9 +25,7 @@ from tests.campaign.nulls import nulls
 from tests.campaign.outcome import Outcome
 from tests.campaign.packed import packed
 from tests.campaign.pairs import pairs
-from tests.campaign.requests import requests
 from tests.campaign.scorers import scorers
-from tests.campaign.slips import slips
 from tests.campaign.soak import soak
 from tests.campaign.twice import twice
 from tests.campaign.ways import ways
@@ -45,11 +43,9 @@ PARTS: dict[str, tuple[Callable[[int, int], Outcome], str]] = {
     "models": (models, "GGUF files cut short, headers of up to 2^64: one line, nothing is kept"),
     "answers": (answers, "answers and data sets of reasoning-gym that are code: none is run"),
     "bridged": (bridged, "batches of other trainers: NaN, masks of other shapes: one line"),
-    "slips": (slips, "slips of a user that once broke a command: one line, nothing hangs"),
     "damaged": (damaged, "damaged files of stopped runs: one line, or resumed as if whole"),
     "pages": (pages, "hostile texts in HTML, Markdown and CSV: no script, no raw control"),
     "terminal": (terminal, "hostile texts on the terminal: no raw escape, nothing reordered"),
-    "requests": (requests, "hostile requests to explore: refused, nothing runs, it still answers"),
     "soak": (soak, "environments played and agents updated on and on: memory is flat"),
     "disk": (full_disk, "too little space, then enough: one line, resumed, the same numbers"),
     "writes": (writes, "every write of a command failing once: one line, resumed, equal files"),

@@ -25,7 +25,6 @@ from tests.support.stored import keep_settings, settings_of
 from tokengym import agents
 from tokengym.base.bundle import bundled
 from tokengym.lab.publish import from_hub
-from tokengym.lab.replay.explore_requests import ExplorePage
 
 WORD = "evil.py:Evil"
 """Code beside the folder, as a word of it may name it."""
@@ -67,7 +66,6 @@ COMMANDS = (
     "collect --agent {run}/agent --num-prompts 2 --n 2 --out {out}.jsonl",
     "report {run} --out {out}",
     "from_hub",
-    "explore",
     "evaluate --bundle {bundle} --num-episodes 2",
     "train --bundle {bundle} --updates 1 --batch-size 4 --eval-episodes 2 --out {out}",
     "compare --bundle {bundle} --seeds 1 --updates 1 --jobs 1 --eval-episodes 2 --out {out}",
@@ -261,9 +259,6 @@ def read(command: str, base: Path) -> tuple[int, str]:
     try:
         if command == "from_hub":
             from_hub(base / "run")
-        elif command == "explore":
-            page = ExplorePage("MovieReview", results=base / "run")
-            page.begin(str(base / "run" / "agent"), page.env)
         else:
             return call([part.format(**paths) for part in command.split()])
     except (ValueError, TypeError, OSError) as error:

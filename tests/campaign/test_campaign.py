@@ -5,9 +5,8 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from unittest import mock
 
@@ -24,20 +23,9 @@ from tests.campaign.hostile import pages, require_page, terminal
 from tests.campaign.kills import COMMANDS, command, results
 from tests.campaign.models import models
 from tests.campaign.nulls import areas_of, false_headlines, nats_of
-from tests.campaign.outcome import LostError, Outcome, try_cases
+from tests.campaign.outcome import LostError, Outcome
 from tests.campaign.packed import packed
-from tests.campaign.requests import (
-    Client,
-    Kind,
-    attacked,
-    names,
-    one_request,
-    other_parts,
-    requests,
-    stranger,
-)
 from tests.campaign.scorers import scorers
-from tests.campaign.slips import SLIPS, slips
 from tests.campaign.soak import ALLOWED, growth
 from tests.campaign.twice import twice
 from tokengym.base.files import MAX_JSON_DEPTH, write_csv
@@ -48,9 +36,6 @@ from tokengym.envs.prompts.datasets import MAX_UNPACKED_BYTES, MAX_UNPACKED_RATI
 from tokengym.envs.settings import GenerationSettings
 from tokengym.evaluation.runs import record
 from tokengym.lab.partners import calculator
-from tokengym.lab.replay import explore_requests, explore_server
-from tokengym.lab.replay.explore_requests import ExplorePage
-from tokengym.lab.replay.explore_server import Server
 from tokengym.lab.rules.mc import MAX_K
 from tokengym.lab.rules.scar import MAX_PERMUTATIONS
 from tokengym.rewards import CreditReward, Scores
@@ -221,7 +206,6 @@ def test_what_a_file_of_an_agent_writes_or_takes_is_found():
     ("part", "count"),
     [
         *((packed, 24), (words, 6), (bundles, 6), (models, 12), (answers, 10), (bridged, 300)),
-        (slips, len(SLIPS)),
     ],
 )
 def test_what_a_stranger_sends_is_refused_or_harmless(part: Callable[..., Outcome], count: int):
@@ -284,10 +268,6 @@ def test_the_page_states_the_bounds_that_the_code_has():
         f"{MAX_K:,}; its continuations by the memory at hand, {CONTINUATION_BYTES >> 10} KiB each",
         f"`permutations` of `scar` | {MAX_PERMUTATIONS:,} |",
         f"| {MAX_MARGIN:,} |",
-        f"{explore_server.MAX_BODY_BYTES >> 10} KiB",
-        f"{explore_requests.MAX_PROMPT_CHARACTERS:,} characters, {explore_requests.MAX_RULES} rul",
-        f"continuations of a token | {explore_requests.MAX_CONTINUATIONS} |",
-        f"waiting for another | {explore_requests.WAIT_S:g} seconds",
     ):
         assert said in bounds
 
@@ -331,29 +311,6 @@ def test_what_is_kept_of_every_episode_is_found_in_memory():
 
 def test_hostile_texts_stay_texts_in_pages_and_on_the_terminal():
     assert (pages(6, seed=0).lost, terminal(6, seed=0).lost) == ([], [])
-
-
-def test_no_hostile_request_runs_code_or_ends_the_page():
-    outcome = requests(40, seed=0)
-    assert (outcome.tried, outcome.lost) == (40, [])
-
-
-@pytest.mark.parametrize(
-    ("open_door", "kind", "said"),
-    [
-        (mock.patch.object(Server, "refusal", return_value=None), stranger, "gives 200"),
-        (mock.patch.object(Server, "refusal", return_value=None), other_parts, "gives 200"),
-        (mock.patch.object(explore_requests, "check_rule"), names, "a request named was run"),
-    ],
-)
-def test_a_door_that_is_left_open_is_found(open_door: Any, kind: Kind, said: str):
-    with open_door, attacked() as folder:
-        with Server(ExplorePage("MovieReview", {"max_new_tokens": 4}), port=0) as server:
-            Thread(target=server.serve_forever, daemon=True).start()
-            case = partial(one_request, Client(server.address), folder, kinds=[kind])
-            outcome = try_cases("requests", case, 30, seed=0)
-            server.shutdown()
-    assert any(said in line for line in outcome.lost)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,6 @@ PAGES: dict[str, tuple[dict[str, str], str]] = {
         r"before .*'score'.*'gold_score'.*'kl': -?0.0}\nafter ",
     ),
     "guide/gpu.md": ({}, "True\n"),
-    "guide/explore.md": ({}, r"\n-?\d\S*[1-9]\S* \S*[1-9]\S*\n$"),  # a difference and its error
     "agents/dpo.md": (
         {"HELD_OUT = 4096, 2, 128": "HELD_OUT = 512, 4, 32"},
         "gold_score.*\n.*gold_score",

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tests.support import ideas
 from tests.support.evaluation.compare import QUIET, tiny
-from tokengym import PPO, Explorer, TokenCredit, compare, replay
+from tokengym import PPO, TokenCredit, compare, replay
 from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.base.errors import TokenGymError
 from tokengym.bridges.registries import registered
@@ -165,7 +165,7 @@ def test_a_learner_refuses_turn_scores_where_nobody_scores_turns() -> None:
 @pytest.mark.parametrize("talk", [False, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_as_a_reward(name: str, talk: bool, tmp_path: Path) -> None:
-    """gym.make, the wrapper, replay and explore pay what PPO's advantage is."""
+    """gym.make, the wrapper and replay pay what PPO's advantage is."""
     function = getattr(ideas, name)
     if name not in (*OF_REWARD, *(["by_verdict"] if talk else [])):
         who = "partner=" if name == "by_verdict" else "a trainer alone"
@@ -173,7 +173,6 @@ def test_as_a_reward(name: str, talk: bool, tmp_path: Path) -> None:
             lambda: environments(talk, reward=function),
             lambda: CreditReward(environments(talk), str(BUNDLE.reward_model), function),
             lambda: replay(by_ppo("by_entropy", talk)[1], [WORD + name], env=ENV),
-            lambda: Explorer(ENV).shown(by_ppo("by_entropy", False)[1][0], [WORD + name]),
         ):
             refused(name, READS[name], who, made)
         return
@@ -187,8 +186,6 @@ def test_as_a_reward(name: str, talk: bool, tmp_path: Path) -> None:
     kwargs = {"env_kwargs": dict(TALK)} if talk else {}
     shown = replay(episodes, [WORD + name], env=ENV, **kwargs)
     check(shown.credits[WORD + name], expected, name)
-    explored = Explorer(ENV, **kwargs).shown(episodes[0], [WORD + name])
-    check(explored.replay.credits[WORD + name], expected[:1], name)
 
 
 @pytest.mark.parametrize("name", NAMES)

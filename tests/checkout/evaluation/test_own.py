@@ -229,7 +229,6 @@ IN_SETTINGS = {
     "push run --folder out": ("env", "module", "reward", "scorer", "agent", "agents"),
     "replay --agent run/agent": ("env", "scorer"),
     "replay --episodes run --rewards sparse red": ("env", "scorer"),
-    "explore --agent run/agent": ("env",),
 }
 IN_CHECKPOINT = (
     *(

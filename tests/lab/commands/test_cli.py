@@ -34,7 +34,7 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
         *(
             ([*command.split(), "--device", "cuda:99"], "device 'cuda:99'")
             for command in (
-                *("bench sparse --quick", "collect --num-prompts 1", "explore"),
+                *("bench sparse --quick", "collect --num-prompts 1"),
                 *("replay --num-episodes 1", "train online-dpo --out a"),
             )
         ),
@@ -152,14 +152,6 @@ def test_replay_plays_any_saved_agent(
     assert main(["replay", *arguments, "--rewards", "sparse", "--out", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "credit.csv").exists()
     assert "exact advantage" in capsys.readouterr().out  # of the policy that played
-
-
-def test_explore_refuses_a_model_at_once(capsys: pytest.CaptureFixture[str], monkeypatch: Any):
-    monkeypatch.setattr(
-        "tokengym.lab.replay.explore_server.Server", lambda *_, **__: pytest.fail("x")
-    )
-    assert main(["explore", "--model", "./nope", "--no-browser"]) == 2
-    assert "no folder './nope'" in capsys.readouterr().err
 
 
 def test_replay_reads_the_columns_that_its_rules_name(

@@ -19,7 +19,7 @@ def test_a_bundles_defaults_suit_every_learner(agent: str, bundle: str):
     suite.test_a_bundles_defaults_suit_every_learner(agent, bundle)
 
 
-@pytest.mark.parametrize("name", ["collect", "replay", "explore", "constitution"])
+@pytest.mark.parametrize("name", ["collect", "replay", "constitution"])
 def test_every_option_of_the_environment_is_one_of_the_command(name: str):
     suite.test_every_option_of_the_environment_is_one_of_the_command(name)
 

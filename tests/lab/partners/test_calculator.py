@@ -56,7 +56,8 @@ def test_replies():
     assert isinstance(partner, Calculator)
     assert answer(partner, "so calc 12 * 3 = and").text == "36"
     assert answer(partner, "calc 1 + 1 = calc 2 + 2").text == "4"
-    assert answer(partner, "calc 1 / 0 =").text == "error"
+    for asked in ("1 / 0", "9" * 31, f"1{' / 3' * 20_000}", f"{' * '.join(11 * ['9' * 29])} / 7"):
+        assert answer(partner, f"calc {asked} =").text == "error"
     assert answer(partner, "it is 36").done
     spaced = as_partner("calculator:spaced=true,begin=ask")
     assert answer(spaced, "ask 1 2 + 3 0 =").text == "4 2"

@@ -1,6 +1,8 @@
 # mypy: no-check-untyped-defs
 """The laboratory's rules under the suite's tests of every rule, and by themselves."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -25,6 +27,7 @@ from tests.support.words import PROMPTS, make_word_tokenizer
 from tokengym.credit import TokenCredit
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv, bundled
 from tokengym.lab.rules.attribution import gradient, leave_one_out
+from tokengym.lab.rules.mc import mc
 from tokengym.lab.rules.scar import scar
 from tokengym.rewards import (
     Cached,
@@ -33,6 +36,7 @@ from tokengym.rewards import (
     LengthPenalty,
     Normalize,
     Reward,
+    RewardChoice,
     RewardModel,
     Rule,
     Scores,
@@ -40,6 +44,7 @@ from tokengym.rewards import (
     check_reward,
     make_reward,
 )
+from tokengym.rewards.credits.inputs import Inputs
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 
 __all__ = ["explained", "folder", "model"]
@@ -212,3 +217,13 @@ def test_leave_one_out_of_a_model(classifier):
         [make_episode([3, 4], [5])]
     )
     assert one.token_rewards[0] == pytest.approx(one.score)
+
+
+def test_more_continuations_than_any_memory_holds_are_refused(monkeypatch):
+    for word in ("mc:k=1025", "mc:k=1000000000", "scar:permutations=1000000000"):
+        with pytest.raises(CreditError, match=word.partition("=")[2]):
+            RewardChoice.of(word)
+    rule = Rule(mc, k=1024)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**20))
+    with pytest.raises(RewardError, match=r"continuations must be at most 1,024.*got 100,352"):
+        rule(Inputs([make_episode(response_ids=(5,) * 99)], scorer=LengthScorer()))

@@ -231,3 +231,9 @@ def test_a_pipe_and_a_folder_are_no_file(tmp_path: Path) -> None:
             part.write_text("")
     assert (tmp_path / "pipe").is_fifo()
     assert (tmp_path / "folder").is_dir()
+
+
+def test_a_pipe_in_place_of_a_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "a.json")  # which nobody writes: reading it would never end
+    with pytest.raises(ValueError, match="is a pipe or a device"):
+        read_json(tmp_path / "a.json")

@@ -68,7 +68,7 @@ def test_a_name_of_the_laboratory_says_what_to_install(capsys, monkeypatch):
         from tokengym.rewards import SCAR  # noqa: F401
     with pytest.raises(AttributeError, match="no attribute '_SCAR'"):
         tokengym.rewards._SCAR  # noqa: B018
-    assert main(["explore"]) == 2
+    assert main(["replay"]) == 2
     assert INSTALL in capsys.readouterr().err
     assert command_names() == ["demo", "compare", "train", "agents", "evaluate", "envs", "report"]
     assert "tokengym/Oracle-v0" not in env_ids()

@@ -531,6 +531,21 @@ def test_help_loads_no_models(arguments):
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_library_that_panics_ends_in_one_line(monkeypatch, capsys):
+    class PanicException(BaseException):
+        """Stands for the panic of a library in Rust."""
+
+    def broken() -> None:
+        """Break."""
+        raise PanicException("called `Option::unwrap()` on a `None` value")
+
+    monkeypatch.setitem(COMMANDS, "broken", broken)
+    assert main(["broken"]) == cli.FAULT
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "error: PanicException: called" in said
+
+
 def test_a_fault_ends_in_one_line_and_its_traceback_in_a_file(monkeypatch, capsys):
     def broken() -> None:
         """Break."""

@@ -229,10 +229,7 @@ def test_help_all_groups_the_options_by_what_declares_them(capsys):
     assert len(groups) == len({*groups})
 
 
-LONG = {"compare", "train", "train-reward", "collect", "constitution", "evaluate", "replay"} | {
-    "explore",
-    "label",
-}
+LONG = {*"compare train train-reward collect constitution evaluate replay label".split()}
 
 
 def test_a_length_is_left_open_where_pairs_are_given():

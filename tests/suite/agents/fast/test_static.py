@@ -240,7 +240,7 @@ def test_a_tape_complains_of_what_a_graph_would_repeat_wrongly():
 
 
 def test_a_temperature_that_changes_between_rounds_is_sampled_at(monkeypatch):
-    """Candidates, best-of-n and `explore` set it on a policy that has played already."""
+    """Candidates and best-of-n set it on a policy that has played already."""
     record_tapes(monkeypatch)
     policies = [
         policy_of(make_model(scale=2.0), decoding=decoding, mask_top_p=0.9)

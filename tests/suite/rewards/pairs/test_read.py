@@ -183,3 +183,15 @@ def test_a_column_that_is_named_for_something_else_is_no_mark():
     with pytest.raises(DatasetError, match="'weight' must be 0 or 1, got"):
         read_pairs([row])
     assert len(read_labels([{"text": "x", "train": False}], label_column="train")) == 1
+
+
+def test_pairs_that_repeat_or_contradict_others_are_counted(caplog):
+    row = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    read_pairs([row, row, row, {"prompt": "a", "chosen": "c", "rejected": "b"}])
+    assert "of 4 pairs 2 repeat another and 2 have the responses of another" in caplog.text
+
+
+def test_a_column_that_a_file_has_twice_is_refused(tmp_path):
+    (tmp_path / "pairs.csv").write_text("prompt,chosen,rejected,chosen\na,b,c,d\n")
+    with pytest.raises(DatasetError, match="the column 'chosen' twice"):
+        read_pairs(tmp_path / "pairs.csv")
