@@ -11,48 +11,21 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.campaign.answers import answers
-from tests.campaign.bridged import bridged
-from tests.campaign.damaged import damaged
-from tests.campaign.disk import full_disk
-from tests.campaign.foreign import bundles, foreign, words
+from tests.campaign.foreign import foreign
 from tests.campaign.fuzz import fuzz
 from tests.campaign.garbled import garbled
-from tests.campaign.hostile import pages, terminal
 from tests.campaign.kills import kills
-from tests.campaign.models import models
 from tests.campaign.nulls import nulls
 from tests.campaign.outcome import Outcome
-from tests.campaign.packed import packed
-from tests.campaign.pairs import pairs
-from tests.campaign.scorers import scorers
-from tests.campaign.soak import soak
-from tests.campaign.twice import twice
-from tests.campaign.ways import ways
 from tests.campaign.writes import writes
 
 PARTS: dict[str, tuple[Callable[[int, int], Outcome], str]] = {
     "fuzz": (fuzz, "random environments over five kinds of tokenizer, contracts at every step"),
-    "scorers": (scorers, "scorers that raise or return no score: one line, episodes kept"),
     "nulls": (nulls, "20,000 reports of equal rewards each, with KL: false headlines at most 6 %"),
     "garbled": (garbled, "damaged files of agents, comparisons and pairs: one line, or right"),
     "foreign": (foreign, "hostile folders of agents and runs: none of their code runs, one line"),
-    "packed": (packed, "hostile and broken files of agents: one line, nothing else is written"),
-    "words": (words, "stored words that name code, numbers without a bound: refused in one line"),
-    "bundles": (bundles, "bundles whose settings name code, or are of another kind: one line"),
-    "models": (models, "GGUF files cut short, headers of up to 2^64: one line, nothing is kept"),
-    "answers": (answers, "answers and data sets of reasoning-gym that are code: none is run"),
-    "bridged": (bridged, "batches of other trainers: NaN, masks of other shapes: one line"),
-    "damaged": (damaged, "damaged files of stopped runs: one line, or resumed as if whole"),
-    "pages": (pages, "hostile texts in HTML, Markdown and CSV: no script, no raw control"),
-    "terminal": (terminal, "hostile texts on the terminal: no raw escape, nothing reordered"),
-    "soak": (soak, "environments played and agents updated on and on: memory is flat"),
-    "disk": (full_disk, "too little space, then enough: one line, resumed, the same numbers"),
     "writes": (writes, "every write of a command failing once: one line, resumed, equal files"),
     "kills": (kills, "commands killed up to three times, resumed, equal to an uninterrupted one"),
-    "ways": (ways, "one comparison by other jobs, checkpoints and hash seeds: the same numbers"),
-    "twice": (twice, "one command twice, without variables, alone and under load: the same bytes"),
-    "pairs": (pairs, "two processes on one folder: one refused, the other's numbers right"),
 }
 
 

@@ -7,9 +7,8 @@ import pickle
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -266,11 +265,7 @@ def read(command: str, base: Path) -> tuple[int, str]:
     return 0, ""
 
 
-def one_folder(
-    random: np.random.Generator,
-    attacks: Sequence[Attack] | None = None,
-    commands: Sequence[str] = COMMANDS,
-) -> None:
+def one_folder(random: np.random.Generator) -> None:
     """Change a folder as somebody would who wants their code run, and read it."""
     run = trained(str(one_of(random, LEARNERS)))
     trained("ppo")  # before the folder is another
@@ -278,7 +273,7 @@ def one_folder(
         base, ran = Path(scratch), Path(scratch, "ran")
         (base / "evil.py").write_text(f"open({str(ran)!r}, 'w')\nEvil = None\n")
         shutil.copytree(run, base / "run")
-        attack, command = one_of(random, attacks or ATTACKS), str(one_of(random, commands))
+        attack, command = one_of(random, ATTACKS), str(one_of(random, COMMANDS))
         if "{bundle}" in command:
             shutil.copytree(bundled("movie_review").path, base / "bundle")
             attack = a_bundle
@@ -308,16 +303,3 @@ def working_in(folder: str) -> Iterator[None]:
 def foreign(count: int, seed: int) -> Outcome:
     """Try ``count`` folders of somebody else's."""
     return try_cases("foreign", one_folder, count, seed)
-
-
-def words(count: int, seed: int) -> Outcome:
-    """Try ``count`` stored words that name code, and numbers without a bound."""
-    attacks = (a_word, a_name, a_setting, a_number)
-    commands = [command for command in COMMANDS if "{bundle}" not in command]
-    return try_cases("words", partial(one_folder, attacks=attacks, commands=commands), count, seed)
-
-
-def bundles(count: int, seed: int) -> Outcome:
-    """Try ``count`` bundles of somebody else's."""
-    commands = [command for command in COMMANDS if "{bundle}" in command]
-    return try_cases("bundles", partial(one_folder, commands=commands), count, seed)

@@ -4,7 +4,6 @@ import csv
 import functools
 import multiprocessing.context
 import os
-import resource
 import signal
 import sys
 import tempfile
@@ -13,7 +12,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -67,18 +65,12 @@ class Command:
 
     Args:
         arguments: The command line.
-        file_size: Bytes that no file it writes may exceed, as on a full disk.
-        hash_seed: PYTHONHASHSEED of its workers.
     """
 
-    def __init__(
-        self, arguments: list[str], *, file_size: int | None = None, hash_seed: int | None = None
-    ) -> None:
+    def __init__(self, arguments: list[str]) -> None:
         with tempfile.NamedTemporaryFile(delete=False) as file:
             self._printed = Path(file.name)
-        self._process = _warm().Process(
-            target=_run, args=(arguments, self._printed, file_size, hash_seed)
-        )
+        self._process = _warm().Process(target=_run, args=(arguments, self._printed))
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -129,7 +121,7 @@ def _warm() -> multiprocessing.context.ForkServerContext:
     return context
 
 
-def _run(arguments: list[str], printed: Path, file_size: int | None, hash_seed: int | None) -> None:
+def _run(arguments: list[str], printed: Path) -> None:
     """Be the process of a command."""
     from tokengym.scripts.cli import main
 
@@ -137,11 +129,6 @@ def _run(arguments: list[str], printed: Path, file_size: int | None, hash_seed: 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job may ignore it
     # A run of an earlier case may have started the shared server, with Ctrl-C blocked.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    if hash_seed is not None:
-        os.environ["PYTHONHASHSEED"] = str(hash_seed)
-    if file_size is not None:
-        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, limit))
     file = os.open(printed, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(file, stream)
@@ -149,9 +136,9 @@ def _run(arguments: list[str], printed: Path, file_size: int | None, hash_seed: 
     sys.exit(main())
 
 
-def finish(arguments: list[str], **settings: Any) -> tuple[int, str]:
+def finish(arguments: list[str]) -> tuple[int, str]:
     """Run a `Command` to its end and return its exit status and what it printed."""
-    return Command(arguments, **settings).finish()
+    return Command(arguments).finish()
 
 
 def untimed(curve: Path) -> list[dict[str, str]]:

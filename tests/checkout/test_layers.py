@@ -94,21 +94,6 @@ def upward(path: Path, floor: str) -> list[str]:
     return sorted(names - MAY_IMPORT[floor])
 
 
-@pytest.mark.parametrize("floor", ["base", "envs", "rewards", "agents", "evaluation", "scripts"])
-@pytest.mark.parametrize("module", ["bridges.rows", *sorted(COMPOSED), "lab.study"])
-def test_an_import_of_what_stands_above_is_found(floor: str, module: str, tmp_path: Path):
-    name = module.split(".")[0]
-    for text in (f"from tokengym.{module} import mine", f"from tokengym import {name}"):
-        (tmp_path / "mine.py").write_text(f"def use():\n    {text}\n")
-        assert upward(tmp_path / "mine.py", floor) == [name]
-
-
-def test_no_floor_reads_the_face(tmp_path: Path):
-    (tmp_path / "mine.py").write_text("from tokengym import compare")
-    assert upward(tmp_path / "mine.py", "agents") == ["compare"]
-    assert upward(tmp_path / "mine.py", "lab") == []
-
-
 def test_bridges_import_pure_functions_of_the_agents():
     graph = house.import_graph(ROOT)
     bridges = [name for name in graph if name.startswith("tokengym.bridges")]
@@ -132,26 +117,6 @@ def test_no_modules_import_one_another():
 
 def test_folders_import_one_way():
     assert house.mutual_folders(ROOT) == []
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "def use():\n    from tokengym.envs.first import name",
-        'ADDRESS = "tokengym.envs.first:name"',
-    ],
-)
-def test_cycles_are_found(text: str, tmp_path: Path):
-    for name, said in (
-        ("envs/first", "from tokengym.envs.second import name\nfrom tokengym.agents import one"),
-        ("envs/second", text),
-        ("agents/__init__", "import tokengym.envs"),
-        ("envs/__init__", ""),
-    ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / f"{name}.py").write_text(said)
-    assert house.import_cycles(tmp_path) == [["tokengym.envs.first", "tokengym.envs.second"]]
-    assert house.mutual_folders(tmp_path) == [("agents", "envs")]
 
 
 def test_import_stays_light():

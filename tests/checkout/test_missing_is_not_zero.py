@@ -4,8 +4,6 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from tests.checkout import house
 from tokengym.evaluation.measure.measures import MEASURES
 
@@ -51,21 +49,6 @@ def zeros(text: str) -> Iterator[str]:
 
 def _is_zero(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and type(node.value) in (int, float) and node.value == 0
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "mean = sum(e.score or 0.0 for e in episodes)",
-        "kl = point.get('kl') or 0",
-        "kl = point.get('kl', 0.0)",
-        "score = getattr(episode, 'score', 0)",
-        "frame = frame.fillna(0.0)",
-    ],
-)
-def test_the_walk_finds_what_it_looks_for(line):
-    assert [*zeros(line)]
-    assert NO_MEASUREMENTS.isdisjoint(zeros(line))
 
 
 def test_missing_is_not_0_in_the_sources():

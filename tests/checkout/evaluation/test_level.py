@@ -5,8 +5,6 @@ import inspect
 import re
 from collections.abc import Iterator
 
-import pytest
-
 from tests.checkout import house
 from tokengym.evaluation.statistics import DEFAULT_LEVEL
 from tokengym.scripts.commands.report import report
@@ -45,19 +43,6 @@ def test_the_level_is_declared_once():
         for text in levels(house.parse(path))
     ]
     assert found == [f"evaluation/statistics/scores.py: DEFAULT_LEVEL = {DEFAULT_LEVEL}"]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "def f(x, level=0.9): ...",
-        "def f(x, *, level: float = 0.9): ...",
-        "class A:\n    level: float = 0.9",
-        "LEVEL = 0.9",
-    ],
-)
-def test_a_second_declaration_is_found(text: str):
-    assert [*levels(ast.parse(text))]
 
 
 def test_texts_name_that_level():
