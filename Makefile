@@ -6,7 +6,7 @@
 # make test-lowest   the suite's tests at the oldest versions of its dependencies, lowest.txt, in build/lowest
 # make test-newest   the same at the newest versions of the index, in build/newest
 # make test-python   the same on each Python that pyproject.toml names and that is installed, in build/python
-# make test-doors   each door beside the real package of its trainer, in build/doors; DOORS_SOURCES=DIR has rllm, slime and prime-rl
+# make test-doors   each door beside the real package of its trainer, in build/doors; DOORS_SOURCES=DIR has prime-rl
 # make docs   set up, then write the documentation site to build/site
 # make notebooks   set up, then execute docs/notebooks in place, some minutes
 # PYTHON=python3.12 make test   uses another interpreter
@@ -86,14 +86,13 @@ on-python:
 
 # The version of each trainer that its door was written for. The wheels of verl and SkyRL leave out packages that they import;
 # SkyRL's is imported by Python 3.12 or later alone.
-DOORS := trl verl skyrl tinker verifiers openenv sources
+DOORS := trl verl skyrl tinker verifiers openenv
 DOOR_trl := trl
 DOOR_verl := verl==0.9.1 cachetools fastapi uvicorn
 DOOR_skyrl := skyrl==0.3.0 jaxtyping loguru omegaconf ray skyrl-gym
 DOOR_tinker := tinker==0.38.0
 DOOR_verifiers := verifiers==0.4.0
 DOOR_openenv := openenv==0.10.0
-DOOR_sources := pydantic
 DOOR_PYTHON_skyrl := python3.12
 
 test-doors: $(DOORS:%=test-door-%)

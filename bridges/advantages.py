@@ -26,7 +26,7 @@ def check_peers(response_mask: Tensor, prompts: Sequence[Hashable], name: str) -
         raise SettingsError(
             f"none of {len(prompts)} prompts has a second response, so that {name!r} has no "
             "baseline and every advantage would be 0; sample several responses to each (verl's "
-            "rollout.n, SkyRL's and slime's n_samples_per_prompt), or take 'reinforce'"
+            "rollout.n, SkyRL's n_samples_per_prompt), or take 'reinforce'"
         )
 
 

@@ -81,8 +81,6 @@ DOORS: Mapping[str, Door] = {
     "verl": Door("verl", ("gae_lambda",)),
     "skyrl": Door("SkyRL", ("values", "gae_lambda")),
     "tinker": Door("Tinker", _ROWS, has_texts=True, has_scorer=True),
-    "slime": Door("slime", ("log_probs",), has_texts=True, has_scorer=True),
-    "rllm": Door("rLLM", ("log_probs",), has_texts=True, has_scorer=True),
     "prime-rl": Door("prime-rl", ("log_probs",), has_texts=True, has_scorer=True),
     "verifiers": Door("verifiers", ("log_probs",), has_texts=True, has_scorer=True),
     "rows": Door("credit_rows", _ROWS, has_texts=True, has_scorer=True),

@@ -263,10 +263,3 @@ def _ordered(value: Any, order: Tensor, shown: Tensor) -> Any:
     if isinstance(value, Tensor):
         return value[order]
     return (lambda: _ordered(value(), order, shown)) if callable(value) else value
-
-
-def as_door_advantage(advantage: Advantage | DoorAdvantage, door: str, **known: Any) -> Any:
-    """Return an advantage as the door calls it; one that is so already as it is."""
-    if isinstance(advantage, DoorAdvantage):
-        return advantage
-    return DoorAdvantage(advantage, door, **known)

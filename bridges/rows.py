@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tokengym.base.errors import SettingsError
 from tokengym.bridges.advantages import check_peers
 from tokengym.bridges.doors import who_has
-from tokengym.bridges.functions import Advantage, DoorAdvantage, as_door_advantage
+from tokengym.bridges.functions import Advantage, DoorAdvantage
 from tokengym.credit import TokenCredit
 from tokengym.rewards import ScorerError
 from tokengym.rewards.credits.names import CARRIED
@@ -120,7 +120,7 @@ def carried(
 def credit_rows(
     rows: Sequence[Row],
     credit: TokenCredit,
-    advantage: Advantage | DoorAdvantage = "loo",
+    advantage: Advantage = "loo",
     *,
     door: str = "rows",
 ) -> CreditedRows:
@@ -139,7 +139,7 @@ def credit_rows(
         SettingsError: if the function reads what the rows do not say, with who can supply it.
         ValueError: if ``written`` has not one entry for each response token, of any row.
     """
-    called = as_door_advantage(advantage, door, scorer=credit.reward.raw_scorer)
+    called = DoorAdvantage(advantage, door, scorer=credit.reward.raw_scorer)
     called.check_credit(credit)
     masks: list[NDArray[Any]] = [
         np.ones(len(row.response_ids)) if row.written is None else np.asarray(row.written)

@@ -287,7 +287,7 @@ def test_in_the_registries(door: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_in_rows_of_any_trainer(name: str) -> None:
-    """The loop of one's own, slime, rLLM, prime-rl and verifiers are these rows."""
+    """The loop of one's own, prime-rl and verifiers are these rows."""
     function = getattr(ideas, name)
     credit = TokenCredit(BUNDLE.reward_model, "sparse", tokenizer=BUNDLE.tokenizer)
     for talk in (False, True):

@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,18 @@ def test_the_page_on_bridges_trains_shows_credit_and_reports(
         quiet = "logging_steps=1, disable_tqdm=True, save_strategy="
         run(code.replace("save_strategy=", quiet), found)
     assert "\x1b[48;2;" in capsys.readouterr().out
+    told, ids = found["prompt"], [found["one"], found["other"]]
+    common: dict[str, Any] = {"group_index": 0, "loss_mask": None, "remove_sample": False}
+    samples = [
+        SimpleNamespace(tokens=[*told, *one], response_length=len(one), **common) for one in ids
+    ]
+    talks = [
+        SimpleNamespace(steps=[SimpleNamespace(prompt_ids=told, response_ids=one)]) for one in ids
+    ]
+    found["rllm_advantages"](talks, ["i saw"] * 2)
+    paid = [row.tolist() for row in found["credited"].advantages]
+    assert found["slime_rewards"](None, samples)[1] == paid
+    assert [talk.steps[0].advantage for talk in talks] == paid
     state = tmp_path / "runs" / "trl" / "trainer_state.json"
     other = tmp_path / "runs" / "stock" / "trainer_state.json"
     other.parent.mkdir()

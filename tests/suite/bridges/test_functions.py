@@ -173,7 +173,7 @@ def test_a_function_of_a_file_is_registered_by_its_word(tmp_path: Path) -> None:
         ("skyrl", "response_ids", r"SkyRL does not supply; TRL"),
         ("rows", "hidden_states", r"credit_rows does not supply; TRL, PPO"),
         ("trl", "turn_scores", r"TRL does not supply; PPO"),
-        ("slime", "entropy", r"slime does not supply; TRL, Tinker"),
+        ("prime-rl", "entropy", r"prime-rl does not supply; TRL, Tinker"),
         ("verl", "weights_of_mine", r"no columns of the data; .*TRL, asynchronous TRL, PPO"),
         ("trl", "respons_ids", r"no column of the data; did you mean 'response_ids'"),
         ("trl", "generator", r"no door can"),

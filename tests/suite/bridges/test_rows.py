@@ -1,7 +1,6 @@
 """Rows to advantages, and the doors that are a few lines around it, by their trainers' shapes.
 
-slime at 624b824, rLLM at 9beb6e0 and prime-rl at 559b447 (August 2026), verifiers 0.4.0, and
-tinker 0.38.0.
+prime-rl at 559b447 (August 2026), verifiers 0.4.0, and tinker 0.38.0.
 """
 
 from types import SimpleNamespace
@@ -9,18 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from tests.support.paid_words import LONG, PROMPT, SHORT, TOKENIZER, credit
 from tokengym import TokenCredit
 from tokengym.base.errors import SettingsError
 from tokengym.bridges.prime_rl import trace_advantages
-from tokengym.bridges.rllm import pay_trajectories
 from tokengym.bridges.rows import Row, credit_rows
-from tokengym.bridges.slime import TokenCreditRewards, _say_unscored, advantages
 from tokengym.bridges.tinker import loss_inputs
 from tokengym.envs import bundled
-from tokengym.rewards import Normalize, RewardModel, ScorerError
+from tokengym.rewards import Normalize, RewardModel
 
 
 def row(ids: list[int], **changes: Any) -> Row:
@@ -49,10 +45,6 @@ def through_the_doors(responses: list[list[int]], advantage: str) -> dict[str, l
         loss_inputs(one, given, [-1.0] * len(given))
         for one, given in zip(rows, credited, strict=True)
     ]
-    args = SimpleNamespace(custom_advantage_function_path="m.advantages", context_parallel_size=1)
-    samples = [slime_sample(ids) for ids in responses]
-    talks = [SimpleNamespace(steps=[step(PROMPT, ids)]) for ids in responses]
-    pay_trajectories(talks, rule, groups=["a"] * len(talks), advantage=advantage)
     start = node(PROMPT, sampled=False)
     traces = [
         SimpleNamespace(id="t", nodes=[start, node(ids, sampled=True)], branches=[None])
@@ -60,8 +52,6 @@ def through_the_doors(responses: list[list[int]], advantage: str) -> dict[str, l
     ]
     return {
         "tinker": [d.loss_fn_inputs["advantages"][len(PROMPT) - 1 :].tolist() for d in data],
-        "slime": TokenCreditRewards(rule, advantage)(args, samples)[1],
-        "rllm": [talk.steps[0].advantage for talk in talks],
         "prime-rl": trace_advantages(traces, rule, advantage=advantage),
     }
 
@@ -119,50 +109,7 @@ def test_a_datum_has_targets_one_ahead_and_nothing_on_the_prompt():
         loss_inputs(row(LONG, prompt_ids=[]), [0.5] * 3, [-1.0] * 3)
 
 
-def slime_sample(ids: list[int], **changes: Any) -> Any:
-    defaults: dict[str, Any] = {
-        "tokens": [*PROMPT, *ids],
-        "response_length": len(ids),
-        "group_index": 0,
-        "loss_mask": None,
-        "remove_sample": False,
-        "label": None,
-    }
-    return SimpleNamespace(**{**defaults, **changes})
-
-
-def test_slime_gets_scores_for_its_log_and_advantages_for_its_ranks(caplog):
-    args = SimpleNamespace(custom_advantage_function_path="m.advantages", context_parallel_size=1)
-    samples = [slime_sample(LONG), slime_sample(SHORT), slime_sample(SHORT, remove_sample=True)]
-    _say_unscored.cache_clear()
-    scores, rewards = TokenCreditRewards(credit())(args, samples)
-    assert scores == [3.0, 2.0, 0.0]  # slime needs a number of the sample that nobody scored
-    TokenCreditRewards(credit())(args, samples)
-    assert caplog.text.count("slime gets 0 as their score") == 1
-    np.testing.assert_allclose(rewards[0], [1.0, 1.0, 1.0], atol=1e-6)
-    assert rewards[2] == [0.0, 0.0]
-    data: dict[str, Any] = {
-        "rewards": rewards[1:],
-        "kl": [torch.zeros(2), torch.zeros(2)],
-    }  # one rank's part
-    advantages(args, data)
-    assert data["advantages"] is data["returns"]
-    torch.testing.assert_close(data["advantages"][0], torch.tensor([-1.0, -1.0]))
-    for name, value in (("custom_advantage_function_path", None), ("context_parallel_size", 2)):
-        changed = SimpleNamespace(**{**vars(args), name: value})
-        with pytest.raises(SettingsError, match=name.replace("_", "[-_]")):
-            TokenCreditRewards(credit())(changed, samples)
-    samples[1].group_index = None  # as a rollout function of one's own may leave it
-    with pytest.raises(SettingsError, match=r"sample 1.*group_index=None"):
-        TokenCreditRewards(credit())(args, samples)
-    TokenCreditRewards(credit(), "reinforce")(args, samples)  # has no baseline
-    paid = TokenCreditRewards(credit("sparse"), plain)(args, samples)[1]  # reads no group
-    assert paid == [[3.0] * 3, [2.0] * 2, [0.0] * 2]
-    with pytest.raises(SettingsError, match=r"sample 1.*group_index=None"):
-        TokenCreditRewards(credit("sparse"), by_group)(args, samples)
-
-
-def test_slime_is_never_told_0_of_a_response_that_the_scorer_left_unscored():
+def test_a_response_that_the_scorer_left_unscored_is_nobodys_baseline():
     def some(response: str) -> float | None:
         return None if len(response.split()) == len(LONG) else 1.0
 
@@ -170,15 +117,11 @@ def test_slime_is_never_told_0_of_a_response_that_the_scorer_left_unscored():
     found = credit_rows([row(LONG), row(SHORT), row(SHORT), row(SHORT, written=[0, 0])], rule)
     np.testing.assert_array_equal(found.scores, [np.nan, 1.0, 1.0, np.nan])
     assert [a.tolist() for a in found.advantages] == [[0.0] * 3, [0.0] * 2, [0.0] * 2, [0.0] * 2]
-    args = SimpleNamespace(custom_advantage_function_path="m.advantages", context_parallel_size=1)
-    samples = [slime_sample(LONG), slime_sample(SHORT), slime_sample(SHORT, remove_sample=True)]
-    with pytest.raises(ScorerError, match="1 of 2 responses have no score, and slime"):
-        TokenCreditRewards(rule)(args, samples)
 
 
 @pytest.mark.parametrize(("label", "text"), [(7, "7"), (0, "0"), ("7", "7"), (None, None)])
 def test_a_label_reaches_the_scorer_as_text(label, text):
-    """slime's labels are any JSON."""
+    """Trainers' labels are any JSON."""
     seen: list[str | None] = []
 
     def scored(prompt: str, response: str, reference: str | None) -> float:
@@ -186,30 +129,8 @@ def test_a_label_reaches_the_scorer_as_text(label, text):
         return 1.0
 
     rule = TokenCredit(scored, "uniform", tokenizer=TOKENIZER)
-    args = SimpleNamespace(custom_advantage_function_path="m.advantages", context_parallel_size=1)
-    TokenCreditRewards(rule)(args, [slime_sample(LONG, label=label)])
+    credit_rows([row(LONG, reference=label)], rule, "reinforce")
     assert seen == [text]
-
-
-def step(prompt: list[int], response: list[int]) -> Any:
-    return SimpleNamespace(prompt_ids=prompt, response_ids=response, advantage=None)
-
-
-def test_the_steps_of_a_trajectory_are_one_row():
-    """The policy writes LONG, is answered SHORT, and writes SHORT: 7 words over 5 own tokens."""
-    answered = [*PROMPT, *LONG, *SHORT]
-    talk = SimpleNamespace(steps=[step(PROMPT, LONG), step(answered, SHORT)])
-    single = SimpleNamespace(steps=[step(PROMPT, SHORT)])
-    pay_trajectories([talk, single], credit(), groups=["a", "a"], advantage="reinforce")
-    share = 7.0 / 5.0
-    np.testing.assert_allclose(
-        talk.steps[0].advantage, [5 * share, 4 * share, 3 * share], rtol=1e-5
-    )
-    np.testing.assert_allclose(talk.steps[1].advantage, [2 * share, share], rtol=1e-5)
-    np.testing.assert_allclose(single.steps[0].advantage, [2.0, 1.0], rtol=1e-5)
-    torn = SimpleNamespace(steps=[step(PROMPT, LONG), step(PROMPT, SHORT)])
-    with pytest.raises(SettingsError, match=r"trajectory 0: call 1.*begin"):
-        pay_trajectories([torn], credit(), groups=["a"])
 
 
 def node(ids: list[int], *, sampled: bool) -> Any:
@@ -256,8 +177,7 @@ def test_responses_that_are_all_empty_have_no_advantages(advantage):
     assert [one.tolist() for one in found.advantages] == [[], []]
 
 
-@pytest.mark.parametrize("door", ["rows", "slime"])
-def test_a_function_reads_the_scorer_without_normalisation(door):
+def test_a_function_reads_the_scorer_without_normalisation():
     """So that what it asks leaves the running statistics alone, as under PPO."""
     model = RewardModel.from_pretrained(bundled("movie_review").reward_model)
     rule = TokenCredit(Normalize(model), "uniform", tokenizer=TOKENIZER)
@@ -267,13 +187,7 @@ def test_a_function_reads_the_scorer_without_normalisation(door):
         seen["scores"] = prefix_scores[:, -1].tolist()
         return token_rewards
 
-    if door == "rows":
-        credit_rows([row(LONG), row(SHORT)], rule, asks)
-    else:
-        args = SimpleNamespace(
-            custom_advantage_function_path="m.advantages", context_parallel_size=1
-        )
-        TokenCreditRewards(rule, asks)(args, [slime_sample(LONG), slime_sample(SHORT)])
+    credit_rows([row(LONG), row(SHORT)], rule, asks)
     raw = TokenCredit(model, "uniform", tokenizer=TOKENIZER)([LONG, SHORT], prompts=[PROMPT] * 2)
     assert seen["scores"] == pytest.approx(raw.scores.tolist(), abs=1e-5)
     scorer: Any = rule.reward.scorer
@@ -282,34 +196,17 @@ def test_a_function_reads_the_scorer_without_normalisation(door):
 
 
 def test_rows_without_a_written_token_need_no_log_probs():
-    args = SimpleNamespace(custom_advantage_function_path="m.advantages", context_parallel_size=1)
-    samples = [
-        slime_sample(LONG, rollout_log_probs=[-1.0, -2.0, -3.0]),
-        slime_sample(SHORT, rollout_log_probs=None, remove_sample=True),
-        slime_sample([], rollout_log_probs=None),
-    ]
-    found = TokenCreditRewards(credit("sparse"), surprise)(args, samples)[1]
-    assert found == [[3.0, 6.0, 9.0], [0.0, 0.0], []]
-    samples[1].remove_sample = False
+    rows = [row(LONG, log_probs=[-1.0, -2.0, -3.0]), row(SHORT, written=[0, 0]), row([])]
+    found = credit_rows(rows, credit("sparse"), surprise).advantages
+    assert [one.tolist() for one in found] == [[3.0, 6.0, 9.0], [0.0, 0.0], []]
     with pytest.raises(SettingsError, match=r"reads 'log_probs', and row 1 of 2 tokens has None"):
-        TokenCreditRewards(credit("sparse"), surprise)(args, samples)
+        credit_rows([rows[0], row(SHORT), rows[2]], credit("sparse"), surprise)
 
 
 def test_log_probs_that_a_trainer_recorded_reach_a_function():
     """LONG scores 3 and was written at 1, 2 and 3 nats, SHORT 2 at 4 and 5."""
     logs, expected = [[-1.0, -2.0, -3.0], [-4.0, -5.0]], [[3.0, 6.0, 9.0], [8.0, 10.0]]
-    args = SimpleNamespace(custom_advantage_function_path="m.advantages", context_parallel_size=1)
     rule = credit("sparse")
-    samples = [
-        slime_sample(ids, rollout_log_probs=own)
-        for ids, own in zip((LONG, SHORT), logs, strict=True)
-    ]
-    assert TokenCreditRewards(rule, surprise)(args, samples)[1] == expected
-    talks = [SimpleNamespace(steps=[step(PROMPT, ids)]) for ids in (LONG, SHORT)]
-    for talk, own in zip(talks, logs, strict=True):
-        talk.steps[0].logprobs = own
-    pay_trajectories(talks, rule, groups=["a", "a"], advantage=surprise)
-    assert [talk.steps[0].advantage for talk in talks] == expected
     traces = [
         SimpleNamespace(id="t", nodes=[node(PROMPT, sampled=False), node(ids, sampled=True)],
                         branches=[None])
@@ -321,5 +218,3 @@ def test_log_probs_that_a_trainer_recorded_reach_a_function():
     del traces[1].nodes[1].logprobs
     with pytest.raises(SettingsError, match=r"'surprise' reads 'log_probs', and row 1 of 2 tokens"):
         trace_advantages(traces, rule, advantage=surprise)
-    with pytest.raises(SettingsError, match=r"'entropy', which slime does not supply; TRL"):
-        TokenCreditRewards(rule, lambda entropy: entropy)
