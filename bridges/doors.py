@@ -72,12 +72,6 @@ DOORS: Mapping[str, Door] = {
         has_scorer=True,
         has_columns=True,
     ),
-    "trl-async": Door(
-        "asynchronous TRL",
-        ("score_parts", "log_probs", "advantages"),
-        has_texts=True,
-        has_columns=True,
-    ),
     "verl": Door("verl", ("gae_lambda",)),
     "skyrl": Door("SkyRL", ("values", "gae_lambda")),
     "tinker": Door("Tinker", _ROWS, has_texts=True, has_scorer=True),

@@ -113,11 +113,6 @@ class DoorAdvantage:
         function = None if self.estimator is None else self.estimator.function
         return getattr(function, "__module__", "") == find_advantage.__module__
 
-    @property
-    def whitens(self) -> bool:
-        """Whether its advantages are whitened over the batch."""
-        return self.estimator is not None and self.estimator.whitens
-
     def _check(self, name: str, lacks: Mapping[str, str]) -> None:
         """Refuse a name that the door cannot supply."""
         assert self.estimator is not None

@@ -12,7 +12,7 @@ generated and scored; nothing of TRL's method is repeated here. What tools and u
 ``tool_mask`` and a rollout function's ``env_mask``, is read and not paid. A trainer of TRL's own,
 with its own reward functions, takes a function of named inputs as
 
-    advantage_fn(trainer, my_idea)  # GRPOTrainer, AsyncGRPOTrainer, or what inherits them
+    advantage_fn(trainer, my_idea)  # a GRPOTrainer, or what inherits it
 
 before ``trainer.train()``. Tested with TRL 1.16.
 """
@@ -413,7 +413,7 @@ def advantage_fn(trainer: Any, advantage: Advantage) -> Any:
     ``advantages`` its own, the same at every token.
 
     Args:
-        trainer: A `GRPOTrainer` or `AsyncGRPOTrainer`, or what inherits one, before it trains.
+        trainer: A `GRPOTrainer`, or what inherits it, before it trains.
         advantage: "loo", "reinforce", "path/to/file.py:mine", or a function, see `Advantage`.
 
     Returns:
@@ -425,13 +425,9 @@ def advantage_fn(trainer: Any, advantage: Advantage) -> Any:
         TypeError: of another trainer.
     """
     if not isinstance(trainer, GRPOTrainer):
-        if hasattr(trainer, "rollout_worker"):
-            from tokengym.bridges.trl_async import attach
-
-            return attach(trainer, advantage)
         raise TypeError(
-            f"trainer must be TRL's GRPOTrainer or AsyncGRPOTrainer, got {type(trainer).__name__}; "
-            "other trainers have no place for an advantage per token"
+            f"trainer must be TRL's GRPOTrainer, got {type(trainer).__name__}; pass one, or what "
+            "inherits it"
         )
     if isinstance(trainer, ByAdvantage):
         raise SettingsError(

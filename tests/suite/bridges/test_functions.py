@@ -174,7 +174,7 @@ def test_a_function_of_a_file_is_registered_by_its_word(tmp_path: Path) -> None:
         ("rows", "hidden_states", r"credit_rows does not supply; TRL, PPO"),
         ("trl", "turn_scores", r"TRL does not supply; PPO"),
         ("prime-rl", "entropy", r"prime-rl does not supply; TRL, Tinker"),
-        ("verl", "weights_of_mine", r"no columns of the data; .*TRL, asynchronous TRL, PPO"),
+        ("verl", "weights_of_mine", r"no columns of the data; .*TRL, PPO"),
         ("trl", "respons_ids", r"no column of the data; did you mean 'response_ids'"),
         ("trl", "generator", r"no door can"),
     ],
@@ -247,4 +247,4 @@ def test_each_name_of_the_table_is_there():
 def test_who_has_a_name():
     assert who_has("values") == "SkyRL, PPO(advantage=...) can"
     assert who_has("generator") == "no door can"
-    assert re.match(r"TRL, asynchronous TRL, Tinker.*PPO", who_has("log_probs"))
+    assert re.match(r"TRL, Tinker.*PPO", who_has("log_probs"))

@@ -1,15 +1,10 @@
 """`advantage_fn` in TRL: what a function is given, what is logged, and what is refused."""
 
-import asyncio
 import inspect
-import pickle
 import textwrap
 from pathlib import Path
-from queue import Queue
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -18,7 +13,6 @@ pytest.importorskip("trl")
 from datasets import Dataset
 from transformers import AutoModelForCausalLM
 from trl import GRPOConfig, GRPOTrainer
-from trl.experimental.async_grpo import async_grpo_trainer, async_rollout_worker
 from trl.trainer import grpo_trainer
 
 from tokengym import shares, token_credit
@@ -29,7 +23,6 @@ from tokengym.bridges.trl import (
     TokenCreditGRPOTrainer,
     advantage_fn,
 )
-from tokengym.bridges.trl_async import TokenAdvantages, attach, collator, scoring_loop
 from tokengym.envs import bundled
 
 BUNDLE = bundled("movie_review")
@@ -180,7 +173,7 @@ def test_what_a_run_lacks_is_refused_before_it_trains(
         advantage_fn(trainer, function)
     with pytest.raises(SettingsError, match="importance_sampling_level"):
         advantage_fn(trainer_of(tmp_path, importance_sampling_level="sequence"), places)
-    with pytest.raises(TypeError, match="GRPOTrainer or AsyncGRPOTrainer, got object"):
+    with pytest.raises(TypeError, match="GRPOTrainer, got object"):
         advantage_fn(object(), places)
     changed = advantage_fn(trainer, "reinforce")
     with pytest.raises(SettingsError, match="has an advantage already"):
@@ -259,147 +252,3 @@ def test_token_credit_of_a_model_that_reads_images_says_what_it_lacks(
             processing_class=BUNDLE.tokenizer,
             **options,
         )
-
-
-# --- asynchronous ---------------------------------------------------------------------------------
-
-
-def surprise(scores: Tensor, log_probs: Tensor, level: list[int], score_parts: Any) -> Tensor:
-    """What the asynchronous trainer has."""
-    SEEN.update(locals())
-    return scores[:, None] * -log_probs
-
-
-class Loop(async_rollout_worker._AsyncRolloutLoop):
-    """TRL's loop of its worker process, without a server."""
-
-    def __init__(self) -> None:
-        self.reward_funcs, self.reward_func_names = [number, level_of], ["number", "level_of"]
-        self._env_reward_types, self.tokenizer = [], BUNDLE.tokenizer
-
-
-def group() -> Any:
-    """Return three conversations of one prompt as the worker has them; the last one forked."""
-    ids = [BUNDLE.tokenizer(text)["input_ids"] for text in ("i saw", "a dull film", "a film")]
-
-    def row(said: list[int], mask: list[int]) -> Any:
-        logs = [0.0] * 2 + [-0.5 - place for place in range(len(said))]
-        return async_rollout_worker.TrainingSequence(
-            [*ids[0], *said], [0, 0, *mask], logs, rollout_id=None
-        )
-
-    sequences = [
-        [row(ids[1], [1, 1, 1])],
-        [row(ids[2], [1, 1])],
-        [row([*ids[2], *ids[1]], [1, 1, 0, 0, 1]), row(ids[2], [1, 1])],
-    ]
-    texts: Any = {"prompts": ["i saw"] * 3, "completions": [""] * 3}
-    return async_rollout_worker.RolloutGroup(
-        **texts,
-        reward_kwargs={"level": [4, 4, 4]},
-        completions_ids=[[]] * 3,
-        completions_sequences=sequences,
-        tool_call_counts=[0] * 3,
-        tool_failure_counts=[0] * 3,
-        model_version=0,
-        group_id=7,
-        env_rewards=[None] * 3,
-        rollout_rewards=[None] * 3,
-    )
-
-
-def test_the_worker_stamps_an_advantage_on_every_token() -> None:
-    loop = scoring_loop(Loop, surprise, frozenset({"level"}))
-    samples = asyncio.run(loop._score_group(group()))
-    # Scores 0 + 4, none, and 2 + 4 on both rows of the fork.
-    expected = [
-        [0, 0, 4 * 0.5, 4 * 1.5, 4 * 2.5],
-        [0, 0, 0, 0],
-        [0, 0, 6 * 0.5, 6 * 1.5, 0, 0, 6 * 4.5],
-        [0, 0, 6 * 0.5, 6 * 1.5],
-    ]
-    for sample, row in zip(samples, expected, strict=True):
-        assert sample.advantage.tokens.tolist() == row
-        trained = np.array(row)[sample.completion_mask.astype(bool)]
-        assert float(sample.advantage) == pytest.approx(trained.mean())
-        again = pickle.loads(pickle.dumps(sample))  # to the trainer's process
-        assert again.advantage.tokens.tolist() == row
-    assert SEEN["level"] == [4, 4, 4]
-    assert SEEN["score_parts"]["number"].tolist() == [0, 2, 2]
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
-def test_what_the_worker_stamps_does_not_depend_on_the_default_dtype(dtype: torch.dtype) -> None:
-    loop = scoring_loop(Loop, surprise, frozenset({"level"}))
-    usual = asyncio.run(loop._score_group(group()))
-    torch.set_default_dtype(dtype)
-    try:
-        samples = asyncio.run(loop._score_group(group()))
-    finally:
-        torch.set_default_dtype(torch.float32)
-    for sample, before in zip(samples, usual, strict=True):
-        np.testing.assert_array_equal(sample.advantage.tokens, before.advantage.tokens)
-    for name in ("scores", "log_probs", "advantages"):
-        assert SEEN[name].dtype == torch.float32
-    assert all(part.dtype == torch.float32 for part in SEEN["score_parts"].values())
-
-
-def test_the_only_row_that_a_group_has_left_has_no_baseline() -> None:
-    one = group()
-    for sequences in one.completions_sequences[1:]:
-        for row in sequences:
-            row.completion_mask[:] = [0] * len(row.completion_mask)
-    samples = asyncio.run(scoring_loop(Loop, "rloo", frozenset({"level"}))._score_group(one))
-    assert not any(sample.advantage.tokens.any() for sample in samples)
-
-
-def test_the_collator_lays_them_out_beside_the_log_probs() -> None:
-    samples = asyncio.run(scoring_loop(Loop, surprise, frozenset({"level"}))._score_group(group()))
-    rows = [async_grpo_trainer.TreeRow(), async_grpo_trainer.TreeRow()]
-    for number_of, sample in enumerate(samples):
-        rows[number_of % 2].add(
-            {
-                "input_ids": sample.input_ids, "completion_mask": sample.completion_mask,
-                "old_log_probs": sample.old_log_probs, "advantage": sample.advantage,
-                "group_id": sample.group_id, "metrics": sample.metrics,
-            }
-        )  # fmt: skip
-    made = collator(async_grpo_trainer.DataCollatorForRollout)(0, 2)
-    batch = made.torch_call([rows])
-    scores = {0: [4.0] * 3 + [6.0] * 3, 1: [0.0] * 2 + [6.0] * 2}
-    for row, of_row in scores.items():
-        size = len(of_row)
-        found, logs = batch["advantages"][row, :size], batch["old_log_probs"][row, :size]
-        torch.testing.assert_close(found, -torch.tensor(of_row) * logs)
-        assert not batch["advantages"][row, size:].any()
-
-
-def test_the_asynchronous_trainer_is_changed_before_it_starts() -> None:
-    worker = SimpleNamespace(_loop_cls=Loop, rollout_buffer=Queue())
-
-    class Trainer:
-        __module__ = async_grpo_trainer.__name__
-        rollout_worker: Any = worker
-        train_dataset = Dataset.from_dict({"prompt": ["a"], "level": [1]})
-
-        def get_train_dataloader(self) -> Any:
-            return async_grpo_trainer.DataCollatorForRollout
-
-    theirs = async_grpo_trainer.DataCollatorForRollout
-    trainer = advantage_fn(Trainer(), surprise)
-    assert trainer.get_train_dataloader().__name__ == "TokenAdvantageCollator"
-    assert async_grpo_trainer.DataCollatorForRollout is theirs
-    loop = pickle.loads(pickle.dumps(worker._loop_cls))()
-    assert asyncio.run(loop._score_group(group()))[0].advantage.tokens[2] == 2.0
-    for function, message in (
-        (lambda entropy: entropy, r"'entropy', which asynchronous TRL does not supply; TRL,"),
-        ("gae", "reads 'values'"),
-        ("reinforce++", "whitened over the batch"),
-        (lambda scores, response_mask: scores[:, None] * response_mask, "cannot be sent"),
-    ):
-        with pytest.raises(SettingsError, match=message):
-            attach(Trainer(), function)
-    Trainer.rollout_worker = object()
-    with pytest.raises(SettingsError, match="rollout_worker is object"):
-        attach(Trainer(), surprise)
-    assert TokenAdvantages(0.5, np.zeros(2, np.float32)) == 0.5
