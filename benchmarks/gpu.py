@@ -100,7 +100,7 @@ class Item:
     An arm of a rollout begins with who writes: "generate", "dynamic" or "captured". Other words
     of an arm: "top-k" (50, with top-p 0.9), "lora", "ragged" (responses that end early); of a step,
     "k1" (else the exact KL), "own value network" (PPO's default; else the value is read from the
-    policy's trunk), "micro-batch N" (else 32), "bf16-mixed", "captured updates". Of both: "plain",
+    policy's trunk), "micro-batch N" (else 32), "bf16-mixed". Of both: "plain",
     without Triton's kernels.
     """
 
@@ -116,9 +116,6 @@ PLAN = (
     Item("rollout", QWEN, 256, "captured", 25),
     Item("rollout", QWEN, 32, "captured", 20),
     Item("step", QWEN, 256, "exact KL", 50),
-    Item("step", QWEN, 256, "exact KL, captured updates", 50),
-    Item("step", QWEN, 256, "k1, captured updates", 40),
-    Item("step", QWEN, 256, "exact KL, lora, captured updates", 50),
     Item("rollout", QWEN, 256, "captured, plain", 25),
     Item("step", QWEN, 256, "exact KL, plain", 50),
     Item("step", QWEN, 256, "k1", 40),
@@ -130,7 +127,6 @@ PLAN = (
     Item("rollout", QWEN, 256, "generate", 15),
     Item("rollout", QWEN, 32, "generate", 15),
     Item("step", QWEN, 256, "exact KL, ragged", 40),
-    Item("step", QWEN, 256, "exact KL, ragged, captured updates", 40),
     Item("step", QWEN, 256, "k1, bf16-mixed, micro-batch 16", 60),
     Item("step", QWEN, 256, "exact KL, top-k", 60),
     Item("rollout", GPT2, 256, "captured", 15),
@@ -293,7 +289,6 @@ class Bench:
                 "model": model,
                 "decoding": self.decoding,
                 "kernels": "plain" if "plain" in arm else "auto",
-                "updates": "captured" if "captured updates" in arm else "plain",
                 **policy,
             },
             seed=0,

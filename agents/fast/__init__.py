@@ -11,7 +11,6 @@ from tokengym.base.registry import imported
 HOMES = {
     "stream_kinds": "tokengym.agents.fast.llama:STREAMS",
     "captured_sampler": "tokengym.agents.fast.captured:CapturedSampler",
-    "captured_trunk": "tokengym.agents.fast.updates:CapturedTrunk",
     "check_static": "tokengym.agents.fast.static:check_static",
     "check_kernels": "tokengym.agents.fast.kernels.check:check_kernels",
     "token_figures": "tokengym.agents.fast.kernels.vocabulary:token_figures",

@@ -45,10 +45,8 @@ class Replayed:
     captured is called, or refused with ``must_capture``.
     """
 
-    def __init__(
-        self, device: torch.device, *, name: str = "decoding", must_capture: bool = False
-    ) -> None:
-        self._device, self._name, self._must_capture = device, name, must_capture
+    def __init__(self, device: torch.device, *, must_capture: bool = False) -> None:
+        self._device, self._must_capture = device, must_capture
         self.captures = device.type == "cuda"
         """Whether calls are replayed; False once a capture has failed."""
         self._graphs: dict[Hashable, Any] = {}
@@ -68,7 +66,7 @@ class Replayed:
                         f"the step of the rollout cannot be captured ({error}); use "
                         "decoding='auto', which then writes more slowly"
                     ) from error
-                logger.warning("%s is not captured, which is slower: %s", self._name, error)
+                logger.warning("decoding is not captured, which is slower: %s", error)
                 self.captures = False
         if self.captures:
             self._graphs[key].replay()

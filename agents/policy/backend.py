@@ -38,10 +38,6 @@ class Plain:
         """Return a sampler whose steps have a static cache, and on a GPU are one captured graph."""
         raise NotImplementedError  # `check_static` has refused it
 
-    def captured_trunk(self, language_model: Any) -> Any:
-        """Return what reads texts with gradients by captured graphs, where they can be."""
-        raise ModelError(f"updates='captured' needs {MISSING}; use 'plain'")
-
     def check_static(self, language_model: Any, dtype: torch.dtype | None) -> None:
         """Raise unless the model decodes with a static cache to what its whole forward gives."""
         raise ModelError(f"decoding='static' needs {MISSING}; use 'auto' or 'dynamic'")

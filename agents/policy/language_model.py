@@ -162,8 +162,6 @@ class CausalLM(nn.Module):
         self.frozen: list[str] = []
         """Names of the model's weights that did not learn when the policy was built."""
         self._max_fused: int | None = None  # not tried yet
-        self.captured_trunk: Any | None = None
-        """Reads texts with gradients by captured graphs; None: the trunk's kernels are launched."""
         fuse_activations(model)
         self.adapters: Any | None = None
         if lora is not None:
@@ -238,23 +236,19 @@ class CausalLM(nn.Module):
         # Nothing is predicted from the last column. Texts are padded on the right, so that causal
         # attention needs no mask: see `Sequences`.
         ids = sequences.input_ids[:, :-1]
-        captured = self.captured_trunk if torch.is_grad_enabled() else None
         width = ids.shape[1]
         kernels = kernels and width <= self.longest_fused()
-        # Kernels are planned or compiled, or graphs captured, anew for each length that is new.
+        # Kernels are planned or compiled anew for each length that is new.
         multiple = LENGTHS if ids.is_cuda else backend().multiples[self.products]
-        if captured is not None:  # eight lengths up to twice the length
-            multiple = max(multiple, 2 ** max(0, width.bit_length() - 4))
         if multiple > 1:
             limit = longest_input(self.model) or sys.maxsize
             if kernels:
                 limit = min(limit, self.longest_fused())
             ids = F.pad(ids, (0, min(-(-width // multiple) * multiple, limit) - width))
-        states = None if captured is None else captured.states(ids, kernels=kernels)
-        if states is None and kernels:
+        if kernels:
             with self.computing():
                 states = backend().hidden(self.model.base_model, ids)
-        elif states is None:
+        else:
             states = self.hidden(ids)
         return states[rows, columns - 1]
 

@@ -59,8 +59,6 @@ class Computing:
     recomputed: bool = False
     """Whether blocks are computed again in the backward pass."""
     exact_kl: bool = True
-    captured: int = 0
-    """Networks whose passes are captured graphs, of which each keeps its activations."""
     adapters: Literal["", "few", "peft"] = ""
     """Whether linear maps have adapters, read by few products or by PEFT's modules."""
     trains_head: bool = True
@@ -134,13 +132,11 @@ def memory_to_train(
         for name, parameter in block.named_parameters()
         if parameter.dim() == 2 and "lora_" not in name
     ]
-    has_network = policy.critic is not None and policy.critic.network is not None
     how = Computing(
         item=2 if model.autocasts or model.model.dtype == torch.bfloat16 else 4,
         mixed=model.autocasts,
         kernels=kernels,
         recomputed=model.recompute,
-        captured=0 if model.captured_trunk is None else 1 + has_network,
         exact_kl=exact_kl,
         adapters=adapters,
         trains_head=model.model.get_output_embeddings().weight.requires_grad,
@@ -167,8 +163,7 @@ def memory_needed(
     inner = getattr(config, "intermediate_size", None) or 4 * width
     learns = weights.get("policy", 0) + weights.get("value", 0)
     needed: dict[str, float] = {name: size for name, size in weights.items() if size}
-    # Captured passes have two more copies of gradients: in the graphs' memory, and what they write.
-    needed |= {"gradients": (3 if how.captured else 1) * learns, "optimizer": 2 * learns}
+    needed |= {"gradients": learns, "optimizer": 2 * learns}
 
     # A cache in the precision that rollouts read, and the weights that they need a copy of.
     columns, read = texts.rows * texts.length, 2 if how.mixed else how.item
@@ -193,7 +188,7 @@ def memory_needed(
         kept = tokens * (per_token + 2 * wide * width * layers)
     if how.mixed:
         kept += linear * 2  # autocast's copies
-    needed["activations"] = kept * max(1, how.captured)
+    needed["activations"] = kept
 
     # Logits of policy and reference for a part of the vocabulary, and their slope.
     answered = texts.micro_batch_size * texts.new_tokens * config.vocab_size

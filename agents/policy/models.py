@@ -163,8 +163,6 @@ class PolicyModels(BasePolicy):
         check_decoding(loaded)
         if settings.decoding == "static":
             backend().check_static(loaded, self.decoding_dtype)
-        if settings.updates == "captured":
-            loaded.captured_trunk = backend().captured_trunk(loaded)
         return loaded
 
     @property

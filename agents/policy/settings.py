@@ -21,7 +21,6 @@ Dtype = Literal["auto", "float32", "bfloat16"]
 Precision = Literal["full", "bf16-mixed"]
 """Numbers that a policy computes in."""
 Decoding = Literal["auto", "dynamic", "static"]
-Updates = Literal["plain", "captured"]
 Kernels = Literal["auto", "plain", "triton"]
 Products = Literal["torch", "onednn"]
 """Libraries of float32 products on a CPU."""
@@ -106,10 +105,6 @@ class PolicySettings(SamplingSettings):
     """Key-value cache of rollouts. "static": allocated once, and on a GPU each step is a captured
     CUDA graph. "dynamic": grown with the texts. "auto": static on a GPU if the model allows it,
     dynamic elsewhere."""
-    updates: Updates = "plain"
-    """Launching of an update's kernels. "captured": on a GPU the passes of a trunk over texts are
-    two CUDA graphs for each shape of them, which are launched at once; the gradients then take
-    three times the memory. On a CPU the same functions are called. "plain": one by one."""
     kernels: Kernels = "auto"
     """Implementation on a GPU of what torch has no single operation for: figures of the
     vocabulary, steps of decoding, and the operations between the products of a Llama's blocks.
@@ -123,7 +118,7 @@ class PolicySettings(SamplingSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         choices = {"dtype": Dtype, "precision": Precision, "value_network": ValueNetwork}
-        choices |= {"decoding": Decoding, "updates": Updates, "kernels": Kernels}
+        choices |= {"decoding": Decoding, "kernels": Kernels}
         choices |= {"products": Products, "gradient_checkpointing": Literal[True, False]}
         for name, kind in choices.items():
             check_choice(self, name, get_args(kind))
@@ -133,10 +128,5 @@ class PolicySettings(SamplingSettings):
             raise SettingsError(
                 "precision='bf16-mixed' needs weights in float32, got dtype='bfloat16'; leave "
                 "dtype out"
-            )
-        if self.updates == "captured" and self.gradient_checkpointing:
-            raise SettingsError(
-                "updates='captured' keeps what gradient_checkpointing=True computes again; leave "
-                "one of them out"
             )
         check_products(self.products, dtype=self.dtype, precision=self.precision)

@@ -38,7 +38,6 @@ CASES: dict[str, dict[str, Any]] = {
     "dynamic": {"policy": {"decoding": "dynamic"}, "value_network": "own", "kl_in": "loss"},
     "lora": {"policy": {"lora": lora_config()}, "old_log_probs": "recomputed", "ent_coef": 0.01},
     "groups": {"advantage": "loo", "group_size": 2},
-    "captured updates": {"policy": {"updates": "captured"}, "value_network": "own"},
 }
 
 

@@ -12,9 +12,6 @@ from torch import Tensor
 
 from tests.support.agents.common import make_model
 from tests.support.agents.static import model_of
-from tests.support.tapes import Tape, record_tapes
-from tokengym.agents.fast import replayed
-from tokengym.agents.fast.updates import CapturedTrunk
 from tokengym.agents.policy.language_model import CausalLM
 from tokengym.agents.policy.memory import Computing, Texts, memory_needed
 from tokengym.agents.policy.sequences import Sequences
@@ -81,30 +78,6 @@ def test_adapters_learn_the_same(family, recompute):
     plain, fused = read_both_ways(model)
     assert len(plain) == 1 + 3 * 7 * 2  # of each block's maps, two matrices
     assert_near(plain, fused, near=1e-5)
-
-
-@pytest.mark.parametrize("adapters", [None, ADAPTERS])
-def test_captured_passes_by_kernels_give_the_same_gradients(adapters, monkeypatch):
-    if DEVICE == "cpu":  # where Triton interprets each program by itself
-        record_tapes(monkeypatch)
-        monkeypatch.setattr(Tape, "check", lambda tape, function: None)
-        monkeypatch.setattr(replayed, "FEWEST_ROWS", 2)
-    model = CausalLM(model_of("qwen2").model, adapters).eval().to(DEVICE)
-    passes = CapturedTrunk(model)
-    texts = Sequences.from_ids([[3, 4], [5]], [[6, 7], [9]], DEVICE)
-    for _ in range(2):
-        found: list[list[Tensor | None]] = []
-        for model.captured_trunk in (None, passes):
-            model.zero_grad(set_to_none=True)
-            states = model.response_states(texts, kernels=True)
-            waves = torch.arange(states.numel(), device=DEVICE).sin().view_as(states)
-            (waves * states).sum().backward()
-            found.append([weight.grad for weight in model.parameters()])
-        torch.testing.assert_close(found[1], found[0], atol=1e-4, rtol=1e-4)
-        with torch.no_grad():
-            for weight in model.parameters():
-                weight.mul_(1.1)
-    assert [kernels for *_, kernels in passes.shapes] == [True]
 
 
 @pytest.mark.parametrize("kind", ["bfloat16", "mixed"])
