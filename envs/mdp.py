@@ -173,7 +173,6 @@ class TokenMdp:
             overlong=settings.overlong,
             chat_template=settings.chat_template,
             prompt_format=settings.prompt_format,
-            one_form=settings.partner is not None,
         )
         self.num_prompts = len(self.table.prompts)
         self.turns: TurnRules | None = None

@@ -1,7 +1,7 @@
-"""What a stock agent of Stable-Baselines3 does with texts and credit, said once where it learns.
+"""What a stock agent of Stable-Baselines3 does with credit, said once where it learns.
 
-Its own networks read token ids as magnitudes, and its own buffers hold what steps pay: the whole
-score at the last token, whatever the rule. Both train without an error.
+Its own buffers hold what steps pay, and train without an error: the whole score at the last token,
+whatever the rule.
 """
 
 import logging
@@ -12,8 +12,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 BASE = "stable_baselines3.common.base_class"
-LAYERS = "stable_baselines3.common.torch_layers"
-"""Modules of its algorithms and of its own feature extractors."""
+"""Module of its algorithms."""
 KINDS = {"rollout": "HindsightRolloutBuffer", "replay": "HindsightReplayBuffer"}
 """Buffers of `tokengym.agents` that pay each token at its step, by what they replace."""
 
@@ -29,35 +28,18 @@ def playing() -> Any:
     return agent if isinstance(agent, module.BaseAlgorithm) else None
 
 
-def tell_stock_learner(credit: str, *, pays_at_end: bool) -> None:
+def tell_stock_learner(credit: str) -> None:
     """Warn, once, of what the stock algorithm that has just ended an episode does not read.
 
     Args:
-        credit: Name of the rule.
-        pays_at_end: Whether its token rewards come after the steps, in the terminal info.
+        credit: Name of the rule, whose token rewards come after the steps, in the terminal info.
     """
     if (agent := playing()) is None:
-        return
-    name = type(agent).__name__
-    extractor: Any = getattr(agent.policy, "features_extractor_class", None)
-    if getattr(extractor, "__module__", None) == LAYERS:
-        _say_ids(name, extractor.__name__)
-    if not pays_at_end:
         return
     for kind, ours in KINDS.items():
         buffer = getattr(agent, f"{kind}_buffer", None)
         if buffer is not None and type(buffer).__module__.startswith("stable_baselines3."):
-            _say_buffer(name, credit, kind, ours)
-
-
-@cache
-def _say_ids(name: str, extractor: str) -> None:
-    logger.warning(
-        "%s reads token ids as magnitudes, by %s; pass policy_kwargs=dict("
-        "features_extractor_class=tokengym.agents.sb3.TokenFeatures), or take tokengym.PPO",
-        name,
-        extractor,
-    )
+            _say_buffer(type(agent).__name__, credit, kind, ours)
 
 
 @cache

@@ -107,8 +107,8 @@ class PaysEpisodes:
         if not ended:
             return paid, {}
         scored = dict(zip(ended, self.reward.evaluate(episodes), strict=True))
-        is_moved = self.delivery == "end" and any(map(_earned_before, scored.values()))
-        tell_stock_learner(self.reward.credit.name, pays_at_end=is_moved)
+        if self.delivery == "end" and any(map(_earned_before, scored.values())):
+            tell_stock_learner(self.reward.credit.name)
         for row, episode in scored.items():
             if episode.score is None or episode.token_rewards is None:
                 paid[row] = 0.0  # nothing more; what its steps were paid stays

@@ -107,8 +107,7 @@ class PromptTable:
 
     With ``overlong="left"`` an overlong prompt keeps its last tokens (its text stays whole), with
     "drop" it is removed, and prompt ids count the remaining prompts. The arguments are those of
-    `GenerationSettings`. With ``one_form`` a prompt that is given must be a conversation or a text
-    as the others are: the replies of a partner have one form.
+    `GenerationSettings`.
     """
 
     prompts: PromptSet
@@ -126,9 +125,8 @@ class PromptTable:
         overlong: Overlong,
         chat_template: bool = False,
         prompt_format: str | None = None,
-        one_form: bool = False,
     ) -> None:
-        self._tokenizer, self._one_form = tokenizer, one_form
+        self._tokenizer = tokenizer
         self._format = prompt_format or PLACE
         self._overlong = overlong
         self._chat_template = chat_template
@@ -263,7 +261,6 @@ class PromptTable:
                     "messages"
                 )
             ids, chat = self._encoded(PromptSet([prompt]))[0], self._chat(prompt)
-            self._check_form(name, prompt.text, is_chat=bool(chat))
         _check_ids(f"{name}={prompt.text[:40]!r}", ids, len(self._tokenizer))
         if len(ids) > self.max_prompt_tokens and self._overlong != "left":
             raise self._too_long(name, ids)
@@ -271,17 +268,6 @@ class PromptTable:
         position = prompt.prompt_id if isinstance(prompt, EncodedPrompt) else -1
         annotations = (prompt.reference, prompt.query_type, prompt.metadata)
         return EncodedPrompt(prompt.text, last_ids, position, *annotations, chat)
-
-    def _check_form(self, name: str, text: str, *, is_chat: bool) -> None:
-        """Refuse a prompt to which a partner's replies would have another form than its own."""
-        are_chats = bool(self._chat_template or self.prompts.num_conversations)
-        if self._one_form and is_chat != are_chats:
-            kinds = ("a conversation", "texts") if is_chat else ("a text", "conversations")
-            raise PromptError(
-                f"{name} {text[:40]!r} is {kinds[0]} and this environment's prompts are "
-                f"{kinds[1]}, so that a partner's replies to it would have another form; make the "
-                "environment with such prompts, or with chat_template=True"
-            )
 
     def find(self, ids: Sequence[int]) -> EncodedPrompt | None:
         """Return the first prompt of the set that has exactly these token ids, or None."""

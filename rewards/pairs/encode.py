@@ -210,7 +210,6 @@ def response_rows(source: TableSource | Table, encoding: TextEncoding) -> Exampl
     elif "messages" in columns:
         names = (prompt, "messages")
     elif "text" in columns and column is None:
-        _check_one_speaker(table)
         names = ("", "text")
     else:
         raise DatasetError(
@@ -227,17 +226,6 @@ def response_rows(source: TableSource | Table, encoding: TextEncoding) -> Exampl
         are_whole=names[0] not in columns,
     )
     return learned, [*skipped, *out]
-
-
-def _check_one_speaker(table: Table) -> None:
-    """Refuse texts that are single messages of several speakers, as in OpenAssistant's tables."""
-    speakers = {*map(str, table.values("role"))} if "role" in table.columns else set[str]()
-    if others := sorted(speakers - {"assistant", "None"}):
-        raise DatasetError(
-            f"the rows are single messages, each with a 'role', and those of {quoted(others[:5])} "
-            "would be learned as the policy's own words; gather conversations in a column "
-            "'messages', or keep the assistant's rows"
-        )
 
 
 def encode_examples(

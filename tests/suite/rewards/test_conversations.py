@@ -386,17 +386,6 @@ def test_columns_with_the_name_of_a_mark_may_say_something_else():
         assert len(learned([{**row, "loss": loss}], make_tokenizer("bytes", "chatml"))[0]) == 1
 
 
-def test_single_messages_of_users_are_not_learned():
-    """As OpenAssistant's tables have them, in TRL's column of plain texts."""
-    tokenizer = make_tokenizer("bytes", "chatml")
-    rows = [
-        {"text": text, "role": role} for text, role in (("who", "prompter"), ("me", "assistant"))
-    ]
-    with pytest.raises(DatasetError, match=r"single messages.*'prompter'.*column 'messages'"):
-        learned(rows, tokenizer)
-    assert len(learned(rows[1:], tokenizer)[0]) == 1
-
-
 def test_an_assistant_that_begins_is_read_alone():
     tokenizer = make_tokenizer("bytes", "chatml")
     talk = [TALK[0], *answer("hello"), *answer("so"), TALK[1], *answer("me"), *answer("good")]

@@ -1,4 +1,4 @@
-"""A stock agent that reads ids as numbers, or never sees token rewards, is told so once."""
+"""A stock agent that never sees token rewards is told so once."""
 
 from typing import Any
 
@@ -14,12 +14,11 @@ from tokengym.rewards import stock
 
 ID = "tokengym/MovieReview-v0"
 READS: Any = {"features_extractor_class": TokenFeatures}
-IDS, TOKENS = "reads token ids as magnitudes", "never sees the token rewards"
+TOKENS = "never sees the token rewards"
 
 
 @pytest.fixture(autouse=True)
 def untold() -> None:
-    stock._say_ids.cache_clear()
     stock._say_buffer.cache_clear()
 
 
@@ -45,20 +44,14 @@ ENVS: dict[str, Any] = {
 
 @pytest.mark.parametrize("env", ENVS)
 @pytest.mark.parametrize(
-    ("kind", "reward", "settings", "told"),
-    [
-        (STOCK, "uniform", {}, {IDS, TOKENS}),
-        (STOCK, "sparse", {}, {IDS}),
-        (STOCK, "uniform", {"policy_kwargs": READS}, {TOKENS}),
-        (DQN, "uniform", {"policy_kwargs": READS}, {TOKENS}),
-    ],
+    ("kind", "reward", "is_told"),
+    [(STOCK, "uniform", True), (STOCK, "sparse", False), (DQN, "uniform", True)],
 )
-def test_what_a_stock_agent_misses_is_said_once(caplog, env, kind, reward, settings, told):
-    learn(kind, ENVS[env](reward), **settings)
+def test_what_a_stock_agent_misses_is_said_once(caplog, env, kind, reward, is_told):
+    learn(kind, ENVS[env](reward), policy_kwargs=READS)
     said = [record.getMessage() for record in caplog.records]
-    for line in (IDS, TOKENS):
-        assert sum(line in one for one in said) == (line in told)
-    assert any("HindsightR" in one for one in said) == (TOKENS in told)
+    assert sum(TOKENS in one for one in said) == is_told
+    assert any("HindsightR" in one for one in said) == is_told
 
 
 @pytest.mark.parametrize(
@@ -68,6 +61,6 @@ def test_what_a_stock_agent_misses_is_said_once(caplog, env, kind, reward, setti
         (DQN, {"replay_buffer_class": HindsightReplayBuffer}),
     ],
 )
-def test_an_agent_with_both_is_told_nothing(caplog, kind, settings):
+def test_an_agent_with_our_buffer_is_told_nothing(caplog, kind, settings):
     learn(kind, batch("uniform"), policy_kwargs=READS, **settings)
-    assert not any(line in caplog.text for line in (IDS, TOKENS))
+    assert TOKENS not in caplog.text

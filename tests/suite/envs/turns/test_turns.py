@@ -1,6 +1,5 @@
 """Conversations: a partner answers each turn, and its tokens are appended to the policy's."""
 
-import copy
 import json
 import warnings
 from typing import Any
@@ -21,8 +20,6 @@ from tokengym.envs import (
     Reply,
     SettingsError,
     StateError,
-    TokenGenerationEnv,
-    TokenGenerationVectorEnv,
     TokenizerError,
     Turn,
     episodes_from_infos,
@@ -379,24 +376,6 @@ def test_a_turn_whose_partner_failed_is_over_until_a_reset(make_env, make_envs, 
         env.step(action)
     with pytest.raises(EpisodeOverError):
         env.step(action)
-
-
-@pytest.mark.parametrize("is_chat", [False, True])
-def test_a_prompt_of_another_form_than_the_replies_is_refused(is_chat, tokenizer):
-    talk: Any = [{"role": "user", "content": "a"}]
-    tokenizer = copy.deepcopy(tokenizer)
-    tokenizer.chat_template = CHAT_TEMPLATE
-    prompts: Any = [talk] if is_chat else ["a"]
-    settings: Any = {"tokenizer": tokenizer, "prompts": prompts, "partner": teacher, "max_turns": 2}
-    settings["max_prompt_tokens"] = 9
-    other = "b" if is_chat else talk
-    env = TokenGenerationEnv(**settings)
-    with pytest.raises(PromptError, match="would have another form"):
-        env.reset(options={"prompt": other})
-    envs = TokenGenerationVectorEnv(num_envs=2, **settings)
-    with pytest.raises(PromptError, match="would have another form"):
-        envs.reset(options={"prompts": [prompts[0], other]})
-    env.reset(options={"prompt": prompts[0]})
 
 
 @pytest.mark.parametrize("answers", [1, 3])
