@@ -15,9 +15,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tokengym import Comparison
 from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import EvaluationSettings, RunRecord
@@ -25,21 +22,15 @@ from tokengym.evaluation.statistics import (
     Curve,
     EqualKL,
     compare_at_kl,
-    steps_to_threshold,
 )
 from tokengym.lab.protocol import LEARNER, MEASURES
 from tokengym.lab.study import Cell, Published, Round, Row, Runs, Study, draw_mean, single_run
 from tokengym.lab.tables import (
     NONE,
-    NOT_YET,
     after_holm,
     critic_text,
-    difference,
     markdown_table,
     mean,
-    paired,
-    paired_text,
-    rates_table,
 )
 
 TASKS = ("MovieReview", "Detox")
@@ -76,8 +67,6 @@ GRID = EvaluationSettings(every=2, episodes=128, samples=0)
 """Held-out measurements, in steps of less than a nat around the target."""
 READ_FROM = 20
 """First update at which a run is read: until then the KL swings to its target."""
-HELD = 0.05
-"""Share of the target within which the KL of the last rounds must be for the run to count."""
 NOT_KNOWN = "not known"
 """What stands where fewer than three pairs can be read."""
 LAST = 5
@@ -86,10 +75,6 @@ TUNED_AT = 5.0
 """Nats of the cell whose sweep chooses the rate of an arm at each target."""
 FAR = 0.2
 """Share of the target beyond which a rate is not chosen while another is nearer."""
-SMOOTHED = 3
-"""Rounds whose mean score is read, where the update at which a run arrives is asked for."""
-ARRIVED = 0.9
-"""Share of the way from the start to the end of `sparse` at which a run has arrived."""
 COLORS = ("#56616f", "#0072b2", "#009e73", "#d55e00")
 
 
@@ -165,11 +150,6 @@ def kl_of_last(points: Sequence[Row]) -> float:
     return mean([row["round_kl"] for row in points[-1 - LAST : -1]])
 
 
-def is_held(points: Sequence[Row]) -> bool:
-    """Return whether a run ended within `HELD` of its target."""
-    return abs(kl_of_last(points) / points[-1]["target"] - 1.0) <= HELD
-
-
 def worth(points: Sequence[Row], price: float) -> float:
     """Return what a rate is chosen by: the gain at the end, brought to the target.
 
@@ -192,10 +172,9 @@ def worth(points: Sequence[Row], price: float) -> float:
 # --- page -----------------------------------------------------------------------------------------
 
 
-def made(runs: Runs, cell: Cell, *, held: bool = False) -> dict[int, Sequence[Row]]:
-    """Return a cell's runs by seed: all, or those that ended within `HELD` of the target."""
-    of_cell = runs.runs.get(cell, {})
-    return {seed: points for seed, points in of_cell.items() if not held or is_held(points)}
+def made(runs: Runs, cell: Cell) -> dict[int, Sequence[Row]]:
+    """Return a cell's runs by seed."""
+    return runs.runs.get(cell, {})
 
 
 def second_half(points: Sequence[Row]) -> Curve:
@@ -227,38 +206,6 @@ def at_kl(
     return compare_at_kl(arm, other, kl, measure=measure)
 
 
-def of_rounds(measure: str) -> Callable[[Sequence[Row]], float]:
-    """Return what reads the mean of a measurement over a run's rounds."""
-    return lambda points: mean([row[f"round_{measure}"] for row in points[:-1]])
-
-
-def arrival(points: Sequence[Row], goal: float) -> float:
-    """Return the update at which a run's score arrives at a goal; its last at the latest.
-
-    Args:
-        points: The run.
-        goal: Score, which the mean of `SMOOTHED` rounds must have.
-    """
-    middles, scores = smoothed(points, "score")
-    return min(steps_to_threshold(middles, scores, goal, interpolate=True), points[-1]["step"])
-
-
-def smoothed(
-    points: Sequence[Row], measure: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the means of `SMOOTHED` rounds of a run: the updates that they are of, and they."""
-    each = np.array([row[f"round_{measure}"] for row in points[:-1]], dtype=np.float64)
-    means = np.convolve(each, np.ones(SMOOTHED) / SMOOTHED, mode="valid")
-    middles = np.arange(len(means), dtype=np.float64) + (SMOOTHED - 1) / 2
-    return middles.astype(np.float64), means
-
-
-def kl_at(points: Sequence[Row], update: float) -> float:
-    """Return the KL of a run's rounds at an update, the mean of `SMOOTHED`."""
-    updates, nats = smoothed(points, "kl")
-    return float(np.interp(update, updates, nats))
-
-
 def compared(runs: Runs) -> Iterator[tuple[Cell, Cell]]:
     """Yield every cell with runs that is not the baseline's, and the baseline's beside it."""
     base, *others = ARMS
@@ -271,16 +218,6 @@ def compared(runs: Runs) -> Iterator[tuple[Cell, Cell]]:
 def name_of(cell: Cell) -> str:
     """Return an arm in words."""
     return f"`{cell.rule}`{critic_text(cell.critic)}"
-
-
-def _minus(
-    runs: Runs, cells: Sequence[Cell], of: Callable[[Sequence[Row]], float], *, held: bool = False
-) -> str:
-    """Return how a figure of a cell's runs differs from the baseline's, paired by seed."""
-    pairs = paired(
-        *({seed: of(p) for seed, p in made(runs, at, held=held).items()} for at in cells)
-    )
-    return f"{paired_text(*pairs)}, {len(pairs[0])} pairs" if len(pairs[0]) > 1 else NONE
 
 
 def answer_table(runs: Runs) -> str:
@@ -306,104 +243,15 @@ def answer_table(runs: Runs) -> str:
     return markdown_table([*heads, "update of it and of `sparse`"], lines)
 
 
-def course_table(runs: Runs) -> str:
-    """Return every arm minus `sparse` where its runs end, and over the course."""
-    lines = []
-    for cells in compared(runs):
-        cell, base = cells
-        at, gold = (at_kl(runs, *cells, measure=m, at_end=True) for m in ("score", "gold_score"))
-        where, there = NONE, [NOT_KNOWN, NOT_KNOWN]
-        if at is not None and gold is not None:
-            where = f"{number(at.kl)} nats, update {at.update:.0f} and {at.baseline_update:.0f}"
-            there = [difference(each.difference) for each in (at, gold)]
-        of_base = made(runs, base).values()
-        start = mean([points[0]["score"] for points in of_base])
-        goal = start + ARRIVED * (mean([at_end("score")(points) for points in of_base]) - start)
-        soon, nats = [], []
-        for each in cells:
-            when = [arrival(points, goal) for points in made(runs, each).values()]
-            spent = map(kl_at, made(runs, each).values(), when)
-            soon.append(number(mean(when)))
-            nats.append(number(mean([*spent])))
-        over = (_minus(runs, cells, of_rounds(name)) for name in ("score", "kl"))
-        lines.append([*_about(cell), *there, where, " and ".join(soon), " and ".join(nats), *over])
-    heads = ["task", "nats", "arm", "score where `sparse` ends", "gold there", "there is"]
-    heads += [f"updates to {ARRIVED:.0%}, it and `sparse`", "nats then", "score over the run"]
-    return markdown_table([*heads, "KL over the run"], lines)
-
-
-def ends_table(runs: Runs) -> str:
-    """Return every arm minus `sparse` at the ends of their runs: of all, and of those held."""
-    measures = ("score", "gold_score", "kl")
-    lines = [
-        [
-            *_about(cells[0]),
-            *(_minus(runs, cells, at_end(name)) for name in measures),
-            *(_minus(runs, cells, at_end(name), held=True) for name in measures[:2]),
-        ]
-        for cells in compared(runs)
-    ]
-    heads = ["task", "nats", "arm", "score", "gold", "KL"]
-    strict = f"of runs within {HELD:.0%}"
-    return markdown_table([*heads, f"score, {strict}", f"gold, {strict}"], lines)
-
-
 def _about(cell: Cell) -> tuple[str, str, str]:
     return cell.task, f"{cell.target:g}", name_of(cell)
-
-
-def at_end(measure: str) -> Callable[[Sequence[Row]], float]:
-    """Return what reads a measurement of the policy at a run's end."""
-    return lambda points: float(points[-1][measure])
-
-
-def held_table(runs: Runs) -> str:
-    """Return how each cell was held: its rate, price and KL, and how many of its runs count."""
-    lines = []
-    for task, target, arm in product(TASKS, sorted(TARGETS), ARMS):
-        cell = cell_of(task, arm, target)
-        of_cell = made(runs, cell)
-        if not of_cell:
-            continue
-        ends = ", ".join(number(kl_of_last(points)) for _, points in sorted(of_cell.items()))
-        price = number(mean([points[-2]["price"] for points in of_cell.values()]))
-        there = sum(second_half(p).at_kl(target, "score") is not None for p in of_cell.values())
-        held = len(made(runs, cell, held=True))
-        about = [task, f"{target:g}", name_of(cell), f"{runs.rate(cell):g}", price, ends]
-        lines.append([*about, *(f"{count} of {len(of_cell)}" for count in (there, held))])
-    heads = ["task", "nats", "arm", "rate", "last price", f"KL of the last {LAST} rounds, by seed"]
-    return markdown_table([*heads, "were at the target", f"ended within {HELD:.0%}"], lines)
-
-
-def so_far(runs: Runs) -> str:
-    """Return how many of the declared runs there are."""
-    wanted = [cell_of(*at) for at in product(TASKS, ARMS, TARGETS)]
-    count, held = (
-        sum(len(made(runs, cell, held=held)) for cell in wanted) for held in (False, True)
-    )
-    if not count:
-        return NOT_YET
-    return (
-        f"{count} of {len(wanted) * PAIRS} runs are made; {held} of them ended within {HELD:.0%} "
-        "of their target."
-    )
 
 
 def tables(published: Published) -> dict[str, str]:
     """Return the page's tables by name."""
     runs = published.runs
-    sweeps = {
-        (task, f"{target:g}", name_of(cell)): runs.sweeps[cell]
-        for task, target, arm in product(TASKS, sorted(TARGETS), ARMS)
-        if (cell := cell_of(task, arm, target)) in runs.sweeps
-    }
     return {
-        "so far": so_far(runs),
         "answer": answer_table(runs),
-        "course": course_table(runs),
-        "ends": ends_table(runs),
-        "held": held_table(runs),
-        "rates": rates_table(sweeps, ("task", "nats", "arm"), with_best=True),
     }
 
 

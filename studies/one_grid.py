@@ -2,14 +2,13 @@
 
 PPO on the bundled film reviews of 24, 48 and 96 tokens: `sparse`, two controls, `abc-signed`, and
 `sparse` with a critic that starts from the reward model, each at four lambdas and three rates, all
-with a rate that warms up. The page says which cells a pilot drops.
+with a rate that warms up. film_reviews/expectations.txt says which cells a pilot drops.
 
     python -m studies.one_grid run --out runs/grid [--until 22:00] [--part 0/2]
     python -m studies.one_grid publish --out runs/grid    # fills the page
     python -m studies.one_grid page
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import product
@@ -20,7 +19,7 @@ import numpy as np
 
 from studies.token_credit import ENV, LENGTHS, ROWS, UPDATES, WARMUP, WAYS
 from tokengym import Comparison
-from tokengym.evaluation.report import number
+from tokengym.evaluation.report import signed
 from tokengym.evaluation.statistics import (
     FASTER_AT,
     SHARES,
@@ -29,13 +28,11 @@ from tokengym.evaluation.statistics import (
 from tokengym.lab.protocol import GRID, LEARNER, chosen_on_others, curve_of, net_area, way
 from tokengym.lab.study import NET, Cell, Published, Round, Row, Runs, Study, read_rows, single_run
 from tokengym.lab.tables import (
-    NONE,
     Speed,
-    bound_of,
     markdown_table,
     mean,
+    paired_text,
     speed_of,
-    times_as_fast,
 )
 
 ARMS: dict[str, dict[str, str]] = {
@@ -57,7 +54,7 @@ PILOT, SEEDS = 19, range(20, 25)
 """Seed that may drop cells and stands behind no figure, and those of the grid: no earlier page has
 them."""
 DROPPED: frozenset[tuple[int, float]] = frozenset({(48, 3e-4)})
-"""Lengths and rates that a pilot dropped, see the rules on the page."""
+"""Lengths and rates that a pilot dropped, by the rules of film_reviews/expectations.txt."""
 
 
 class Way(NamedTuple):
@@ -130,11 +127,6 @@ def steps_of(points: Sequence[Row], at: Way) -> float:
     return float(min(reached, steps[-1]))
 
 
-def mean_steps(runs: Sequence[Sequence[Row]], at: Way) -> float:
-    """Return the geometric mean of the updates of runs to 75 % of the way."""
-    return float(np.exp(mean([np.log(steps_of(points, at)) for points in runs])))
-
-
 def ways(docs: Path) -> dict[int, Way]:
     """Return the way of each length, from the file of the page's first study."""
     drawn = read_rows(docs / "film_reviews" / WAYS, text=())
@@ -158,111 +150,6 @@ def whole(runs: Runs) -> dict[int, tuple[int, ...]]:
     """Return the lengths that a speed can be read of, with their seeds: two or more are needed."""
     seeds = {length: complete(runs, length) for length in LENGTHS}
     return {length: of for length, of in seeds.items() if len(of) > 1}
-
-
-def so_far(runs: Runs) -> str:
-    """Return how many of the runs there are."""
-    lines = []
-    for length in LENGTHS:
-        pilot = sum(PILOT in runs.runs.get(at, {}) for name in ARMS for at in cells(length, name))
-        wanted = [cell for name in ARMS for cell in kept(length, name)]
-        count = sum(len({*SEEDS} & runs.runs.get(cell, {}).keys()) for cell in wanted)
-        of_pilot = len(ARMS) * len(LAMBDAS) * len(LEARNING_RATES)
-        seeds = f"{count} of {len(wanted) * len(SEEDS)}"
-        lines.append(
-            [str(length), f"{pilot} of {of_pilot}", seeds, str(len(complete(runs, length)))]
-        )
-    return markdown_table(["tokens", "runs of the pilot", "runs of the grid", "whole seeds"], lines)
-
-
-def pilot_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
-    """Return of each cell of the pilot: updates to 75 %, score and score - c KL over the run."""
-    lines = []
-    for length, name, at in product(LENGTHS, ARMS, LAMBDAS):
-        line = [str(length), title(name), at]
-        for cell in cells(length, name):
-            if cell.gae_lambda != at:
-                continue
-            points = runs.runs.get(cell, {}).get(PILOT)
-            if points is None:
-                line.append(NONE)
-                continue
-            goal = by_length[length]
-            steps = number(steps_of(points, goal))
-            areas = [number(CRITERIA[c](points, goal)) for c in [*CRITERIA][1:]]
-            line.append(f"{steps}; {'; '.join(areas)}")
-        if line[3:] != [NONE] * len(LEARNING_RATES):
-            lines.append(line)
-    return markdown_table(["tokens", "arm", "lambda", *(f"{r:g}" for r in LEARNING_RATES)], lines)
-
-
-def worst_in(runs: Runs, length: int, at: Way) -> dict[float, int]:
-    """Return in how many of the pilot's pairs of arm and lambda a rate is worst by all criteria."""
-    worst = dict.fromkeys(LEARNING_RATES, 0)
-    for name, gae_lambda in product(ARMS, LAMBDAS):
-        of_rates = {
-            cell.learning_rate: [
-                criterion(runs.runs[cell][PILOT], at) for criterion in CRITERIA.values()
-            ]
-            for cell in cells(length, name)
-            if cell.gae_lambda == gae_lambda
-        }
-        lowest = [min(figures) for figures in zip(*of_rates.values(), strict=True)]
-        for rate, figures in of_rates.items():
-            worst[rate] += figures == lowest
-    return worst
-
-
-def best_in(runs: Runs, length: int, at: Way) -> dict[float, int]:
-    """Return how many of the pilot's pairs of arm and criterion are best at each rate."""
-    best = dict.fromkeys(LEARNING_RATES, 0)
-    for name, criterion in product(ARMS, CRITERIA.values()):
-        first = max(cells(length, name), key=lambda cell: criterion(runs.runs[cell][PILOT], at))
-        best[first.learning_rate] += 1
-    return best
-
-
-Counts = dict[int, dict[float, tuple[int, int]]]
-
-
-def to_drop(runs: Runs, by_length: Mapping[int, Way]) -> Counts:
-    """Return `worst_in` and `best_in` of each length whose pilot is whole.
-
-    The page's rules drop a rate with all of the first, and at 48 and 96 tokens with none of the
-    second.
-
-    Args:
-        runs: Runs of the study.
-        by_length: The way of each length.
-    """
-    whole = [
-        length
-        for length in by_length
-        if all(PILOT in runs.runs.get(at, {}) for name in ARMS for at in cells(length, name))
-    ]
-    both: Counts = {}
-    for length in whole:
-        worst, best = (of(runs, length, by_length[length]) for of in (worst_in, best_in))
-        both[length] = {rate: (worst[rate], best[rate]) for rate in LEARNING_RATES}
-    return both
-
-
-def drop_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
-    """Return in how many pairs of the pilot a rate is worst and best, and if it is dropped."""
-    pairs, firsts = len(ARMS) * len(LAMBDAS), len(ARMS) * len(CRITERIA)
-    lines = [
-        [
-            str(length),
-            f"{rate:g}",
-            f"{worst} of {pairs}",
-            f"{best} of {firsts}",
-            "yes" if (length, rate) in DROPPED else "no",
-        ]
-        for length, of_rates in to_drop(runs, by_length).items()
-        for rate, (worst, best) in of_rates.items()
-    ]
-    head = ["tokens", "rate", "worst by all three in", "an arm's best by one of them in", "dropped"]
-    return markdown_table(head, lines)
 
 
 def title(name: str) -> str:
@@ -336,55 +223,41 @@ def chosen_cells(
     return dict(zip(WAYS_TO_CHOOSE, [*by_criterion, alike], strict=True))
 
 
-def said(speeds: Sequence[Speed]) -> str | None:
-    """Return the range of speeds, least to most; None unless every interval leaves out 1."""
-    survives = all(at.is_faster for at in speeds) or all(at.is_slower for at in speeds)
-    return span_of(speeds) if survives else None
-
-
 def span_of(speeds: Sequence[Speed]) -> str:
     """Return the least and the most of speeds; one number where both are printed alike."""
     ends = (pick(at.times for at in speeds) for pick in (min, max))
     return " to ".join(dict.fromkeys(f"{times:.1f}" for times in ends))
 
 
-def chosen_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
-    """Return each arm's speed against `sparse`, by chosen cells and at one rate and lambda."""
-    lines = []
-    for length, seeds in whole(runs).items():
-        at = by_length[length]
-        base, *others = ({name: kept(length, name) for name in ARMS}).items()
-        for name, own in others:
-            speeds = four_ways(runs, name, length, at, seeds)
-            line = [str(length), title(name), *map(times_as_fast, speeds), said(speeds) or NONE]
-            every = {
-                cell: times(runs, [cell] * len(seeds), [other] * len(seeds), at, seeds)
-                for cell, other in zip(own, base[1], strict=True)
-            }
-            known = [cell for cell, speed in every.items() if speed.is_known]
-            ends = (pick(known, key=lambda cell: every[cell].times) for pick in (min, max))
-            line.append(
-                " to ".join(
-                    f"{bound_of(every[cell])}{number(every[cell].times)} "
-                    f"({cell.gae_lambda}, {cell.learning_rate:g})"
-                    for cell in ends
-                )
-            )
-            lines.append([*line, str(len(seeds))])
-    head = ["tokens", "arm", *WAYS_TO_CHOOSE, "in all four"]
-    return markdown_table([*head, "at one lambda and rate, least to most", "seeds"], lines)
+def net_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
+    """Return each arm's score - c KL over the run minus that of `sparse`, by cells that it chose.
 
+    Score and KL stand beside it.
 
-def controls_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
-    """Return the speed against each control of the arms that are none, by chosen cells."""
+    Args:
+        runs: Runs of the study.
+        by_length: The way of each length.
+    """
+    figures = (
+        net_area,
+        lambda points: curve_of(points).area("score"),
+        lambda points: curve_of(points).area("kl"),
+    )
+    lengths = whole(runs)
     lines = []
-    for length, seeds in whole(runs).items():
-        at = by_length[length]
-        for name, control in product(CREDITED, CONTROLS):
-            speeds = four_ways(runs, name, length, at, seeds, control)
-            about = [str(length), title(name), title(control)]
-            lines.append([*about, *map(times_as_fast, speeds), said(speeds) or NONE])
-    return markdown_table(["tokens", "arm", "control", *WAYS_TO_CHOOSE, "in all four"], lines)
+    for name in (*CREDITED, *CONTROLS):
+        line = [title(name)]
+        for length, seeds in lengths.items():
+            both = []
+            for of in (name, BASE):
+                cells_of = picked(runs, kept(length, of), CRITERIA[NET], by_length[length], seeds)
+                of_seeds = [runs.runs[at][seed] for at, seed in zip(cells_of, seeds, strict=True)]
+                both.append([[figure(points) for points in of_seeds] for figure in figures])
+            net, score, kl = zip(*both, strict=True)
+            parts = (signed(mean(own) - mean(other)) for own, other in (score, kl))
+            line.append("; ".join([paired_text(*net), *parts]))
+        lines.append(line)
+    return markdown_table(["arm", *(f"{length} tokens" for length in lengths)], lines)
 
 
 def answer_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
@@ -403,75 +276,18 @@ def answer_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
     return markdown_table(head, lines)
 
 
-def spent_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
-    """Return the cells that each way chose, and what stands behind their speed: KL and gold."""
-    lines = []
-    for (length, seeds), name in product(whole(runs).items(), ARMS):
-        at = by_length[length]
-        for how, cells_of in chosen_cells(runs, name, length, at, seeds).items():
-            of_seeds = [runs.runs[cell][seed] for cell, seed in zip(cells_of, seeds, strict=True)]
-            curves = [*map(curve_of, of_seeds)]
-            figures = [
-                mean_steps(of_seeds, at),
-                mean([kl_at(points, at) for points in of_seeds]),
-                mean([curve.area("kl") for curve in curves]),
-                mean([*map(net_area, of_seeds)]),
-                mean([curve.end("gold_score") for curve in curves]),
-            ]
-            about = [str(length), title(name), how, cells_text(cells_of)]
-            lines.append([*about, *map(number, figures)])
-    head = ["tokens", "arm", "way", "lambda at rate, seeds", "updates to 75 %", "KL there"]
-    head += ["KL over the run", "score - c KL over it", "gold in the last tenth"]
-    return markdown_table(head, lines)
-
-
 def kl_at(points: Sequence[Row], at: Way) -> float:
     """Return the KL of a run where it has made 75 % of the way; its last if it never does."""
     steps, kls = ([float(point[name]) for point in points] for name in ("step", "kl"))
     return float(np.interp(steps_of(points, at), steps, kls))
 
 
-def cells_text(cells_of: Sequence[Cell]) -> str:
-    """Return lambdas and rates, each once, with the number of seeds that have it."""
-    return "; ".join(
-        f"{cell.gae_lambda} at {cell.learning_rate:g}, {count}"
-        for cell, count in Counter(cells_of).items()
-    )
-
-
-def cells_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
-    """Return the updates to 75 % of every cell, geometric means over the seeds made so far."""
-    lines = []
-    for length, name, at in product(LENGTHS, ARMS, LAMBDAS):
-        line, any_run = [str(length), title(name), at], False
-        for cell in cells(length, name):
-            if cell.gae_lambda != at:
-                continue
-            made = [p for s, p in runs.runs.get(cell, {}).items() if s in SEEDS]
-            any_run = any_run or bool(made)
-            if not made:
-                line.append(NONE)
-                continue
-            steps = mean_steps(made, by_length[length])
-            net = mean([*map(net_area, made)])
-            line.append(f"{number(steps)}; {number(net)}; {len(made)}")
-        if any_run:
-            lines.append(line)
-    return markdown_table(["tokens", "arm", "lambda", *(f"{r:g}" for r in LEARNING_RATES)], lines)
-
-
 def tables(published: Published) -> dict[str, str]:
     """Return the page's tables by name."""
     runs, by_length = published.runs, ways(published.folder.parent)
     return {
+        "grid net": net_table(runs, by_length),
         "grid answer": answer_table(runs, by_length),
-        "grid so far": so_far(runs),
-        "grid": chosen_table(runs, by_length),
-        "grid controls": controls_table(runs, by_length),
-        "grid spent": spent_table(runs, by_length),
-        "grid cells": cells_table(runs, by_length),
-        "grid pilot": pilot_table(runs, by_length),
-        "grid dropped": drop_table(runs, by_length),
     }
 
 

@@ -22,13 +22,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from studies import one_grid
-from studies.one_grid import Way, steps_of, times, title
+from studies.one_grid import Way, times, title
 from studies.token_credit import ROWS, UPDATES, WARMUP
 from tokengym import Comparison
 from tokengym.agents.offline import ResponseCollector, Sampling, make_policy
 from tokengym.base import read_json, write_json
 from tokengym.envs import Episode, bundled
-from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import TaskSettings, training_settings
 from tokengym.lab.commands.train_reward import BUNDLED as AS_COMMAND
 from tokengym.lab.makers.figures import attention_rows, relative_entropy
@@ -67,7 +66,6 @@ from tokengym.lab.study import (
     Runs,
     Study,
     command_line,
-    read_rows,
     single_run,
     write_rows,
 )
@@ -75,9 +73,7 @@ from tokengym.lab.tables import (
     NONE,
     Speed,
     markdown_table,
-    mean,
     paired_text,
-    share_of,
     times_as_fast,
 )
 from tokengym.lab.training.pairwise import bradley_terry_loss
@@ -465,7 +461,7 @@ def attended(task: str, model: str, out: Path) -> Row:
 
 
 def attention(out: Out, docs: Docs = DOCS) -> None:
-    """Measure what the attention singles out, after the runs, and fill the page.
+    """Measure what the attention singles out, after the runs.
 
     Args:
         out: Folder of the study's runs.
@@ -478,7 +474,6 @@ def attention(out: Out, docs: Docs = DOCS) -> None:
         for model in MODELS
     ]
     write_rows(docs / STUDY.folder / ATTENTION, rows)
-    STUDY.page(docs)
 
 
 # --- page -----------------------------------------------------------------------------------------
@@ -527,117 +522,23 @@ def compared(runs: Runs, own: Cell, base: Cell, at: Way) -> tuple[Speed, list[st
 
 def answer_table(runs: Runs, ways: Mapping[tuple[str, str], Way]) -> str:
     """Return every arm against `sparse` by the same reward model."""
+    arms = [arm for arm in ARMS if arm != "sparse"]
     rows = []
     for (task, model), at in ways.items():
-        base = cell(task, model, "sparse")
-        for arm in [arm for arm in arms_of(model) if arm != "sparse"]:
-            if (found := compared(runs, cell(task, model, arm), base, at)) is not None:
-                speed, parts, pairs = found
-                rows.append([task, model, title(arm), times_as_fast(speed), *parts, str(pairs)])
-    head = ["task", "reward model", "arm", "times as fast as `sparse`", f"{NET} over the run"]
-    return markdown_table([*head, "score", "KL", "gold in the last tenth", "pairs"], rows)
-
-
-def control_table(runs: Runs, ways: Mapping[tuple[str, str], Way]) -> str:
-    """Return `abc-signed` against `uniform`, which is as dense, by the same reward model."""
-    rows = []
-    for (task, model), at in ways.items():
-        own, base = (cell(task, model, arm) for arm in ("abc-signed", "uniform"))
-        if (found := compared(runs, own, base, at)) is not None:
-            speed, parts, pairs = found
-            rows.append([task, model, times_as_fast(speed), *parts, str(pairs)])
-    head = ["task", "reward model", "times as fast as `uniform`", f"{NET} over the run", "score"]
-    return markdown_table([*head, "KL", "gold in the last tenth", "pairs"], rows)
-
-
-def levels_table(runs: Runs, ways: Mapping[tuple[str, str], Way]) -> str:
-    """Return the updates of every arm to 75 % of its reward model's way, and its end."""
-    rows = []
-    for (task, model), at in ways.items():
-        for arm in arms_of(model):
-            if not (made_ := [*runs.runs.get(cell(task, model, arm), {}).values()]):
-                continue
-            steps = float(np.exp(mean([np.log(steps_of(points, at)) for points in made_])))
-            late = sum(steps_of(points, at) >= UPDATES for points in made_)
-            ends = [
-                number(mean([one_grid.curve_of(points).end(name) for points in made_]))
-                for name in ("score", "gold_score", "kl")
-            ]
-            net = number(mean([net_area(points) for points in made_]))
-            rows.append([task, model, title(arm), number(steps), f"{late} of {len(made_)}", net])
-            rows[-1] += ends
-    head = ["task", "reward model", "arm", "updates to 75 % of the way", "never there"]
-    head += [f"{NET} over the run", "score in the last tenth", "gold", "KL"]
-    return markdown_table(head, rows)
-
-
-def worth_table(published: Published) -> str:
-    """Return what the reward models learned from, and how well they order held-out pairs."""
-    ways, gold = ways_of(published.drawn[WAYS]), _gold_of_best(published.drawn[WAYS])
-    rows = []
-    for row in published.drawn[WORTH]:
-        at = row["task"], row["model"]
-        pairs, texts, steps = (
-            NONE if row[name] is None else f"{row[name]:g}"
-            for name in ("pairs", "responses", "steps")
-        )
-        width = WIDTH if row["model"] == NARROW else 2 * WIDTH
-        line = [*at, str(width), pairs, texts, steps, share_of(row["right"], row["of"])]
-        line += [number(row["correlation"]), number(row["mean"]), number(row["deviation"])]
-        if at in ways:
-            line += [number(ways[at].goal), number(gold[at])]
-        rows.append(line)
-    head = [
-        "task",
-        "reward model",
-        "width",
-        "pairs learned",
-        "responses",
-        "steps",
-        "accuracy on held-out pairs",
-    ]
-    head += ["correlation with gold", "mean score, untrained", "deviation"]
-    return markdown_table([*head, "score of the best of 16", "its gold"], rows)
-
-
-def _gold_of_best(drawn: Sequence[Row]) -> dict[tuple[str, str], float]:
-    """Return the gold of the best of 16 by task and reward model."""
-    return {(row["task"], row["model"]): row["gold_score"] for row in drawn if row["n"] == 16}
-
-
-def attention_table(file: Path) -> str:
-    """Return what the reward models' attention singles out, once it was measured."""
-    figures = ("entropy", "on_opinions", "correlation")
-    rows = [
-        [row["task"], row["model"], *(number(row[name]) for name in figures)]
-        for row in (read_rows(file, text=("task", "model")) if file.exists() else [])
-    ]
-    head = ["task", "reward model", "entropy of the attention, of a uniform one's"]
-    head += ["attention on a token that gold counts, in multiples of a uniform one's"]
-    return markdown_table([*head, "correlation of signed attention with a token's gold"], rows)
-
-
-def so_far(runs: Runs) -> str:
-    """Return how many of the runs there are."""
-    rows = []
-    for task in TASKS:
-        for model in MODELS:
-            cells = [cell(task, model, arm) for arm in arms_of(model)]
-            count = sum(len({*SEEDS} & runs.runs.get(at, {}).keys()) for at in cells)
-            rows.append([task, model, f"{count} of {len(cells) * len(SEEDS)}"])
-    return markdown_table(["task", "reward model", "runs"], rows)
+        row = [task, model]
+        for arm in arms:
+            own, base = (cell(task, model, name) for name in (arm, "sparse"))
+            found = compared(runs, own, base, at) if arm in arms_of(model) else None
+            row.append(NONE if found is None else f"{times_as_fast(found[0])}; {found[1][0]}")
+        rows.append(row)
+    return markdown_table(["task", "reward model", *map(title, arms)], rows)
 
 
 def tables(published: Published) -> dict[str, str]:
     """Return the section's tables by name."""
     runs, ways = published.runs, ways_of(published.drawn[WAYS])
     return {
-        "models so far": so_far(runs),
-        "models": worth_table(published),
         "models answer": answer_table(runs, ways),
-        "models control": control_table(runs, ways),
-        "models levels": levels_table(runs, ways),
-        "models attention": attention_table(published.folder / ATTENTION),
     }
 
 

@@ -11,11 +11,10 @@ seed.
 """
 
 from collections.abc import Iterator, Sequence
-from copy import copy
 from functools import partial
 from pathlib import Path
 
-from studies.parts import HEADS, by_seed, columns, lead, parts
+from studies.parts import by_seed, lead
 from tokengym import Comparison
 from tokengym.evaluation.report import number, signed
 from tokengym.evaluation.runs import EvaluationSettings
@@ -39,18 +38,12 @@ from tokengym.lab.study import (
     Row,
     Runs,
     Study,
-    draw_mean,
     single_run,
 )
 from tokengym.lab.tables import (
-    NONE,
-    Speed,
     after_holm,
     markdown_table,
-    mean,
     paired,
-    student_mean,
-    times_as_fast,
 )
 
 ENV = "tokengym/MovieReview-v0"
@@ -66,8 +59,6 @@ WAYS = "best_of_n.csv"
 PAIRS = {WARMUP: 5, 0: 10}
 """Updates of warm-up -> pairs of 30 updates."""
 ABOUT = ("tokens", "updates", "arm, lambda")
-ARMS = ("sparse", "abc-signed", "sparse, critic from the reward model")
-COLORS = ("#0072b2", "#009e73", "#d55e00")
 
 
 def arms(length: int, updates: int = UPDATES, warmup: int = 0) -> list[Cell]:
@@ -144,9 +135,6 @@ def tables(published: Published) -> dict[str, str]:
     runs, drawn = published.runs, published.drawn[WAYS]
     groups = settings()
     return {
-        "answer": answer_table(runs, drawn),
-        "cells": cells_table(runs, groups, drawn),
-        "critic": critic_table(runs, [group[:3] for group in groups if len(group) > 2]),
         "ends": ends_table(runs, [group for group in groups if group[0].updates != UPDATES], drawn),
     }
 
@@ -161,69 +149,6 @@ def about(cell: Cell) -> list[str]:
     """Return a cell's columns."""
     warmup = f", {int(cell.warmup)} of warm-up" if cell.warmup else ""
     return [str(int(cell.length)), f"{int(cell.updates)}{warmup}", title(cell)]
-
-
-def speed(
-    runs: Runs, cell: Cell, base: Cell, drawn: Sequence[Row], *, by_score: bool
-) -> Speed | None:
-    """Return how many times as fast as another a cell is at 75 % of the way to best of 16."""
-    if by_score:
-        runs = copy(runs)
-        runs.price = 0.0
-    here = [row for row in drawn if row["length"] == cell.length]
-    return runs.speed(cell, base, *way(here, lambda row: net(row, runs.price)))
-
-
-def answer_table(runs: Runs, drawn: Sequence[Row]) -> str:
-    """Return both arms beside `sparse` with a rate that warms up, and at the end of long runs."""
-    rows = []
-    for length in LENGTHS:
-        base, *others = arms(length, warmup=WARMUP)
-        for cell, at_end in zip(others, arms(length, 120)[1:], strict=True):
-            times = [speed(runs, cell, base, drawn, by_score=flag) for flag in (True, False)]
-            over = [signed(lead(runs, cell, base, m).difference) for m in ("score", "kl")]
-            long = arms(length, 120)[0]
-            ends = [
-                signed(lead(runs, at_end, long, m, at_end=True).difference)
-                for m in ("score", "gold_score", "kl")
-            ]
-            rates = " and ".join(f"{runs.rate(at):g}" for at in (cell, base))
-            speeds = map(times_as_fast, times)
-            rows.append([str(length), title(cell), rates, *speeds, *over, *ends])
-    head = ["tokens", "arm, lambda", "rate, and of `sparse`", "times as fast by score", f"by {NET}"]
-    head += ["score over 30 updates", "KL over them", "score at the end of 120", "gold", "KL"]
-    return markdown_table(head, rows)
-
-
-def cells_table(runs: Runs, groups: Sequence[Sequence[Cell]], drawn: Sequence[Row]) -> str:
-    """Return each cell minus `sparse` above it, whose own line has its levels; and its speed."""
-    pairs = [(cell, base) for base, *others in groups for cell in others]
-    shown = after_holm({(cell, base): lead(runs, cell, base, "net") for cell, base in pairs})
-    rows = []
-    for base, *others in groups:
-        for cell in (base, *others):
-            line = [*about(cell), f"{runs.rate(cell):g}", str(len(runs.areas(cell)))]
-            if cell == base:
-                line += [student_mean([*by_seed(runs, cell, "net").values()])]
-                line += [number(mean([*values.values()])) for values in columns(runs, cell)]
-                line += [NONE, NONE]
-            else:
-                line += [shown[cell, base], *parts(runs, cell, base)]
-                line += [
-                    times_as_fast(speed(runs, cell, base, drawn, by_score=flag))
-                    for flag in (True, False)
-                ]
-            rows.append(line)
-    head = [*ABOUT, "rate", "runs", f"{NET} over the run", *HEADS]
-    return markdown_table([*head, "times as fast by score", f"by {NET}"], rows)
-
-
-def critic_table(runs: Runs, groups: Sequence[Sequence[Cell]]) -> str:
-    """Return `sparse` with a critic from the reward model minus `abc-signed`, parts apart."""
-    pairs = [(started, rule) for _, rule, started in groups]
-    shown = after_holm({started: lead(runs, started, rule, "net") for started, rule in pairs})
-    rows = [[*about(one)[:2], shown[one], *parts(runs, one, other)] for one, other in pairs]
-    return markdown_table([*ABOUT[:2], f"{NET} over the run", *HEADS], rows)
 
 
 def ends_table(runs: Runs, groups: Sequence[Sequence[Cell]], drawn: Sequence[Row]) -> str:
@@ -247,36 +172,6 @@ def ends_table(runs: Runs, groups: Sequence[Sequence[Cell]], drawn: Sequence[Row
     return markdown_table(head, rows)
 
 
-def draw(published: Published) -> None:
-    """Draw score and KL of the arms with a rate that warms up, and their ends in long runs."""
-    from matplotlib.figure import Figure
-
-    runs = published.runs
-    figure = Figure(figsize=(9, 7.4), layout="constrained")
-    grid = figure.subplots(3, len(LENGTHS), sharex="row")
-    for column, length in enumerate(LENGTHS):
-        warm, long = arms(length, warmup=WARMUP), arms(length, 120)
-        for axes, cells, measure in zip(
-            grid[:, column], (warm, warm, long), ("score", "kl", "score"), strict=True
-        ):
-            for cell, name, color in zip(cells, ARMS, COLORS, strict=True):
-                of = partial(_column, measure)
-                draw_mean(axes, [*runs.runs[cell].values()], of, color=color, label=name)
-        grid[0, column].set_title(f"{length} tokens", fontsize=11)
-    for axes, label in zip(
-        grid[:, 0], ("score, with a warm-up", "KL, nats, with a warm-up", "score"), strict=True
-    ):
-        axes.set_ylabel(label)
-    figure.supxlabel("updates", fontsize=10)
-    handles = grid[0, 0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside upper center", ncols=3, fontsize=9)
-    figure.savefig(published.folder / "curves.png", dpi=110, metadata={"Software": None})
-
-
-def _column(measure: str, row: Row) -> float:
-    return float(row[measure])
-
-
 STUDY = Study(
     document="film_reviews.md",
     folder="film_reviews",
@@ -291,7 +186,6 @@ STUDY = Study(
     rounds=rounds,
     config=config,
     tables=tables,
-    pictures=draw,
     drawn=(
         Drawn(
             file=WAYS,

@@ -1,21 +1,21 @@
 """The README's sentences hold in the published runs."""
 
-import csv
 import math
 import re
 from functools import cache
-from itertools import pairwise, product
+from itertools import product
 
 from studies import (
     credit_v2,
     critic_elsewhere,
+    equal_kl,
     one_grid,
     other_tasks,
     reward_models,
     token_credit,
 )
 from studies.parts import lead
-from studies.token_credit import LENGTHS, WARMUP, WAYS, arms
+from studies.token_credit import LENGTHS, WAYS, arms
 from tokengym.evaluation.report import number
 from tokengym.evaluation.statistics import PairedDifference
 from tokengym.lab.benchmark.board import verdicts
@@ -46,50 +46,6 @@ def row(start: str) -> list[str]:
 
 def is_clear(figure: PairedDifference) -> bool:
     return figure.low > 0 or figure.high < 0
-
-
-def updates_to(points: list[tuple[float, float]], goal: float) -> float:
-    """Updates until a score is reached, between two measurements in proportion."""
-    for (before, low), (after, high) in pairwise(points):
-        if high >= goal:
-            return before + (after - before) * (goal - low) / (high - low)
-    raise AssertionError("the goal was not reached")
-
-
-def updates_on_the_board(rule: str, length: int, gae_lambda: str) -> dict[str, float]:
-    """Updates to 75 % of the way by score of the board's film reviews, by seed."""
-    drawn = [line for line in FILMS.drawn[WAYS] if line["length"] == length]
-    start, goal = way(drawn, lambda line: line["score"])
-    curves: dict[str, list[tuple[float, float]]] = {}
-    with (DOCS / "v2-lite" / f"{rule}-runs.csv").open(encoding="utf-8", newline="") as file:
-        for point in csv.DictReader(file):
-            here = (point["setting"], point["gae_lambda"], point["rate"], point["start"])
-            if here == (f"MovieReview-{length}", gae_lambda, "0.001", "own"):
-                step = (float(point["step"]), float(point["score"]))
-                curves.setdefault(point["seed"], []).append(step)
-    return {
-        seed: updates_to(sorted(points), start + 0.75 * (goal - start))
-        for seed, points in curves.items()
-    }
-
-
-def times_as_fast_on_the_board(length: int, gae_lambda: str) -> float:
-    """Geometric mean over seeds of `sparse` at lambda .95 over `abc-signed`, at one rate."""
-    base = updates_on_the_board("sparse", length, "0.95")
-    rule = updates_on_the_board("abc-signed", length, gae_lambda)
-    assert base.keys() == rule.keys() == {"0", "1"}
-    return math.prod(base[seed] / rule[seed] for seed in base) ** (1 / len(base))
-
-
-def test_speed_at_one_rate() -> None:
-    page = (DOCS / "film_reviews.md").read_text(encoding="utf-8")
-    at_one_rate = page.split("## At one rate")[1].split("## Setting")[0]
-    for length in LENGTHS:
-        cells = [f"{times_as_fast_on_the_board(length, at):.2f}" for at in ("0.5", "0.95")]
-        assert f"| {length} | {' | '.join(cells)} |" in at_one_rate
-        base, rule, critic = arms(length, warmup=WARMUP)
-        assert FILMS.runs.rate(base) == FILMS.runs.rate(critic) == 1e-3
-        assert FILMS.runs.rate(rule) == (3e-3 if length == 24 else 1e-3)
 
 
 range_of = one_grid.span_of
@@ -287,10 +243,12 @@ def test_the_readme_says_who_has_more_score_at_equal_kl() -> None:
     assert "**" not in at_target  # bold is what stands after correction
     assert "nobody is shown to have more score than `sparse` at a target" in readme
     assert "nobody is shown to, after correction" in overview
-    course = page.split("<!-- course -->")[1].split("<!-- end course -->")[0]
-    critic = "| MovieReview | 5 | `sparse`, critic from the reward model | "
-    (line,) = (line for line in course.splitlines() if line.startswith(critic))
-    more, ends = re.findall(r"^\*\*\+([\d.]+)\*\* \(([^)]*)\), 5/5 ", line.removeprefix(critic))[0]
+    critic, base = (equal_kl.cell_of("MovieReview", arm, 5.0) for arm in ("started", "sparse"))
+    at = equal_kl.at_kl(equal_kl.STUDY.published(DOCS).runs, critic, base, at_end=True)
+    assert at is not None
+    assert at.difference.pairs == 5
+    more, low, high = map(number, (at.difference.difference, at.difference.low, at.difference.high))
+    ends = f"{low} to {high}"
     assert f"that critic has {more} ({ends}, uncorrected) more" in readme
     assert f"that critic has {more} more" in CLAIMS
     assert f"has {float(more):.2f} more, uncorrected" in overview

@@ -10,7 +10,6 @@ from studies import (
     credit_v2,
     critic_elsewhere,
     equal_kl,
-    feedback,
     gradients,
     one_grid,
     other_tasks,
@@ -48,7 +47,6 @@ def fill_film_reviews(docs: Path) -> None:
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "equal_kl.md": (("equal_kl",), equal_kl.STUDY.page),
-    "feedback.md": (("feedback",), feedback.page),
     "film_reviews.md": (("film_reviews",), fill_film_reviews),
     "gradients.md": (("gradients",), fill_gradients),
     "overoptimisation.md": (("overoptimisation",), overoptimisation.STUDY.page),

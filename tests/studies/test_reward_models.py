@@ -22,7 +22,7 @@ from tokengym.lab.makers.models import (
     reward_logits,
     reward_model_from,
 )
-from tokengym.lab.study import DOCS, Cell, Row, Runs, write_rows
+from tokengym.lab.study import DOCS, Cell, Row, Runs
 
 AT = Way(0.0, 4.0)  # 75 % of the way is a score of 3
 
@@ -143,19 +143,9 @@ def test_an_arm_is_compared_with_sparse_of_its_own_reward_model() -> None:
     runs = Runs(rows, STUDY.axes)
     table = study.answer_table(runs, {("Detox", "0.65"): AT, ("Detox", "0.75"): AT})
     first, second = table.splitlines()[2:]
-    # Score over the run 15 * rise; score - c KL of it 0.05 * 2 less; gold 0.1 * rise.
-    assert "| 2.00 (2.00 to 2.00) | +2.90 (2.90 to 2.90) | +3.00" in first
-    assert "| +2.00 (2.00 to 2.00) | +0.020 (0.020 to 0.020) | 5 |" in first
-    assert "| 1.00 (1.00 to 1.00) | \N{MINUS SIGN}0.100 (" in second
-    levels = study.levels_table(runs, {("Detox", "0.65"): AT}).splitlines()[2:]
-    assert levels[0].startswith("| Detox | 0.65 | `sparse` | 15.0 | 0 of 5 | 2.95 |")
-    assert levels[1].startswith("| Detox | 0.65 | `abc-signed` | 7.50 | 0 of 5 | 5.85 |")
-
-
-def test_a_run_that_never_arrives_is_counted() -> None:
-    rows = [*points(study.cell("Detox", "0.65", "sparse"), 20, 0.05, 1.0)]
-    (line,) = study.levels_table(Runs(rows, STUDY.axes), {("Detox", "0.65"): AT}).splitlines()[2:]
-    assert "| 30.0 | 1 of 1 |" in line
+    # Score over the run 15 * rise; score - c KL of it 0.05 * 2 less.
+    assert "| 2.00 (2.00 to 2.00); +2.90 (2.90 to 2.90) |" in first
+    assert "| 1.00 (1.00 to 1.00); \N{MINUS SIGN}0.100 (" in second
 
 
 def test_the_arms_have_the_grids_best_cells_by_score_minus_price_times_kl() -> None:
@@ -210,11 +200,3 @@ def test_the_bundled_attention_is_as_its_bundle_says(tmp_path: Path) -> None:
     on_opinions = stored["opinion_mass"] / stored["opinion_share"]
     assert row["on_opinions"] == pytest.approx(on_opinions, rel=0.2)
     assert row["correlation"] > 0.5
-
-
-def test_attention_is_not_measured_before_the_runs(tmp_path: Path) -> None:
-    assert study.attention_table(tmp_path / study.ATTENTION) == "Not measured yet."
-    row = {"entropy": 0.5, "on_opinions": 8.0, "correlation": 0.25}
-    write_rows(tmp_path / study.ATTENTION, [{"task": "Detox", "model": "0.65", **row}])
-    line = study.attention_table(tmp_path / study.ATTENTION).splitlines()[-1]
-    assert line == "| Detox | 0.65 | 0.500 | 8.00 | 0.250 |"

@@ -1,4 +1,4 @@
-"""Rewards and feedback: tables by hand, and figures that the text quotes."""
+"""Rewards: tables by hand, and figures that the text quotes."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from statistics import mean
 
 import pytest
 
-from studies import feedback, rewards
+from studies import rewards
 from tokengym import decide
 from tokengym.lab.study import DOCS, Runs
 
@@ -184,15 +184,3 @@ def test_sparse_loses_no_gold_at_its_own_rate() -> None:
     (line,) = (row for row in PAGE.splitlines() if row.startswith("| `sparse`, 0.95"))
     assert line.split(" | ")[3:6] == ["0.204", "0.217", "1.10"]
     assert "rises to 0.22, here at 1.1 nats" in PAGE
-
-
-def test_a_judge_that_ties_half_agrees_half() -> None:
-    about = {"phrasing": "taught", "material": "quarrels", "pairs": 4.0}
-    judged = {"bundled": (3.0, 0.0), "words": (1.0, 2.0), "untrained": (0.0, 0.0)}
-    rows = [
-        {**about, "material": material, "judge": judge, "wins": wins, "ties": ties}
-        for material in feedback.MATERIALS
-        for judge, (wins, ties) in judged.items()
-    ]
-    line = feedback.judges_table(rows).splitlines()[2]
-    assert line == "| quarrels (Detox) | 75.0% | 50.0% | 0.0% |"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from studies.parts import COLUMNS, HEADS, by_seed, lead, parts
-from studies.token_credit import LONG, STUDY, WARMUP, arms, beside, settings, speed
+from studies.token_credit import LONG, STUDY, WARMUP, arms, beside, settings
 from tokengym.lab.protocol import PRICE, SPARE_SEED
 from tokengym.lab.study import DOCS, Cell, Row, Runs
 
@@ -48,17 +48,6 @@ def test_a_lead_and_its_parts() -> None:
     assert shown["KL"] == shown["KL there"] == "\u22122.00"
     assert shown["score in the last tenth"].startswith("+1.50 (")  # 3 and 4, minus 2
     assert shown["gold"].startswith("+0.750 (")
-
-
-def test_speed_by_score_leaves_the_price_out() -> None:
-    """75 % of the way from 0 to 2 is 1.5: at update 1.5 of `sparse`, 0.5 and 0.375 of the arm."""
-    by_score = speed(two_pairs(), ARM, BASE, DRAWN, by_score=True)
-    assert by_score is not None
-    assert by_score.times == pytest.approx((1.5 / 0.5 * 1.5 / 0.375) ** 0.5)
-    assert not by_score.at_most
-    by_net = speed(two_pairs(), ARM, BASE, DRAWN, by_score=False)
-    assert by_net is not None  # scores of 1.6 and 1.7 are 1.5 behind KL of 2 and 4
-    assert by_net.times == pytest.approx((1.7 / (1.6 / 3) * 1.7 / 0.4) ** 0.5)
 
 
 def test_every_cell_is_planned_and_published() -> None:
