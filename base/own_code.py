@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import ast
 import difflib
-import gc
 import importlib.machinery
 import importlib.util
 import sys
 import traceback
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -51,18 +48,12 @@ def _own_names(path: Path) -> set[str]:
 def load_from_file(path: Path, name: str, *, error: type[TokenGymError] = SettingsError) -> Any:
     """Return an object that a Python file of the user's defines.
 
-    The file is run once per process, and again when its contents have changed. It may import files
-    beside it, as a script does.
+    The file is run once per process, and again when its contents have changed, beside what is in
+    use of the earlier ones. It may import files beside it, as a script does.
     """
     digest = sha256(f"{path.resolve()} {code_hash(path, error=error)}".encode()).hexdigest()[:16]
     module_name = f"{MODULE_PREFIX}{digest}"
-    loaded = sys.modules.get(module_name)
-    module = loaded.module() if isinstance(loaded, _Former) else loaded
-    if module is None:
-        module = _run(path, module_name, error)
-    sys.modules[module_name] = module  # in the place of its stand-in, if the text is as it was
-    if module is not loaded:
-        _set_aside_others(module)
+    module = sys.modules.get(module_name) or _run(path, module_name, error)
     if name not in vars(module):
         own = _own_names(path)
         public = [key for key in vars(module) if key in own]
@@ -87,49 +78,6 @@ def _run(path: Path, module_name: str, error: type[TokenGymError]) -> ModuleType
         del sys.modules[module_name]
         raise
     return module
-
-
-class _Former(ModuleType):
-    """Stands in ``sys.modules`` for the module of an earlier text of a file.
-
-    What that has in memory is freed when nothing that it defines is in use any more; until then
-    pickles and whatever else looks by the name of a module find it as before.
-    """
-
-    def __init__(self, module: ModuleType) -> None:
-        super().__init__(module.__name__)
-        # Its functions hold its names and not itself: so it lives as long as one of them.
-        vars(module)["__module_of_own__"] = module
-        self.module = weakref.ref(module, partial(_forget, module.__name__))
-
-    @property
-    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
-        """The names that the module has."""
-        module = self.module()
-        return {} if module is None else vars(module)
-
-    def __getattr__(self, name: str) -> Any:
-        """Return what the module has of a name."""
-        return getattr(self.module(), name)
-
-
-def _forget(name: str, _: Any) -> None:
-    """Forget the stand-in of a module that has gone."""
-    if isinstance(sys.modules.get(name), _Former):
-        del sys.modules[name]
-
-
-def _set_aside_others(module: ModuleType) -> None:
-    """Keep the modules of earlier texts of a file only as long as they are in use."""
-    file, others = Path(str(module.__file__)).resolve(), False
-    for name, other in [*sys.modules.items()]:
-        if not name.startswith(MODULE_PREFIX) or other is module or isinstance(other, _Former):
-            continue
-        if Path(str(other.__file__)).resolve() == file:
-            sys.modules[name], others = _Former(other), True
-    if others:
-        del other
-        gc.collect()  # a module, its functions and their globals hold each other
 
 
 def name_of_own(function: FunctionType) -> str:

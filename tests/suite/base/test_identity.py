@@ -116,6 +116,36 @@ class C:
             tuple(CACHED.format(item=item, number=number) for number in (1, 2))
             for item in ("item = part", "def item(r): return part(r)", "item = C()")
         ),
+        # the order of a dict, texts, a module's attribute, what is an argument
+        (
+            "W = {'good film': 2, 'film': 1}\ndef item(r): return [W[k] for k in W if k in r][0]",
+            "W = {'film': 1, 'good film': 2}\ndef item(r): return [W[k] for k in W if k in r][0]",
+        ),
+        (
+            "class C:\n    'From 1 to 5'\n    def f(self): return self.__doc__\nitem = C()",
+            "class C:\n    'From 1 to 9'\n    def f(self): return self.__doc__\nitem = C()",
+        ),
+        (
+            "def item(r): return item.__doc__\nitem.__doc__ = 'From 1 to 5'",
+            "def item(r): return item.__doc__\nitem.__doc__ = 'From 1 to 9'",
+        ),
+        (
+            "import types\nm = types.ModuleType('m')\nm.W = 1\ndef item(r): return m.W",
+            "import types\nm = types.ModuleType('m')\nm.W = 2\ndef item(r): return m.W",
+        ),
+        (
+            "def item(response, answer=None):\n    x = 1\n    return x",
+            "def item(response, answer, x=None):\n    x = 1\n    return x",
+        ),
+        (
+            "class C:\n    _fingerprint = 'x'\n    def f(self): return 1\nitem = C()",
+            "class C:\n    _fingerprint = 'x'\n    def f(self): return 2\nitem = C()",
+        ),
+        # a function that calls itself
+        (
+            "def item(n): return n and item(n - 1)",
+            "def item(n): return n and item(n - 2)",
+        ),
         # its decorator, and what that was called with
         (
             WRAPPED.format(body="factor * function(response)", factor=1),
@@ -188,49 +218,22 @@ def test_a_change_of_a_module_that_is_reached_is_another_object(
     assert printed() != before
 
 
-def test_what_is_loaded_by_now_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_a_function_imports_when_it_is_called_counts_as_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Whether it has been called by now says nothing."""
     (tmp_path / "own_parts").mkdir()
     (tmp_path / "own_parts" / "__init__.py").write_text("")
     (tmp_path / "own_parts" / "late.py").write_text("W = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
-    for source in (
-        "import own_parts\ndef item(r): return own_parts.late.W",
-        "def item(r):\n    from own_parts import late\n    return late.W",
-    ):
-        item = made(source)
-        before = digest(item)
-        __import__("own_parts.late")
-        assert digest(item) == before
-        for name in ("own_parts", "own_parts.late"):
-            del sys.modules[name]
-
-
-def test_a_plain_module_is_its_name_and_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Objects that read it keep the digest that runs are stored under."""
-    (tmp_path / "own_alone.py").write_text("import os\nimport numpy as np\nW = 1\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    item = made("import own_alone\ndef item(r): return own_alone.W")
-    module = sys.modules["own_alone"]
-    parts = ("module", "own_alone", (tmp_path / "own_alone.py").read_bytes())
-    assert tuple(identity._parts_of_module(module)) == parts
-    *_, read = identity._parts_of_function(item)
-    assert read == {"own_alone": module}
-
-
-def test_a_global_of_the_name_of_an_attribute_is_none_that_is_read(tmp_path: Path):
-    """`self.step` reads no global: one that changes, or cannot be told, says nothing of it."""
-    code = "class Mine:\n    def __call__(self, text):\n        return self.step * len(text)\n"
-    digests = set()
-    with (tmp_path / "log").open("w") as log:
-        for step in (1, 2, log):
-            scope: dict[str, Any] = {"__name__": "__main__", "step": step}
-            exec(code, scope)
-            digests.add(digest(scope["Mine"]()))
-        assert len(digests) == 1
-        scope = {"__name__": "__main__", "step": log}
-        exec("def mine(text):\n    return step * len(text)\n", scope)
-        with pytest.raises(SettingsError, match="TextIOWrapper"):
-            digest(scope["mine"])
+    item = made("def item(r):\n    from own_parts import late\n    return late.W")
+    before = digest(item)
+    item("")
+    assert digest(item) == before
+    for name in ("own_parts", "own_parts.late"):
+        del sys.modules[name]
+    (tmp_path / "own_parts" / "late.py").write_text("W = 2\n")
+    assert digest(item) != before
 
 
 def test_where_it_is_written_and_what_is_said_of_it_do_not_count():
@@ -337,7 +340,7 @@ def test_what_cannot_be_told_apart_is_refused_unless_it_has_a_name():
             return 1.0
 
     with pytest.raises(
-        SettingsError, match=r"^Asks cannot be told .* holds a lock.*tokengym.named"
+        SettingsError, match=r"^Asks cannot be told .* '_thread.lock' object.*tokengym.named"
     ):
         word_of(Asks())
     one, other = named(Asks(), "May"), named(Asks(), "June")
