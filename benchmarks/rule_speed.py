@@ -3,8 +3,8 @@
 An update is `PPO.assign` and `PPO.update` of one epoch (the default has more) of GPT-2, 4 layers of
 width 128 and a vocabulary of 2,048, float32. A rule is timed from the episodes to their token
 rewards, with what the scorer says of them known: its pass is the scorer's cost, under any rule.
-``segments=8`` makes pieces first. One thread; medians over the repeats; CPU seconds, so that other
-work on the machine counts less.
+``segments=8`` sums them within pieces. One thread; medians over the repeats; CPU seconds, so that
+other work on the machine counts less.
 
     python benchmarks/rule_speed.py [--repeats 9] [--rows 256] [--tokens 256]
 
@@ -105,7 +105,7 @@ def main() -> None:
     largest = 0.0
     for name in SHIPPED:
         function, cells = REWARDS.find(name).factory.function, []  # type: ignore[attr-defined]
-        for options in ({}, {"segments": 8, "delivery": "end"}):
+        for options in ({}, {"segments": 8}):
             rule = Rule(function, **options)
             known: Any = {"scores": scores, "accounts": accounts}
             reward = Reward(Silent(), rule)

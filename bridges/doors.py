@@ -16,9 +16,9 @@ EVERYWHERE = (
 OF_TEXTS = tuple(
     name
     for name, one in NAMES.items()
-    if one.supplier == "texts" and name not in (*EVERYWHERE, "turn_scores")
+    if one.supplier == "texts" and name not in (*EVERYWHERE, "turn_scores", "segment_ends")
 )
-"""Names of the texts where a door has token ids; nobody there scores single turns."""
+"""Names of the texts where a door has token ids; nobody there scores single turns or cuts."""
 OF_SCORER = tuple(
     name
     for name, one in NAMES.items()

@@ -121,7 +121,8 @@ class DoorAdvantage:
             raise SettingsError(f"{who}, which is not there; {lacks[name]}")
         scores_here = self.scorer is not None and name in ACCOUNTS and self.door.has_scorer
         if scores_here and self.scorer is not None:
-            if ACCOUNTS[name] not in (self.scorer.attribution_kinds or ()):
+            kinds = {"prefix", *(self.scorer.attribution_kinds or ())}
+            if ACCOUNTS[name] not in kinds:
                 raise SettingsError(
                     f"{who}, which scorer {self.scorer.name!r} does not give; "
                     f"{remedy_for(ACCOUNTS[name])}"

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tokengym.rewards.errors import RewardError as RewardError
     from tokengym.rewards.errors import ScorerError as ScorerError
     from tokengym.rewards.maths.tokens import each_alone as each_alone
+    from tokengym.rewards.maths.tokens import held as held
     from tokengym.rewards.maths.tokens import last as last
     from tokengym.rewards.maths.tokens import on_last as on_last
     from tokengym.rewards.maths.tokens import rescaled as rescaled

@@ -189,7 +189,9 @@ class RewardChoice:
         """Return the scorer that was passed, that of the model that was passed, or the bundle's."""
         path: Any = options.scorer
         if path is None:
-            wanted = ("reward_model", "encoder", "lexicon") if kind == "any" else (kind,)
+            # Prefixes are best scored by a reward model, and by any other as texts of their own.
+            takes_any = kind == "any" or getattr(self.made, "accounts", ()) == ["prefix"]
+            wanted = ("reward_model", "encoder", "lexicon") if takes_any else (kind,)
             passed = [part for part in wanted if getattr(options, part, None) is not None]
             held = [part for part in wanted if bundle is not None and bundle.has(part)]
             if not passed and not held:

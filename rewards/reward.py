@@ -153,7 +153,7 @@ class Reward:
                 f"credit {rule.signature.who} reads {trainers[0]!r}, which comes from "
                 f"{SUPPLIERS['trainer']}"
             )
-        for kind in rule.accounts:
+        for kind in self.accounts:
             if (kinds := scorer.attribution_kinds) is not None and kind not in kinds:
                 raise RewardError(
                     f"credit {self.credit_name!r} needs {kind} attributions, scorer "
@@ -165,6 +165,12 @@ class Reward:
     def name(self) -> str:
         """The credit's and the scorer's names."""
         return f"{self.credit_name}({self.scorer_name})"
+
+    @property
+    def accounts(self) -> list[str]:
+        """Kinds of attribution that are asked of the scorer."""
+        of_texts = self.scorer.attribution_kinds is not None and not self.scorer.gives_prefixes
+        return [kind for kind in self.credit.accounts if kind != "prefix" or not of_texts]
 
     @property
     def raw_scorer(self) -> Scorer:
@@ -271,8 +277,7 @@ class Reward:
 
     def _evaluate_finished(self, episodes: Sequence[Episode]) -> list[Episode]:
         """Return what `evaluate` does, of episodes that no partner's failure lost."""
-        kinds = self.credit.accounts
-        scores, accounts = checked_accounts(self.scorer, episodes, kinds)
+        scores, accounts = checked_accounts(self.scorer, episodes, self.accounts)
         self._check_reading(episodes)
         paid = [e.with_rewards(None, self._parts(scores, i), None) for i, e in enumerate(episodes)]
         # What has no score has no credit: the rule is not shown it.
@@ -318,7 +323,7 @@ class Reward:
     ) -> tuple[Scores, Sequence[FloatArray]]:
         """Return scores with the rule's figures, and the token rewards, (n,) of each episode."""
         for kind, account in accounts.items():
-            if account.attributions is None:
+            if account.attributions is None and kind != "prefix":  # which texts of their own have
                 raise CreditError(
                     f"credit {self.credit_name!r} needs {kind} attributions, scorer "
                     f"{self.scorer_name!r} returned none; {remedy_for(kind)}"
@@ -347,7 +352,6 @@ class Reward:
             reads=rule.reads,
             reference=rule.reader() if rule.needs_reference else None,
             continuations=self.continuations,
-            each_prefix=rule.each_prefix,
             **known,
         )
 

@@ -237,7 +237,7 @@ KINDS: Mapping[str, ScorerKind] = {
 the kind of model that gives it."""
 REWARD_MODEL_KINDS = frozenset(name for name, kind in KINDS.items() if kind == "reward_model")
 ENCODER_KINDS = frozenset(KINDS) - REWARD_MODEL_KINDS
-BY_PREFIXES, BY_CHANGED_TEXTS = "red:prefixes=each", ("leave-one-out", "scar")
+BY_PREFIXES, BY_CHANGED_TEXTS = "red", ("leave-one-out", "scar")
 """Rules that find a token's part of any scorer's score; those of changed texts may be installed."""
 SIGNED_KINDS = frozenset(KINDS) - {"attention"}
 """Those that are signed and in reward units; attention is weights >= 0 of any scale."""
@@ -245,8 +245,6 @@ SIGNED_KINDS = frozenset(KINDS) - {"attention"}
 
 def remedy_for(kind: str) -> str:
     """Return what to do where a scorer lacks a kind of attribution."""
-    if kind == "prefix":
-        return "score with RewardModel or take 'red:prefixes=each' (one scoring per token)"
     scorers = {"reward_model": "RewardModel", "encoder": "Relevance"}
     scorer = scorers.get(KINDS.get(kind, ""), "one that gives them")
     installed = {point.name for point in plugins("rewards")}

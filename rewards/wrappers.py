@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import gymnasium.wrappers.vector
@@ -16,7 +16,6 @@ from tokengym.base.registry import did_you_mean
 from tokengym.envs.episode import Episode, episodes_from_infos
 from tokengym.rewards.arguments import check_columns, columns_of
 from tokengym.rewards.credits.names import NAMES, SUPPLIERS
-from tokengym.rewards.credits.options import Delivery as Delivery
 from tokengym.rewards.credits.rule import Rule
 from tokengym.rewards.errors import CreditError, NoScoreError, RewardError
 from tokengym.rewards.registry import make_reward
@@ -30,6 +29,8 @@ CHANGING = (
     *(gymnasium.vector.VectorRewardWrapper, gymnasium.wrappers.vector.NormalizeReward),
 )
 """Gymnasium's layers that change rewards."""
+Delivery = Literal["step", "end"]
+"""When `step` pays: a token when it is written, or the score at the end."""
 NamedScorer = AnyScorer | str | Path
 
 
@@ -45,7 +46,7 @@ class PaysEpisodes:
     reward: Reward
     """What is paid."""
     delivery: Delivery
-    """When `step` pays: "end", the score at the terminal step, or "step", as tokens earn."""
+    """"step" of a causal rule."""
     deferred: bool = False
     """Whether `step` leaves episodes unscored, for a learner that calls ``reward`` itself."""
     env: Any
@@ -61,10 +62,7 @@ class PaysEpisodes:
 
     def _take(self, reward: Reward) -> None:
         self.reward = _bound(self.env, reward)
-        self.delivery = "end"
-        if self.reward.credit.causal:
-            _check_step_payment(self.reward)
-            self.delivery = "step"
+        self.delivery = "step" if self.reward.credit.causal else "end"
         self._paid: dict[int, tuple[Episode, float]] = {}
         """Text that each row was last paid for, and all that it was paid."""
         self._prefixes: dict[int, NDArray[np.float64]] = {}
@@ -156,8 +154,7 @@ class PaysEpisodes:
                 return {row: tokens for one in alone for row, tokens in one.items()}
             rewards = [np.zeros(len(text.response_ids)) for text in texts.values()]
         reward.scorer.load_state_dict(self._scale)
-        if reward.credit.each_prefix:
-            self._prefixes.update(zip(texts, known, strict=True))
+        self._prefixes.update(zip(texts, known, strict=True))
         return dict(zip(texts, rewards, strict=True))
 
     def _continues(self, row: int, text: Episode) -> bool:
@@ -202,8 +199,8 @@ class RewardWrapper(PaysEpisodes, gymnasium.Wrapper):
             their ``reward`` argument and leave it out.
 
     Raises:
-        RewardError: if the environment has no tokenizer, or a causal credit cannot be paid step by
-            step, or a layer inside changes rewards, which this one would replace.
+        RewardError: if the environment has no tokenizer, or a layer inside changes rewards, which
+            this one would replace.
         ScorerError: if the scorer needs columns that the environment's data lack.
         TokenizerError: if the scorer cannot read the environment's token ids.
     """
@@ -445,20 +442,6 @@ def _refuse_replaced(env: Any) -> None:
         env = env.env
     for row in getattr(env, "envs", ()):
         _refuse_replaced(row)
-
-
-def _check_step_payment(reward: Reward) -> None:
-    """Refuse a causal credit that cannot be paid step by step."""
-    credit, scorer = reward.credit, reward.scorer
-    if "prefix_scores" not in credit.reads or credit.each_prefix:
-        return
-    if "prefix" not in (scorer.attribution_kinds or ()):
-        name = reward.credit_name
-        raise RewardError(
-            f"scorer {scorer.name!r} cannot score a growing text token by token, so credit "
-            f"{name!r} cannot be paid at each step; take '{name}:delivery=end', or "
-            f"'{name}:prefixes=each' (scores the whole text at every step)"
-        )
 
 
 def _earned_before(episode: Episode) -> bool:

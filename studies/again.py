@@ -249,7 +249,7 @@ PAGES = {
     "tasks.md": page_of(
         "other_tasks",
         other_tasks.STUDY,
-        other_tasks.cell_of("Detox", "red:delivery=end").but(rate=3e-4),
+        other_tasks.cell_of("Detox", "red").but(rate=3e-4),
     ),
     "rewards.md": page_of("rewards", rewards.STUDY, rewards.arm("r3-dense")),
     "overoptimisation.md": page_of(

@@ -39,7 +39,7 @@ from tokengym.rewards import Reward
 
 RULES = (
     "sparse",
-    "red:delivery=end",
+    "red",
     "uniform",
     "recency",
     "random",
@@ -77,7 +77,7 @@ it, and the steps after which scores are centred anew."""
 CLIMBED = tuple((rule, "reinforce", LONG) for rule in RULES) + tuple(
     (rule, estimator, HORIZON)
     for estimator in ("loo", "gae", "grpo", *CONTROLS)
-    for rule in ("sparse", "red:delivery=end")
+    for rule in ("sparse", "red")
 )
 CLIMBED += tuple(("sparse" + SHIFTED, estimator, HORIZON) for estimator in ("loo", *CONTROLS))
 """Rule, estimator and horizon of each ascent and its runs. `reinforce` needs no groups, and has the
@@ -126,7 +126,7 @@ def measure(
                 label = name if critic else f"{name}, critic at 0"
                 row = {"eos": ends, "share": share, "rule": rule, "estimator": label}
                 rows.append({**row, "weight": weighting, **_figures(check)})
-            if rule in ("sparse", "red:delivery=end"):
+            if rule in ("sparse", "red"):
                 rewards, scores = small.rewarded(reward_of(rule + SHIFTED))
                 for name in estimators:
                     check = gradient_of(small, probs, rewards, scores, name)

@@ -52,7 +52,7 @@ RULES = {
     "abc-signed": "0.5",
     "uniform": "0.95",
     "random": "0.95",
-    "red:delivery=end": "0.5",
+    "red": "0.5",
 }
 """Rules and their lambdas, the ledger's best; what is needed most comes first."""
 SIGNED_HIGH = {"rule": "abc-signed", "gae_lambda": "0.95"}

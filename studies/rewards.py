@@ -82,7 +82,7 @@ KIN = (
     ("random", "0.95"),
     ("abc-signed", "0.5"),
     ("abc-signed", "0.95"),
-    ("red:delivery=end", "0.5"),
+    ("red", "0.5"),
 )
 """Rules that spread the reward model's score, and their lambdas, beside `sparse` at 0.95."""
 FIGURES = {

@@ -69,14 +69,14 @@ class RoundFunction(BoundFunction):
         Raises:
             SettingsError: in one line, with who could supply the name.
         """
-        kinds = None if scorer is None else scorer.attribution_kinds
+        kinds = {"prefix"} if scorer is None else {"prefix", *(scorer.attribution_kinds or ())}
         for name in self.reads:
             if name == "turn_scores" and not has_partner(settings()):
                 raise SettingsError(
                     f"{self.who} reads {name!r}, and nobody scores single turns here; make the "
                     "environment with partner=..."
                 )
-            if name in ACCOUNTS and scorer is not None and ACCOUNTS[name] not in (kinds or ()):
+            if name in ACCOUNTS and scorer is not None and ACCOUNTS[name] not in kinds:
                 raise SettingsError(
                     f"{self.who} reads {name!r}, which scorer {scorer.name!r} does not give; "
                     f"{remedy_for(ACCOUNTS[name])}"

@@ -166,10 +166,6 @@ class RoundInputs(Inputs):
         mask = self["response_mask"]
         return (mask.cumsum(1) - 1).where(mask, -1)
 
-    def _supply_segment_ends(self) -> Tensor:
-        mask = self["response_mask"]  # each token is paid by itself, unless the trainer says else
-        return torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
-
     def _supply_turn_ids(self) -> Tensor:
         if self.episodes:
             return super()._supply_turn_ids()

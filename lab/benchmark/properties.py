@@ -174,7 +174,7 @@ def gradient(subject: str, amounts: Amounts) -> dict[str, Any]:
 
 def estimator_gradient(subject: str, amounts: Amounts) -> dict[str, Any]:
     """Return an estimator's expected gradient under three rules beside the true one."""
-    return _gradients([(r, subject) for r in ("sparse", "red:delivery=end", "uniform")], amounts)
+    return _gradients([(r, subject) for r in ("sparse", "red", "uniform")], amounts)
 
 
 def weight_gradient(subject: str, amounts: Amounts) -> dict[str, Any]:

@@ -53,7 +53,7 @@ USUAL: tuple[tuple[str, ...], ...] = (
     ("uniform",),
     ("abc",),
     ("abc-signed",),
-    ("red", "red:prefixes=each"),
+    ("red",),
     ("scar",),
     ("gradient", "leave-one-out"),
     ("r3-dense",),

@@ -39,6 +39,8 @@ def answers(references: Sequence[str | None], prompts: Sequence[str], cue: str) 
 def answer_gain(
     references: Sequence[str | None],
     prompts: Sequence[str],
+    positions: Tensor,
+    segment_ends: Tensor,
     cue: str = "",
     beta: float = 1.0,
     reference: LanguageModel = REFERENCE,
@@ -56,6 +58,8 @@ def answer_gain(
     Args:
         references: The answers.
         prompts: Named where one has no answer.
+        positions: t.
+        segment_ends: What V is asked after, with ``segments`` or ``cut``.
         cue: Text between the response and the answer, such as " The answer is ".
         beta: Reward units per nat; 0 leaves `sparse`.
         reference: Folder or hub name of the language model; None takes the environment's reference
@@ -64,5 +68,6 @@ def answer_gain(
     Source: RREDCoT, Ielanskyi et al. 2026, arXiv:2606.06475, redistributes by a model's own account
     of the answer; Wang et al. 2025, arXiv:2510.14967, pays gains of its probability, per turn.
     """
-    known = reference.log_prob_of(answers(references, prompts, cue))
+    ends = segment_ends == positions
+    known = reference.log_prob_of(answers(references, prompts, cue), ends=ends)
     return beta * known.diff(dim=1)

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import torch
+
 from tokengym.base import check_count
-from tokengym.rewards import CreditError, last, token_credit
+from tokengym.rewards import CreditError, held, last, token_credit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,18 +22,14 @@ def _check(options: SimpleNamespace) -> None:
     check_count(options, "k", most=MAX_K, hint="the paper uses 9", error=CreditError)
 
 
-# A piece is paid on its last token, and with beta < 1 a part of the score on the response's: these
-# rewards are no advantages.
-@token_credit(
-    gae_lambda=lambda beta, cut, segments: (
-        0.0 if beta == 1.0 and (cut or segments) is None else None
-    ),
-    check=_check,
-)
+# With beta < 1 a part of the score is paid on the last token: these rewards are no advantages.
+@token_credit(gae_lambda=lambda beta: 0.0 if beta == 1.0 else None, check=_check)
 def mc(
     scores: Tensor,
     continue_from: Callable[[int, Tensor], Tensor],
     response_mask: Tensor,
+    positions: Tensor,
+    segment_ends: Tensor,
     k: int = 9,
 ) -> Tensor:
     """Each token earns what it added to the score that is to come, found by finishing texts anew.
@@ -53,11 +51,13 @@ def mc(
         scores: R.
         continue_from: Mean score of k continuations.
         response_mask: The tokens.
+        positions: t.
+        segment_ends: What V is asked after, with ``segments`` or ``cut``.
         k: Continuations of each prefix, at most `MAX_K`; the paper uses 9.
 
     Source: Kazemnejad et al. 2024, "VinePPO: Refining Credit Assignment in RL Training of LLMs",
     arXiv:2410.01679.
     """
-    ends = last(response_mask)
-    values = scores[:, None].where(ends, continue_from(k, response_mask & ~ends))
-    return values.diff(dim=1, prepend=values.new_zeros(len(values), 1))
+    ends, is_last = segment_ends == positions, last(response_mask)
+    values = scores[:, None].where(is_last, continue_from(k, ends & ~is_last))
+    return held(torch.nn.functional.pad(values, (1, 0)), ends).diff(dim=1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from tokengym.base import check_choice
 from tokengym.lab.rules.pure import check_temperature, min_form
-from tokengym.rewards import CreditError, last, token_credit
+from tokengym.rewards import CreditError, held, last, token_credit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +33,8 @@ def _check(options: SimpleNamespace) -> None:
 )
 def prm(
     response_mask: Tensor,
+    positions: Tensor,
+    segment_ends: Tensor,
     model: RewardModel,
     form: StepForm = "delta",
     temperature: float = 0.1,
@@ -52,7 +54,9 @@ def prm(
     paper has.
 
     Args:
-        response_mask: The steps.
+        response_mask: The tokens.
+        positions: t.
+        segment_ends: The ends of the steps.
         model: Folder or hub name of the process model, a causal classifier of one logit with the
             policy's vocabulary, or the model itself.
         form: "sum", "min", "last" or "delta".
@@ -64,9 +68,9 @@ def prm(
     values = model.prefix_scores
     if STEPS_KEY in model.config:
         values = values.sigmoid()
+    ends = segment_ends == positions
     if form == "delta":
-        return values.diff(dim=1)
-    ends = values[:, 1:]
+        return held(values, ends).diff(dim=1)
     if form == "min":
-        return min_form(ends, response_mask, temperature)
-    return ends * last(response_mask) if form == "last" else ends
+        return min_form(values[:, 1:], ends, temperature)
+    return values[:, 1:] * (last(response_mask) if form == "last" else ends)

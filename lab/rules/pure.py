@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from tokengym.base import check_number
-from tokengym.rewards import CreditError, token_credit
+from tokengym.rewards import CreditError, held, token_credit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +45,9 @@ def check_temperature(options: SimpleNamespace) -> None:
 
 
 @token_credit(conserves=False, check=check_temperature)
-def pure(prefix_scores: Tensor, response_mask: Tensor, temperature: float = 0.1) -> Tensor:
+def pure(
+    prefix_scores: Tensor, positions: Tensor, segment_ends: Tensor, temperature: float = 0.1
+) -> Tensor:
     """Each token earns what it added to the score, weighted so that the worst counts most.
 
     r_t = w_t * d_t,   w = softmax(-d / temperature),   d_t = R(x, y_<=t) - R(x, y_<t)
@@ -58,9 +60,11 @@ def pure(prefix_scores: Tensor, response_mask: Tensor, temperature: float = 0.1)
 
     Args:
         prefix_scores: R of the text so far.
-        response_mask: The tokens.
+        positions: t.
+        segment_ends: The ends of the steps, with ``segments`` or ``cut``.
         temperature: Reward units; towards 0 only the worst step is paid. The paper uses 0.1.
 
     Source: Cheng et al. 2025, arXiv:2504.15275.
     """
-    return min_form(prefix_scores.diff(dim=1), response_mask, temperature)
+    ends = segment_ends == positions
+    return min_form(held(prefix_scores, ends).diff(dim=1), ends, temperature)

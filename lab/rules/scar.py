@@ -32,11 +32,12 @@ def _check(options: SimpleNamespace) -> None:
     check_count(options, "seed", least=0, error=CreditError)
 
 
-@token_credit(segments=6, pay="evenly", parts=True, check=_check)
+@token_credit(segments=6, parts=True, check=_check)
 def scar(
     scores: Tensor,
     score_without: Callable[[Tensor], Tensor],
-    response_mask: Tensor,
+    positions: Tensor,
+    segment_ends: Tensor,
     row_seeds: Sequence[Sequence[int]],
     permutations: int = 16,
     seed: int = 0,
@@ -51,12 +52,13 @@ def scar(
     Where all 2^m coalitions of m pieces cost no more than sampling would, the values are exact.
     Otherwise they are the mean gains over random orders, each with its reverse, and the figure
     ``shapley_error`` states the root mean square of the values' standard errors (0 where exact), in
-    reward units. ``pay=last`` pays a piece on its last token.
+    reward units.
 
     Args:
         scores: R.
         score_without: R of the response without some pieces.
-        response_mask: The pieces.
+        positions: t.
+        segment_ends: The ends of the pieces.
         row_seeds: What the orders depend on, with ``seed``.
         permutations: Orders sampled where exact values would cost more; an even number >= 4.
         seed: Seed of the orders.
@@ -64,7 +66,9 @@ def scar(
     Source: Cao et al. 2025, "SCAR: Shapley Credit Assignment for More Efficient RLHF",
     arXiv:2505.20417.
     """
-    counts = response_mask.sum(1).tolist()
+    lengths, ends = (positions >= 0).sum(1).tolist(), (segment_ends == positions).cpu().numpy()
+    owners = [np.cumsum(row) - row for row in ends]  # (time,) number of each token's piece
+    counts = ends.sum(1).tolist()
     orders: list[NDArray[np.int64] | None] = []  # None where exact
     joined = []  # (coalitions, pieces) of each row
     for pieces, ids in zip(counts, row_seeds, strict=True):
@@ -73,20 +77,22 @@ def scar(
         orders.append(drawn)
         joined.append(coalitions(pieces) if drawn is None else arrivals(drawn).reshape(-1, pieces))
     most = max(map(len, joined))
-    check_memory("scar's coalitions of pieces", len(counts) * most * max(counts), bytes_each=1)
-    left_out = response_mask.new_zeros(len(counts), most, max(counts))
-    for row, members in enumerate(joined):
-        left_out[row, : len(members), : counts[row]] = left_out.new_tensor(~members)
+    check_memory("scar's coalitions of pieces", len(counts) * most * max(lengths), bytes_each=1)
+    left_out = (positions < -1)[:, None].repeat(1, most, 1)  # nothing is, so far
+    for row, (members, size) in enumerate(zip(joined, lengths, strict=True)):
+        gone = ~members[:, owners[row][:size]]  # (coalitions, tokens)
+        left_out[row, : len(members), :size] = left_out.new_tensor(gone)
     values = score_without(left_out).double().numpy()
-    parts, errors = np.zeros(response_mask.shape), np.zeros(len(counts))
-    for row, (pieces, drawn) in enumerate(zip(counts, orders, strict=True)):
-        known = values[row, : len(joined[row])]
+    parts, errors = np.zeros(ends.shape), np.zeros(len(counts))
+    for row, (size, drawn) in enumerate(zip(lengths, orders, strict=True)):
+        known, owner = values[row, : len(joined[row])], owners[row][:size]
         if drawn is None:
-            parts[row, :pieces] = shapley_exact(known)
+            worth = shapley_exact(known)
         else:
             estimate = shapley_sampled(known.reshape(len(drawn), -1), drawn)
-            parts[row, :pieces] = estimate.values
+            worth = estimate.values
             errors[row] = np.sqrt(np.mean(estimate.standard_errors**2))
+        parts[row, :size] = (worth / np.bincount(owner))[owner]
     return scores.new_tensor(parts), {"shapley_error": scores.new_tensor(errors)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tokengym.lab.rules.turn_return import turn_ends
 from tokengym.rewards import token_credit
 
 if TYPE_CHECKING:
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @token_credit(cut="turn", conserves=lambda published: not published)
-def turn_broadcast(scores: Tensor, response_mask: Tensor, published: bool = False) -> Tensor:
+def turn_broadcast(scores: Tensor, turn_ids: Tensor, published: bool = False) -> Tensor:
     """Each turn earns an equal share of the episode's score, or all of it.
 
     r_{e_k} = R / K for each of K turns with last tokens e_k;  R where ``published``
@@ -23,7 +24,7 @@ def turn_broadcast(scores: Tensor, response_mask: Tensor, published: bool = Fals
 
     Args:
         scores: R.
-        response_mask: The turns.
+        turn_ids: The turns.
         published: Whether each turn earns all of the score.
 
     Source: the default of trainers for conversations; the survey arXiv:2604.09459 names it as what
@@ -31,11 +32,12 @@ def turn_broadcast(scores: Tensor, response_mask: Tensor, published: bool = Fals
 
     Example:
         >>> import torch
-        >>> turns = torch.tensor([[True, True]])
+        >>> turns = torch.tensor([[0, 1]])
         >>> turn_broadcast(torch.tensor([3.0]), turns).tolist()
         [[1.5, 1.5]]
         >>> turn_broadcast(torch.tensor([3.0]), turns, published=True).tolist()
         [[3.0, 3.0]]
     """
-    count = 1 if published else response_mask.sum(1, keepdim=True)
-    return scores[:, None] / count * response_mask
+    ends = turn_ends(turn_ids)
+    count = 1 if published else ends.sum(1, keepdim=True)
+    return scores[:, None] / count * ends

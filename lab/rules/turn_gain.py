@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tokengym.lab.rules.answer_gain import answers, check_beta
+from tokengym.lab.rules.turn_return import turn_ends
 from tokengym.rewards import REFERENCE, last, on_last, rest_on_last, token_credit
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 def turn_gain(
     scores: Tensor,
     response_mask: Tensor,
+    turn_ids: Tensor,
     references: Sequence[str | None],
     prompts: Sequence[str],
     cue: str = "",
@@ -36,7 +38,8 @@ def turn_gain(
 
     Args:
         scores: R.
-        response_mask: The turns.
+        response_mask: The tokens.
+        turn_ids: The turns.
         references: a.
         prompts: Named where one has no answer.
         cue: As for `answer_gain`.
@@ -47,7 +50,8 @@ def turn_gain(
     Source: Wang et al. 2025, IGPO, arXiv:2510.14967. Its advantages are the rewards normalised over
     the group's turns and summed with a discount in turns: the learner's part.
     """
-    known = reference.log_prob_of(answers(references, prompts, cue), mean=True).exp()
+    answer, ends = answers(references, prompts, cue), turn_ends(turn_ids)
+    known = reference.log_prob_of(answer, mean=True, ends=ends).exp()
     gains = beta * known.diff(dim=1) * ~last(response_mask)
     if published:
         return gains + on_last(scores, response_mask)

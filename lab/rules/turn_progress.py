@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokengym.lab.rules.turn_return import check_gamma, powers
+from tokengym.lab.rules.turn_return import check_gamma, powers, turn_ends
 from tokengym.rewards import token_credit
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @token_credit(cut="turn", parts=True, check=check_gamma)
 def turn_progress(
-    turn_scores: Tensor, positions: Tensor, gamma: float = 0.5, published: bool = False
+    turn_scores: Tensor, turn_ids: Tensor, gamma: float = 0.5, published: bool = False
 ) -> Tensor:
     """Each turn earns a share of the progress that it and the turns after it made.
 
@@ -29,7 +29,7 @@ def turn_progress(
 
     Args:
         turn_scores: s.
-        positions: k.
+        turn_ids: k.
         gamma: Weight of a turn before, in [0, 1]: 0 pays the turn that made the progress alone, 1
             all turns up to it alike.
         published: Whether progress begins at the first scored turn, as in the source.
@@ -46,9 +46,12 @@ def turn_progress(
         [[-1.0, -2.0]]
     """
     known = turn_scores.nan_to_num()
-    scored = positions.masked_fill(turn_scores.isnan(), -1).cummax(1).values  # the last one, or -1
+    places = turn_ids.new_ones(turn_ids.shape[1]).cumsum(0) - 1
+    scored = places.where(~turn_scores.isnan(), -1).cummax(1).values  # the last one, or -1
     start = known.gather(1, turn_scores.isnan().long().argmin(1, keepdim=True))
     start = start if published else start * 0
     stands = known.gather(1, scored.clamp(min=0)).where(scored >= 0, start)
-    weights = powers(gamma, known)
-    return stands.diff(dim=1, prepend=start) @ (weights / weights.sum(1, keepdim=True))
+    gained = stands.diff(dim=1, prepend=start) * (turn_ids >= 0)
+    weights = powers(gamma, turn_ids).to(known) * turn_ends(turn_ids)[:, None]
+    total = weights.sum(2, keepdim=True)
+    return (gained[:, None] @ (weights / total.where(total > 0, 1.0)))[:, 0]

@@ -17,15 +17,27 @@ def check_gamma(options: SimpleNamespace) -> None:
     check_number(options, "gamma", least=0.0, most=1.0, error=CreditError)
 
 
-def powers(gamma: float, like: Tensor) -> Tensor:
-    """Return gamma^(l - k) at row l and column k <= l, 0 elsewhere: (turns, turns); 0^0 is 1."""
-    places = like.new_ones(like.shape[1]).cumsum(0)
-    return (gamma ** (places[:, None] - places).clamp(min=0)).tril()
+def powers(gamma: float, turn_ids: Tensor) -> Tensor:
+    """Return gamma^(turns from token k to l) at row l and column k <= l, else 0; 0^0 is 1.
+
+    (batch, time, time) float64.
+    """
+    turns = turn_ids.double()
+    return (gamma ** (turns[:, :, None] - turns[:, None]).clamp(min=0)).tril()
+
+
+def turn_ends(turn_ids: Tensor) -> Tensor:
+    """Return the last token of each turn, (batch, time) bool."""
+    return turn_ids.diff(dim=1, append=turn_ids.new_full((len(turn_ids), 1), -1)) != 0
 
 
 @token_credit(cut="turn", conserves=lambda gamma: gamma == 1.0, check=check_gamma)
 def turn_return(
-    scores: Tensor, turn_scores: Tensor, response_mask: Tensor, gamma: float = 0.4
+    scores: Tensor,
+    turn_scores: Tensor,
+    turn_ids: Tensor,
+    response_mask: Tensor,
+    gamma: float = 0.4,
 ) -> Tensor:
     """Each turn earns so that it and those after it sum to the scores to come, later ones for less.
 
@@ -39,7 +51,8 @@ def turn_return(
     Args:
         scores: R.
         turn_scores: s.
-        response_mask: The turns.
+        turn_ids: The turns.
+        response_mask: The tokens.
         gamma: Discount per turn, in [0, 1]; the source uses 0.4.
 
     Source: Baronio et al. 2025, Kevin, arXiv:2507.11948; also verifiers' pull requests 536 and
@@ -47,10 +60,11 @@ def turn_return(
 
     Example:
         >>> import torch
-        >>> scores, turns = torch.tensor([[float("nan"), 0.5]]), torch.tensor([[True, True]])
-        >>> turn_return(torch.tensor([2.0]), scores, turns, gamma=0.5).tolist()  # G is 1 and 2
+        >>> scores, turns = torch.tensor([[float("nan"), 0.5]]), torch.tensor([[0, 1]])
+        >>> turn_return(torch.tensor([2.0]), scores, turns, turns >= 0, gamma=0.5).tolist()
         [[-1.0, 2.0]]
     """
     paid = rest_on_last(scores, turn_scores.nan_to_num(), response_mask)
-    returns = paid @ powers(gamma, paid)
+    # G is the same at all tokens of a turn, so that it changes at a turn's last token alone.
+    returns = (paid[:, None] @ powers(gamma, turn_ids).to(paid))[:, 0]
     return -returns.diff(dim=1, append=returns.new_zeros(len(returns), 1))

@@ -29,8 +29,8 @@ FORKS = Task(
         "default the last token earns all of it (`sparse`). Rewards that ask a reward model "
         "which tokens count (`abc`, `abc-signed`, `red`, `gradient`) ask the bundled one, "
         "which learned the chance of success at every token: they redistribute the verdict by "
-        "its account, and `score_parts` holds its own value. `scar` and "
-        "`red:prefixes=each` ask the verifier itself, for which an unfinished response is "
-        "worth 0. The R3 rewards score by the bundled encoder, and know nothing of mazes."
+        "its account, and `score_parts` holds its own value. `scar` asks the verifier itself, "
+        "for which an unfinished response is worth 0. The R3 rewards score by the bundled "
+        "encoder, and know nothing of mazes."
     ),
 )

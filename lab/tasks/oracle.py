@@ -30,7 +30,7 @@ ORACLE = Task(
         "`abc-signed`, `red`, `gradient`) ask the bundled one, which learnt that score: "
         "they redistribute the exact score by its learnt account, `score_parts` holds its "
         "own value, and what RED's increments leave of the score goes to the last token. "
-        "`red:prefixes=each` and `scar` ask the exact score itself. "
+        "`scar` asks the exact score itself. "
         "`scorer=env.unwrapped.bundle.reward_model` makes the learnt score the score, and "
         "any other `scorer=` that one; the exact values then know nothing of it."
     ),

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from tokengym.rewards.attribution.policy_reader import PolicyReader
     from tokengym.rewards.credits.calling import Figures
     from tokengym.rewards.credits.inputs import Inputs
-    from tokengym.rewards.credits.pieces import Pieces
 
 Source = Union[str, Path, "PolicyReader"]
 """Folder or hub name of a language model, or what reads it."""
@@ -227,11 +226,14 @@ class BoundFunction:
 
     # --- calling ----------------------------------------------------------------------------------
 
-    def call(self, view: Inputs | Pieces, *, waits: bool = True) -> tuple[Tensor, Figures]:
+    def call(
+        self, inputs: Inputs, given: Mapping[str, Any] | None = None, *, waits: bool = True
+    ) -> tuple[Tensor, Figures]:
         """Return what the function makes of its inputs, (batch, time), and its figures.
 
         Args:
-            view: Its inputs by name.
+            inputs: Its inputs by name.
+            given: Names whose values are others than those of the inputs.
             waits: As of `tokengym.rewards.credits.calling.call`.
 
         Raises:
@@ -240,12 +242,15 @@ class BoundFunction:
         from tokengym.rewards.credits.calling import call
         from tokengym.rewards.credits.models import ModelNames
 
-        arguments = {name: view[name] for name in self.signature.reads}
+        known = given or {}
+        arguments = {
+            name: known[name] if name in known else inputs[name] for name in self.signature.reads
+        }
         options = {name: self.options[name] for name in self._of_call}
         for name in self.signature.models:
             model = self.reader() if options[name] is None else options[name]
-            options[name] = ModelNames(model, view, self._named)
-        mask = view["response_mask"]
+            options[name] = ModelNames(model, inputs, self._named)
+        mask = inputs["response_mask"]
         how: Any = {"what": self.kind, "waits": waits}
         return call(self.signature, self.function, arguments, options, mask, **how)
 

@@ -50,12 +50,10 @@ class Inputs:
         accounts: Scores with each kind of attribution, by kind, where they are known.
         reference: Reader of the frozen reference policy.
         continuations: The policy that continues texts.
-        each_prefix: Whether every prefix is scored as a text of its own, for scorers without
-            scores per position.
         ended: Whether the episodes are whole; False of texts that are still being written.
         dtype: Type of the tensors.
         prefixes: Per episode the scores of its first prefixes where they are known already, that
-            of the empty one first; with ``each_prefix`` alone.
+            of the empty one first; of a scorer without scores per position alone.
         given: Further values by name, such as a trainer's, in this layout.
     """
 
@@ -74,7 +72,6 @@ class Inputs:
         accounts: Mapping[str, Scores] | None = None,
         reference: PolicyReader | None = None,
         continuations: Continuations | None = None,
-        each_prefix: bool = False,
         ended: bool = True,
         dtype: torch.dtype = torch.float64,
         prefixes: list[NDArray[np.float64]] | None = None,
@@ -88,7 +85,7 @@ class Inputs:
                     f"{episode.response[:40]!r}; put what it did not write before into prompt_ids"
                 )
         self.scorer, self.tokenizer, self.reference = scorer, tokenizer, reference
-        self.continuations, self.each_prefix, self.ended = continuations, each_prefix, ended
+        self.continuations, self.ended = continuations, ended
         self.dtype, self.reads = dtype, tuple(reads)
         if not ended and scorer is not None:
             self.episodes = [self.probe.with_open_turn(one) for one in self.episodes]
@@ -134,9 +131,14 @@ class Inputs:
         """Per episode (own tokens,), their places among the response's tokens."""
         return [np.flatnonzero(mask) for mask in self.written]
 
-    def spans(self, row: int) -> list[range]:
-        """Return the tokens of each own token of a row: itself, with the reply behind it."""
+    def spans(self, row: int, ends: Sequence[int] | None = None) -> list[range]:
+        """Return the tokens of each own token of a row: itself, with the reply behind it.
+
+        Of a piece that ends at one of ``ends`` they are those of all its own tokens.
+        """
         bounds = [*self.places[row].tolist(), len(self.written[row])]
+        if ends is not None:
+            bounds = [0, *(bounds[end + 1] for end in ends if end + 1 < len(bounds))]
         return [range(*span) for span in pairwise(bounds)]
 
     def padded(
@@ -183,6 +185,10 @@ class Inputs:
 
     def _supply_positions(self) -> Tensor:
         return self.padded([np.arange(len(p)) for p in self.places], torch.int64, fill=-1)
+
+    def _supply_segment_ends(self) -> Tensor:
+        mask = self["response_mask"]  # each token is paid by itself, unless it is given otherwise
+        return torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
 
     @cached_property
     def turn_starts(self) -> list[list[int]]:
@@ -270,7 +276,8 @@ class Inputs:
         """Ask the scorer for kinds of attribution, and for all others that will be read."""
         scorer = self._scorer()
         of_reads = [ACCOUNTS[name] for name in self.reads if name in ACCOUNTS]
-        of_reads = [kind for kind in of_reads if kind != "prefix" or not self.each_prefix]
+        if self.each_prefix and "prefix" in of_reads:
+            of_reads.remove("prefix")
         wanted = [kind for kind in dict.fromkeys([*kinds, *of_reads]) if kind not in self._accounts]
         self.asked.append(f"score({', '.join(wanted)})")
         scores, accounts = checked_accounts(scorer, self.episodes, wanted)
@@ -331,19 +338,16 @@ class Inputs:
         """The scorer, asked of other texts than the episodes'."""
         return Probe(self._scorer(), self.tokenizer, self.continuations)
 
+    @property
+    def each_prefix(self) -> bool:
+        """Whether each prefix is scored as a text of its own: the scorer has none per position."""
+        asked = self._accounts.get("prefix")
+        return not self._scorer().gives_prefixes and (asked is None or asked.attributions is None)
+
     def _supply_prefix_scores(self) -> Tensor:
-        return self.prefix_scores(self["response_mask"])
-
-    def prefix_scores(self, ends: Tensor) -> Tensor:
-        """Return ``prefix_scores``; of texts of their own those that end where ``ends`` is True.
-
-        Args:
-            ends: (batch, time) bool, True at each row's last token; a place where it is False has
-                the score of the place before it.
-        """
         table = torch.zeros(len(self.episodes), 1 + self.time, dtype=torch.float64)
         if self.each_prefix:
-            for number, scores in enumerate(self._scored_prefixes(ends)):
+            for number, scores in enumerate(self._scored_prefixes()):
                 table[number, : len(scores)] = torch.from_numpy(scores)
                 table[number, len(scores) :] = float(scores[-1])  # no token, no change
         else:
@@ -359,29 +363,21 @@ class Inputs:
             table += shift[:, None]
         return table.to(self.dtype)
 
-    def _scored_prefixes(self, ends: Tensor) -> list[NDArray[np.float64]]:
+    def _scored_prefixes(self) -> list[NDArray[np.float64]]:
         """Return the scores of prefixes of each row, (1 + own tokens,), as texts of their own.
 
         Those that ``prefixes`` has are not scored again.
         """
         known = self.prefixes or [np.zeros(0)] * len(self.episodes)
-        texts, asked = list[Episode](), list[NDArray[np.intp]]()
+        known = [one[: 1 + len(p)] for one, p in zip(known, self.places, strict=True)]
+        texts = list[list[Episode]]()
         for row, episode in enumerate(self.episodes):
-            stops = np.array([0, *(span.stop for span in self.spans(row))])
-            is_end = np.concatenate([[True], ends[row, : len(stops) - 1].cpu().numpy()])
-            is_end[: len(known[row])] = False
-            asked.append(np.flatnonzero(is_end))
-            texts += [self.probe.restrict(episode, range(stop)) for stop in stops[is_end]]
-        parts = np.split(self.probe.values(texts), np.cumsum([len(one) for one in asked])[:-1])
-        rows = []
-        for row, (places, values) in enumerate(zip(asked, parts, strict=True)):
-            columns = np.arange(1 + len(self.places[row]))
-            scores, is_known = np.zeros(len(columns)), columns < len(known[row])
-            scores[is_known] = known[row][: len(columns)]
-            scores[places], is_known[places] = values, True
-            rows.append(scores[np.maximum.accumulate(np.where(is_known, columns, 0))])
-        self.prefixes = rows
-        return rows
+            stops = [0, *(span.stop for span in self.spans(row))][len(known[row]) :]
+            texts.append([self.probe.restrict(episode, range(stop)) for stop in stops])
+        values = self.probe.values([text for one in texts for text in one])
+        parts = np.split(values, np.cumsum([len(one) for one in texts])[:-1])
+        self.prefixes = [np.concatenate(both) for both in zip(known, parts, strict=True)]
+        return self.prefixes
 
     def _supply_score_without(self) -> Callable[[Tensor], Tensor]:
         """Return what scores texts with tokens left out; equal ones of a row are scored once.
@@ -460,11 +456,10 @@ class Inputs:
                 spans, chosen = self.spans(row), torch.nonzero(asked).flatten().tolist()
                 stops.append([0, *(spans[place].stop for place in chosen)])
             rows = log_prob_after(reader, tokenizer, self.episodes, stops, texts, mean=mean)
-            table = torch.zeros(len(rows), 1 + self.time, dtype=self.dtype)
-            for row, values in enumerate(rows):
-                table[row, :1], table[row, len(self.places[row]) :] = values[0], values[-1]
-                table[row, 1:][ends[row]] = torch.from_numpy(values[1:]).to(self.dtype)
-            return table
+            table = [
+                values[[0, *one]] for values, one in zip(rows, ends.cumsum(1).tolist(), strict=True)
+            ]
+            return torch.from_numpy(np.stack(table)).to(self.dtype)
 
         return log_prob_of
 

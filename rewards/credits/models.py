@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
 from tokengym.rewards.credits.inputs import Inputs
 from tokengym.rewards.credits.names import ACCOUNTS, NAMES
-from tokengym.rewards.credits.pieces import Pieces
 from tokengym.rewards.scorers.base import Scorer
 
 
@@ -17,12 +15,11 @@ class ModelNames:
 
     Args:
         model: A `PolicyReader` or a `RewardModel`.
-        view: The batch, of tokens or of pieces.
+        inputs: The batch.
         names: Names that may be read of it, so that what one pass gives comes from one.
     """
 
-    def __init__(self, model: Any, view: Inputs | Pieces, names: Sequence[str] = ()) -> None:
-        inputs = view.inputs if isinstance(view, Pieces) else view
+    def __init__(self, model: Any, inputs: Inputs, names: Sequence[str] = ()) -> None:
         self.model, self.is_scorer = model, isinstance(model, Scorer)
         kind: dict[str, Any] = {"scorer" if self.is_scorer else "reference": model}
         if self.is_scorer:
@@ -34,10 +31,6 @@ class ModelNames:
             inputs.episodes, tokenizer=inputs.tokenizer, dtype=inputs.dtype, reads=reads, **kind
         )
         self.inputs.shape = inputs.shape
-        self._view: Inputs | Pieces = self.inputs
-        if isinstance(view, Pieces):
-            self._view = copy.copy(view)
-            self._view.inputs = self.inputs
 
     @property
     def config(self) -> dict[str, Any]:
@@ -57,4 +50,4 @@ class ModelNames:
             ]
         if name not in known:
             raise AttributeError(f"a model has no {name!r}; it has {', '.join(known)}")
-        return self._view[name if self.is_scorer else f"ref_{name}"]
+        return self.inputs[name if self.is_scorer else f"ref_{name}"]

@@ -16,9 +16,6 @@ SUPPLIERS: Mapping[Supplier, str] = {
     "trainer": "a trainer alone: pass the function as advantage= or weights=",
 }
 """Each supplier in words, which say what to do where there is none."""
-InPiece = Literal["same", "sum", "first", "last", "own"]
-"""A name's value of a piece of several tokens: the row's, the sum over the piece's tokens, that of
-its first or last token, or one of its own (see `pieces`)."""
 
 
 class Name(NamedTuple):
@@ -31,7 +28,6 @@ class Name(NamedTuple):
     supplier: Supplier
     meaning: str
     """In words, for the page that lists the names."""
-    in_piece: InPiece = "same"
     account: str | None = None
     """Kind of token attribution of `Scorer.score` that it is read from."""
 
@@ -45,19 +41,20 @@ _TOKENS, _IDS = "(batch, time)", "(batch, time) int64"
 
 NAMES: Mapping[str, Name] = {
     # --- the texts; columns are the tokens that the policy wrote, from 0 --------------------------
-    "response_mask": Name("(batch, time) bool", "", "texts", "True at a row's tokens", "own"),
-    "response_ids": Name(_IDS, "", "texts", "token ids; 0 past a row's end", "last"),
-    "positions": Name(_IDS, "tokens", "texts", "place in the row, from 0; -1 past its end", "own"),
-    "turn_ids": Name(_IDS, "", "texts", "number of the token's turn; -1 past a row's end", "last"),
+    "response_mask": Name("(batch, time) bool", "", "texts", "True at a row's tokens"),
+    "response_ids": Name(_IDS, "", "texts", "token ids; 0 past a row's end"),
+    "positions": Name(_IDS, "tokens", "texts", "place in the row, from 0; -1 past its end"),
+    "turn_ids": Name(_IDS, "", "texts", "number of the token's turn; -1 past a row's end"),
     "turn_scores": Name(
         *(_TOKENS, "reward", "texts"),
         "the partner's score at a turn's last token; nan where there is none",
-        "own",
+    ),
+    "segment_ends": Name(
+        _IDS, "", "texts", "place of the last token of what is paid in one sum with each"
     ),
     "state_ids": Name(
         *(_IDS, "", "texts"),
         "equal numbers where a turn began after the same prompt and tokens; -1 past a row's end",
-        "last",
     ),
     "row_seeds": Name("list of list of int", "", "texts", "seeds of draws: the row's own ids"),
     "prompts": Name("list of str", "", "texts", "the prompts as text"),
@@ -70,82 +67,76 @@ NAMES: Mapping[str, Name] = {
     "score_parts": Name("dict of (batch,)", "", "scorer", "what the score was made of"),
     "attention": Name(
         *(_TOKENS, "weight", "scorer", "attention of the reward model's last layer and token"),
-        *("sum", "attention"),
+        "attention",
     ),
     "signed_attention": Name(
         *(_TOKENS, "reward", "scorer", "attention times what each value vector does to the score"),
-        *("sum", "signed-attention"),
+        "signed-attention",
     ),
     "relevance": Name(
         *(_TOKENS, "reward", "scorer", "parts of an encoder's dot product; they sum to the score"),
-        *("sum", "relevance"),
+        "relevance",
     ),
     "gradient": Name(
-        _TOKENS, "reward", "scorer", "embedding times gradient of the score", "sum", "gradient"
+        _TOKENS, "reward", "scorer", "embedding times gradient of the score", "gradient"
     ),
     "integrated_gradients": Name(
         *(_TOKENS, "reward", "scorer", "the same, averaged on the way from a blank response"),
-        *("sum", "integrated-gradients"),
+        "integrated-gradients",
     ),
     "deeplift": Name(
         *(_TOKENS, "reward", "scorer", "DeepLIFT's contributions against a blank response"),
-        *("sum", "deeplift"),
+        "deeplift",
     ),
     "prefix_scores": Name(
         *("(batch, 1 + time)", "reward", "scorer"),
         "score before the first token, and after each with the reply to it",
-        *("own", "prefix"),
+        "prefix",
     ),
     "score_without": Name(
         *("f((batch, k, time) bool) -> (batch, k)", "reward", "scorer"),
         "scores of the texts without the tokens where it is True; call it with slices of the k "
         "masks where all of them would fill the memory: a text is scored once over all calls",
-        "own",
     ),
     # --- a frozen language model ------------------------------------------------------------------
     "ref_log_probs": Name(
         *(_TOKENS, "nats", "reference"),
         "of the tokens, by the reference: without temperature or action mask under reward=, under "
         "advantage= and weights= as the policy samples",
-        "sum",
     ),
     "ref_entropy": Name(
         *(_TOKENS, "nats", "reference"),
         "of the reference before each token, without temperature or action mask",
-        "sum",
     ),
     "ref_attention": Name(
         *("(batch, time, time)", "weight", "reference"),
         "last layer's, averaged over heads: of the step that writes the next token, to each token",
-        "own",
     ),
     "ref_log_prob_of": Name(
-        *("f(list of str, mean=False) -> (batch, 1 + time)", "nats", "reference"),
+        *("f(list of str, mean=False, ends=None) -> (batch, 1 + time)", "nats", "reference"),
         "of one text per row, before the first token and after each with the reply to it; per "
-        "token of the text with mean=True",
-        "own",
+        "token of the text with mean=True, and where ends=, (batch, time) bool, is False as before "
+        "the token",
     ),
     # --- the policy that learns; an episode carries the first two ---------------------------------
     "log_probs": Name(
         *(_TOKENS, "nats", "policy"),
         "of the tokens, as they were sampled: after temperature and action mask, over the tokens "
         "that top-k and top-p left",
-        "sum",
     ),
     "entropy": Name(
-        _TOKENS, "nats", "policy", "of the policy before each token, as it was sampled", "sum"
+        _TOKENS, "nats", "policy", "of the policy before each token, as it was sampled"
     ),
     "continue_from": Name(
         *("f(k, (batch, time) bool) -> (batch, time)", "reward", "policy"),
         "mean score of k continuations behind each token where it is True; 0 elsewhere",
-        "own",
     ),
     # --- a trainer, under advantage= and weights= -------------------------------------------------
-    "values": Name(_TOKENS, "reward", "trainer", "of the state before each token", "first"),
+    "values": Name(_TOKENS, "reward", "trainer", "of the state before each token"),
     "final_values": Name("(batch,)", "reward", "trainer", "past a truncated row's end; else 0"),
-    "hidden_states": Name("(batch, time, width)", "", "trainer", "the policy's last layer", "last"),
-    "top_log_probs": Name("(batch, time, k)", "nats", "trainer", "largest, falling", "first"),
-    "kl": Name(_TOKENS, "nats", "trainer", "to the reference, as it is paid and logged", "sum"),
+    "hidden_states": Name("(batch, time, width)", "", "trainer", "the policy's last layer"),
+    "top_log_probs": Name("(batch, time, k)", "nats", "trainer", "largest, falling"),
+    "kl": Name(_TOKENS, "nats", "trainer", "to the reference, as it is paid and logged"),
     "policy_attention": Name(
         *("(batch, time, time)", "weight", "trainer"),
         "attention of the policy's last layer, from each token to it and those before",
@@ -155,10 +146,9 @@ NAMES: Mapping[str, Name] = {
         "of the same tokens, as they were sampled, by the policy that read another text before "
         "the prompt",
     ),
-    "token_rewards": Name(_TOKENS, "reward", "trainer", "what each token earned", "sum"),
-    "advantages": Name(_TOKENS, "reward", "trainer", "before the weights", "sum"),
+    "token_rewards": Name(_TOKENS, "reward", "trainer", "what each token earned"),
+    "advantages": Name(_TOKENS, "reward", "trainer", "before the weights"),
     "group_ids": Name("(batch,) int64", "", "trainer", "equal for responses to one prompt"),
-    "segment_ends": Name(_IDS, "", "trainer", "last token of what is paid in one sum", "last"),
     "generator": Name("torch.Generator", "", "trainer", "source of draws, seeded by the trainer"),
     "gamma": Name("float", "", "trainer", "discount per token"),
     "gae_lambda": Name("float", "", "trainer", "lambda of the advantages"),

@@ -13,53 +13,34 @@ Cut = Literal["even", "entropy", "line", "sentence", "turn"]
 """Where pieces begin: "even" makes ``segments`` of equal size up to one token, "entropy" begins
 ``segments`` at the tokens that the reference policy drew with the highest entropy; "line",
 "sentence" (ended by ., ! or ?, or the like of other scripts) and "turn" follow the text."""
-Pay = Literal["last", "evenly"]
-"""Where a piece's reward stands: on its last token, or in equal parts on all of its tokens."""
-Delivery = Literal["step", "end"]
-"""When `step` pays: a token when it is written, or the score at the end."""
 COUNTED: tuple[Cut, ...] = ("even", "entropy")
 """Cuts into a number of pieces, which ``segments`` gives."""
-CHOICES: Mapping[str, tuple[str | None, ...]] = {
-    "cut": (*get_args(Cut), None),
-    "pay": get_args(Pay),
-    "delivery": (*get_args(Delivery), None),
-    "prefixes": ("each", None),
-}
-"""Values of the options that have few."""
-UNIVERSAL: Mapping[str, Any] = {
-    "beta": 1.0,
-    "segments": None,
-    "cut": None,
-    "pay": "last",
-    "delivery": None,
-    "prefixes": None,
-}
+UNIVERSAL: Mapping[str, Any] = {"beta": 1.0, "segments": None, "cut": None}
 """The options with their defaults.
 
 - ``beta``: share of the score that is spread, in [0, 1]; the rest stays on the last token.
-- ``segments``: pieces of a response that are paid in one sum each; None pays every token.
+- ``segments``: pieces of a response whose token rewards are summed, on the last token of each; None
+  pays every token.
 - ``cut``: where the pieces begin, see `Cut`; None is "even" with segments.
-- ``pay``: see `Pay`.
-- ``delivery``: see `Delivery`; None is "step" of a causal rule.
-- ``prefixes``: "each" scores every prefix as a text of its own, n + 1 scorings instead of one, for
-  scorers without scores per position.
 """
 REPLACED: Mapping[str, str] = {
     "attribution": "'gradient', 'integrated-gradients', 'deeplift' or 'leave-one-out'",
-    "every_prefix": "prefixes=each",
+    "delivery": "the rule without it, since 'causal' says when a token is paid",
+    "every_prefix": "the rule without it, since any scorer has scores of prefixes",
+    "pay": "the rule without it, since a piece is paid on its last token",
+    "prefixes": "the rule without it, since any scorer has scores of prefixes",
     "spans": "segments=",
     "steps": "cut=line, cut=sentence or segments=",
 }
 """Words of before, of rules and of options, with what is written in their place."""
 
 
-def resolved(defaults: Mapping[str, Any], given: Mapping[str, Any], causal: Any) -> dict[str, Any]:
+def resolved(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of a rule that it did not take over, checked.
 
     Args:
         defaults: Those of the rule; an option that the rule has by itself is not among them.
         given: Those that the user passed.
-        causal: Whether the rule declares that it is causal.
 
     Raises:
         CreditError: if one is out of range, or has no effect.
@@ -74,9 +55,7 @@ def resolved(defaults: Mapping[str, Any], given: Mapping[str, Any], causal: Any)
                 cut = options.cut = "even"
             elif cut is not None and "segments" not in given:
                 segments = options.segments = None
-        _check_cut(cut, segments, given)
-    if "delivery" in defaults:
-        _settle_delivery(options, causal, cut, segments)
+        _check_cut(cut, segments)
     return vars(options)
 
 
@@ -88,12 +67,11 @@ def _check_ranges(options: SimpleNamespace, names: Mapping[str, Any]) -> None:
     if "segments" in names:
         hint = "leave it out to pay every token"
         check_count(options, "segments", optional=True, hint=hint, error=CreditError)
-    for name, choices in CHOICES.items():
-        if name in names:
-            check_choice(options, name, choices, error=CreditError)
+    if "cut" in names:
+        check_choice(options, "cut", (*get_args(Cut), None), error=CreditError)
 
 
-def _check_cut(cut: Cut | None, segments: int | None, given: Mapping[str, Any]) -> None:
+def _check_cut(cut: Cut | None, segments: int | None) -> None:
     """Refuse options of pieces that cut nothing."""
     if cut in COUNTED and segments is None:
         raise CreditError(f"cut={cut!r} cuts nothing without segments; add segments=8")
@@ -101,24 +79,4 @@ def _check_cut(cut: Cut | None, segments: int | None, given: Mapping[str, Any]) 
         raise CreditError(
             f"segments={segments} has no effect with cut={cut!r}, which follows the text; leave "
             "one of the two out"
-        )
-    if cut is None and given.get("pay") is not None:
-        raise CreditError(f"pay={given['pay']!r} has no effect without pieces; add segments=8")
-
-
-def _settle_delivery(
-    options: SimpleNamespace, causal: Any, cut: Cut | None, segments: int | None
-) -> None:
-    """Choose when `step` pays, and refuse what it cannot pay."""
-    if options.delivery == "step" and not causal:
-        raise CreditError(
-            "delivery='step' pays a token when it is written, and the rule knows its reward when "
-            "the response ends; leave delivery out"
-        )
-    options.delivery = options.delivery or ("step" if causal else "end")
-    if options.delivery == "step" and cut is not None:
-        what = f"cut={cut}" if segments is None else f"segments={segments}"
-        raise CreditError(
-            f"{what} makes pieces of a finished response, which cannot be paid step by step; add "
-            f"delivery=end, as in 'red:delivery=end,{what}'"
         )

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 @token_credit(
     parts=True,
     causal=True,
-    gae_lambda=lambda beta, cut, segments: (
-        0.5 if beta == 1.0 and (cut or segments) is None else None
-    ),
+    gae_lambda=lambda beta: 0.5 if beta == 1.0 else None,
 )
 def red(prefix_scores: Tensor) -> Tensor:
     """Each token earns what it added to the score of the text so far.
@@ -24,11 +22,11 @@ def red(prefix_scores: Tensor) -> Tensor:
     r_t = beta * (R(x, y_<=t) - R(x, y_<t)), and the last token gets what is left of R: the score
     of the empty response and, below beta = 1, the sparse reward's share. A causal reward model
     gives every prefix's score in one pass, by its scores at every position. The whole score in
-    increments of single tokens suits a lambda of 0.5 (docs/results/earlier.md).
+    increments of single tokens suits a lambda of 0.5 (docs/results/earlier.md). A scorer without
+    such scores is asked of each prefix as a text of its own.
 
     Whoever calls ``step`` is paid token by token, for which the text so far is scored again at
-    every step. Learners of this package read the finished episode and save that; so does
-    ``delivery="end"`` for any other agent that reads ``info["token_rewards"]``.
+    every step. Learners of this package read the finished episode and save that.
 
     Source: Li et al. 2024, arXiv:2411.08302; potential-based shaping: Ng, Harada & Russell 1999.
     """

@@ -9,7 +9,6 @@ from tokengym.rewards.credits.bound import BoundFunction
 from tokengym.rewards.credits.names import ACCOUNTS, CARRIED, NAMES, OF_LANGUAGE_MODEL, Supplier
 from tokengym.rewards.credits.options import UNIVERSAL, resolved
 from tokengym.rewards.credits.token_credit import is_token_credit
-from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.tokens import on_last, rest_on_last
 
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from tokengym.envs.episode import Episode
     from tokengym.rewards.credits.calling import Figures
     from tokengym.rewards.credits.inputs import Inputs
-    from tokengym.rewards.credits.pieces import Pieces
 
 
 class Rule(BoundFunction):
@@ -35,13 +33,7 @@ class Rule(BoundFunction):
         defaults = {**self.shared_options, **self.declared.defaults}
         shared = {name: value for name, value in defaults.items() if name not in own}
         of_shared = {name: value for name, value in given.items() if name in shared}
-        if of_shared.get("prefixes") == "each" and "prefix_scores" not in self.signature.reads:
-            raise CreditError(
-                f"prefixes='each' has no effect on {self.name!r}, which reads no "
-                "prefix_scores; leave it out"
-            )
-        self.options = {**shared, **own}  # which the declared causality may be of
-        return resolved(shared, of_shared, self._fact("causal"))
+        return resolved(shared, of_shared)
 
     # --- what is true of it -----------------------------------------------------------------------
 
@@ -57,8 +49,8 @@ class Rule(BoundFunction):
 
     @property
     def causal(self) -> bool:
-        """Whether `step` pays a token when it is written."""
-        return bool(self._fact("causal")) and self.options.get("delivery") != "end"
+        """Whether `step` pays a token when it is written; pieces end when the response does."""
+        return bool(self._fact("causal")) and self.cut is None
 
     @property
     def control(self) -> bool:
@@ -67,14 +59,9 @@ class Rule(BoundFunction):
 
     @property
     def gae_lambda(self) -> float | None:
-        """Lambda that suits its token rewards; None leaves it to the learner."""
+        """Lambda that suits its token rewards; None, and of pieces, leaves it to the learner."""
         value: float | None = self._fact("gae_lambda")
-        return value
-
-    @property
-    def each_prefix(self) -> bool:
-        """Whether every prefix is scored as a text of its own."""
-        return self.options.get("prefixes") == "each"
+        return value if self.cut is None else None
 
     @property
     def cut(self) -> Any:
@@ -98,8 +85,7 @@ class Rule(BoundFunction):
     @property
     def accounts(self) -> list[str]:
         """Kinds of token attribution that it reads of the scorer."""
-        kinds = [ACCOUNTS[name] for name in self.reads if name in ACCOUNTS]
-        return [kind for kind in kinds if kind != "prefix" or not self.each_prefix]
+        return [ACCOUNTS[name] for name in self.reads if name in ACCOUNTS]
 
     @property
     def needs_reference(self) -> bool:
@@ -140,14 +126,12 @@ class Rule(BoundFunction):
             CreditError: if the function raises, or returns what is no reward of these tokens.
         """
         from tokengym.rewards.credits.calling import checked_figures
-        from tokengym.rewards.credits.pieces import Pieces
+        from tokengym.rewards.credits.pieces import piece_ends, summed
 
-        view: Inputs | Pieces = inputs
-        if self.cut is not None:
-            view = Pieces(inputs, self.cut, self.options["segments"])
-        rewards, figures = self.call(view, waits=waits)
-        if isinstance(view, Pieces):
-            rewards = view.placed(rewards, self.options["pay"])
+        ends = piece_ends(inputs, self.cut, self.options.get("segments"))
+        rewards, figures = self.call(inputs, {"segment_ends": ends}, waits=waits)
+        if self.cut is not None and "segment_ends" not in self.signature.reads:
+            rewards = summed(rewards, ends)
         figures = checked_figures(figures, len(rewards), self.who, waits=waits)
         return self._whole(inputs, rewards), figures
 
@@ -166,15 +150,12 @@ class Rule(BoundFunction):
     def pieces(self, episodes: Sequence[Episode], **supplied: Any) -> list[list[range]]:
         """Return the tokens of each response that are paid in one sum."""
         from tokengym.rewards.credits.inputs import Inputs
-        from tokengym.rewards.credits.pieces import Pieces
+        from tokengym.rewards.credits.pieces import piece_ends
 
         reference = self.reader() if self.needs_reference and self.cut == "entropy" else None
         inputs = Inputs(episodes, reference=reference, **supplied)
-        rows = range(len(inputs.episodes))
-        if self.cut is None:
-            return [inputs.spans(row) for row in rows]
-        pieces = Pieces(inputs, self.cut, self.options["segments"])
-        return [pieces.spans(row) for row in rows]
+        ends = piece_ends(inputs, self.cut, self.options.get("segments")).tolist()
+        return [inputs.spans(row, sorted({*one})) for row, one in enumerate(ends)]
 
 
 def as_rule(made: Any, **options: Any) -> Any:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from tokengym.base.registry import did_you_mean
 from tokengym.rewards.credits.names import NAMES
-from tokengym.rewards.credits.options import UNIVERSAL, Cut, Delivery, Pay
+from tokengym.rewards.credits.options import UNIVERSAL, Cut
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.scores import ScorerKind
 
@@ -68,7 +68,7 @@ class Declared:
     """Whether a row sums to its score, to which every row is held."""
     causal: Fact = False
     """Whether a token's reward depends on tokens up to it alone, so that it is paid when it is
-    written; ``delivery="end"`` pays the score at the end all the same."""
+    written."""
     control: Fact = False
     """Whether it reads nothing of what the text says: what it gains is due to dense credit."""
     by_row: Fact = True
@@ -109,9 +109,6 @@ def token_credit(
     beta: float = ...,
     segments: int | None = ...,
     cut: Cut | None = ...,
-    pay: Pay = ...,
-    delivery: Delivery | None = ...,
-    prefixes: Literal["each"] | None = ...,
 ) -> Callable[[AnyFunction], AnyFunction]: ...
 def token_credit(function: Any = None, /, **facts: Any) -> Any:
     """Mark a function, or a class that is called like one, as a rule of token credit.
@@ -131,7 +128,7 @@ def token_credit(function: Any = None, /, **facts: Any) -> Any:
             ``__call__`` names what it reads. ``state_dict`` and ``load_state_dict`` of it are kept
             in checkpoints.
         facts: Fields of `Declared`, and defaults of the options that every rule has: ``beta``,
-            ``segments``, ``cut``, ``pay``, ``delivery`` and ``prefixes``.
+            ``segments`` and ``cut``.
 
     Raises:
         TypeError: if a fact is unknown, or what is marked is no function or class.

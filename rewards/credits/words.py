@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any, Literal
+from typing import Any
 
 from tokengym.base.objects import own
 from tokengym.base.registry import Registry
-from tokengym.rewards.credits.options import CHOICES, REPLACED, UNIVERSAL
+from tokengym.rewards.credits.options import REPLACED, UNIVERSAL, Cut
 from tokengym.rewards.credits.rule import Rule
 from tokengym.rewards.credits.token_credit import (
     MARK,
@@ -108,9 +108,7 @@ def _evaluated(annotation: Any, function: Callable[..., Any]) -> Any:
 
 def _kind_of(option: str) -> Any:
     """Return the annotation of an option that every rule has."""
-    if option in CHOICES:
-        return Literal[CHOICES[option]]
-    return float if option == "beta" else int | None
+    return {"beta": float, "segments": int | None, "cut": Cut | None}[option]
 
 
 @dataclass(frozen=True)

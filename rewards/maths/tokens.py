@@ -32,6 +32,25 @@ def each_alone(response_mask: Tensor) -> Tensor:
     return response_mask[:, :, None] & response_mask.new_ones(response_mask.shape[1]).diag()
 
 
+def held(values: Tensor, ends: Tensor) -> Tensor:
+    """Return values that change at ends alone: elsewhere that of the end before stands.
+
+    Args:
+        values: (batch, 1 + time), before the first token and after each.
+        ends: (batch, time) bool, the tokens after which a value counts.
+
+    Example:
+        >>> import torch
+        >>> ends = torch.tensor([[False, True, False, True]])
+        >>> held(torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]]), ends).tolist()
+        [[1.0, 1.0, 3.0, 3.0, 5.0]]
+    """
+    places = (ends * ends.long().new_ones(ends.shape[1]).cumsum(0)).cummax(1).values
+    kept = values.clone()
+    kept[:, 1:] = values.gather(1, places)
+    return kept
+
+
 def on_last(scores: Tensor, response_mask: Tensor) -> Tensor:
     """Return one number per row on the row's last token.
 

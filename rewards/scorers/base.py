@@ -124,6 +124,11 @@ class Scorer(ABC):
                 f"scorer {self.name!r} has no attribution {attribution!r}; it has {offered}"
             )
 
+    @property
+    def gives_prefixes(self) -> bool:
+        """Whether it says that it has a score at every token; else prefixes are scored as texts."""
+        return "prefix" in (self.attribution_kinds or ())
+
     def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return the scores of texts that nobody played, (batch,): prefixes, parts left out.
 

@@ -38,11 +38,11 @@ def test_every_cell_is_planned_for_ten_seeds() -> None:
 
 
 def test_a_run_is_that_of_its_cell(tmp_path: Path) -> None:
-    run = cell_of("Summarize", "red:delivery=end").but(rate=3e-4, seed=SPARE_SEED)
+    run = cell_of("Summarize", "red").but(rate=3e-4, seed=SPARE_SEED)
     (made,) = STUDY.config(run, tmp_path).runs
     learner = made.training.learner
     assert made.training.max_new_tokens == 32
-    assert [word.text for word in made.rewards] == ["red:delivery=end"]
+    assert [word.text for word in made.rewards] == ["red"]
     assert (learner.gae_lambda, learner.learning_rate, learner.kl_coef) == (0.5, 3e-4, 0.05)
     assert (made.evaluation.every, made.evaluation.episodes) == (1, 128)
     assert not made.training.fixed_length

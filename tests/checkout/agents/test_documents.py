@@ -91,11 +91,11 @@ def test_the_agent_of_the_page_learns_in_a_comparison(tmp_path: Path, monkeypatc
     (tmp_path / "gru.py").write_text(code_of("own_agent.md", "gru.py"))
     monkeypatch.chdir(tmp_path)
     ends: dict[str, Any] = {}
-    for reward, seed in (("uniform", 0), ("uniform", 0), ("red:delivery=end", 0), ("uniform", 1)):
+    for reward, seed in (("uniform", 0), ("uniform", 0), ("red", 0), ("uniform", 1)):
         tokens = 24 * 8 * 20
         config = comparison(
             env="MovieReview",
-            rewards=("uniform", "red:delivery=end"),
+            rewards=("uniform", "red"),
             agents=("gru.py:Gru",),
             training=training_settings(
                 "MovieReview", tokens=tokens, batch_size=24, max_new_tokens=8, fixed_length=True

@@ -11,7 +11,7 @@ from tokengym.envs.tasks import find_task
 from tokengym.rewards.errors import RewardError
 
 NAMES = {
-    "tokengym/Oracle-v0": ("sparse", "recency", "abc", "abc-d", "red", "red:prefixes=each"),
+    "tokengym/Oracle-v0": ("sparse", "recency", "abc", "abc-d", "red"),
     "tokengym/Forks-v0": ("sparse", "abc-signed", "red", "scar", "r3"),
     "tokengym/ReasoningGym-v0": ("sparse", "abc-signed", "red", "scar", "r3"),
 }

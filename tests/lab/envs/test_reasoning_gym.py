@@ -224,7 +224,7 @@ def test_without_the_library_the_line_installs_it(monkeypatch: pytest.MonkeyPatc
 
 
 def test_rewards_that_ask_a_model_redistribute_the_verdict() -> None:
-    envs: Any = gym.make_vec(ID, num_envs=8, reward="red:delivery=end")
+    envs: Any = gym.make_vec(ID, num_envs=8, reward="red")
     envs.reset(seed=0)
     rng, scores = np.random.default_rng(0), []
     for _ in range(12):

@@ -68,14 +68,14 @@ def test_estimators_blind_to_token_rewards_have_one_gradient_for_all_rules(small
 
 
 def test_red_is_unbiased_and_uniform_is_not(small):
-    red = under(small, "red:delivery=end", "loo", group_size=2)
+    red = under(small, "red", "loo", group_size=2)
     assert red.cosine == pytest.approx(1.0, abs=1e-6)
     assert under(small, "uniform", "loo", group_size=2).cosine < 0.999
 
 
 def test_per_index_mean_is_biased_where_lengths_differ_and_not_where_they_do_not(small, fixed):
     for oracle, biased in ((small, True), (fixed, False)):
-        check = under(oracle, "red:delivery=end", "per-index-mean", group_size=2)
+        check = under(oracle, "red", "per-index-mean", group_size=2)
         assert (check.cosine < 0.99) == biased
         if not biased:  # the row itself is one of the two in its baseline
             assert check.scale == pytest.approx(0.5)

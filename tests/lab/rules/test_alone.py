@@ -20,9 +20,7 @@ NAMES = sorted(
 )
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"segments": 3}, {"cut": "turn", "pay": "evenly"}], ids=str
-)
+@pytest.mark.parametrize("options", [{}, {"segments": 3}, {"cut": "turn"}], ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_row_earns_the_same_bits_in_any_batch(name, options, tokenizer):
     function = REWARDS.find(name).factory.function

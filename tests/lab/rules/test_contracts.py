@@ -153,8 +153,7 @@ def test_bad_arguments_of_attributions(tokenizer):
         ("attribution:method=saliency", "unknown reward 'attribution'; write 'gradient', 'integra"),
         ("scar:spans=3", "'scar' has no option 'spans'; write segments=; it has permutations"),
         ("prm:model=x,steps=line", "'prm' has no option 'steps'; write cut=line, cut=sentence or"),
-        ("pure:every_prefix=true", "'pure' has no option 'every_prefix'; write prefixes=each; it"),
-        ("uniform:prefixes=each", "prefixes='each' has no effect on 'uniform'.*leave it out"),
+        ("red:prefixes=each", "'red' has no option 'prefixes'; write the rule without it, since a"),
     ):
         with pytest.raises(RewardError, match=said):
             make_reward(word, scorer=LengthScorer())

@@ -78,11 +78,15 @@ def test_a_token_that_its_file_flags_as_special_ends_no_step():
 
 def test_step_rewards_by_hand():
     model: Any = SimpleNamespace(prefix_scores=torch.tensor([[0.25, 0.5, -1.0]]), config={})
-    steps = torch.tensor([[True, True]])
-    assert prm(steps, model, "sum").tolist() == [[0.5, -1.0]]
-    assert prm(steps, model, "last").tolist() == [[0.0, -1.0]]
-    assert prm(steps, model, "delta").tolist() == [[0.25, -1.5]]
-    assert prm(steps, model, "min", temperature=0.01).round(decimals=6).tolist() == [[0.0, -1.0]]
+    places = torch.tensor([[0, 1]])
+    steps: Any = (places >= 0, places, places, model)
+    assert prm(*steps, "sum").tolist() == [[0.5, -1.0]]
+    assert prm(*steps, "last").tolist() == [[0.0, -1.0]]
+    assert prm(*steps, "delta").tolist() == [[0.25, -1.5]]
+    assert prm(*steps, "min", temperature=0.01).round(decimals=6).tolist() == [[0.0, -1.0]]
+    one: Any = (places >= 0, places, torch.tensor([[1, 1]]), model)
+    assert prm(*one, "sum").tolist() == [[0.0, -1.0]]
+    assert prm(*one, "delta").tolist() == [[0.0, -1.25]]
 
 
 def test_the_f1_of_first_errors_by_hand():
@@ -97,10 +101,9 @@ def test_the_f1_of_first_errors_by_hand():
 
 def test_lines_and_sentences_end_steps():
     texts = ["a", " b", "\n", "\n", "c", ".", " d", "!", " ", ""]
-    assert _step_starts(texts, "line") == [0, 4]
-    assert _step_starts(texts, "sentence") == [0, 6]
-    assert _step_starts(["a", "."], "sentence") == [0]
-    assert _step_starts(["a"], "line") == [0]
+    assert _step_starts(texts, "line") == [4]
+    assert _step_starts(texts, "sentence") == [6]
+    assert _step_starts(["a", "."], "sentence") == []
 
 
 def test_the_lines_of_a_reply_are_no_steps_of_the_policy():

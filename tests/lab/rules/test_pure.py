@@ -21,7 +21,7 @@ def test_the_formula_by_hand(tokenizer: Any):
     # LengthScorer adds up the ids: the increments of 3, 5, 4 are these ids.
     total = exp(-3 / 2) + exp(-5 / 2) + exp(-4 / 2)
     expected = [3 * exp(-3 / 2) / total, 5 * exp(-5 / 2) / total, 4 * exp(-4 / 2) / total]
-    credit = Rule(pure, temperature=2.0, prefixes="each")
+    credit = Rule(pure, temperature=2.0)
     reward = Reward(LengthScorer(), credit, tokenizer=tokenizer)
     (paid,) = reward.evaluate([make_episode(response_ids=(3, 5, 4))])
     np.testing.assert_allclose(np.asarray(paid.token_rewards), expected, rtol=1e-6)
@@ -32,7 +32,7 @@ def test_segments_are_the_steps_by_hand(tokenizer: Any):
     # The steps are 3 + 5 and 4, paid on their last tokens.
     total = exp(-8 / 2) + exp(-4 / 2)
     expected = [0, 8 * exp(-8 / 2) / total, 4 * exp(-4 / 2) / total]
-    credit = Rule(pure, temperature=2.0, prefixes="each", segments=2)
+    credit = Rule(pure, temperature=2.0, segments=2)
     reward = Reward(LengthScorer(), credit, tokenizer=tokenizer)
     (paid,) = reward.evaluate([make_episode(response_ids=(3, 5, 4))])
     np.testing.assert_allclose(np.asarray(paid.token_rewards), expected, rtol=1e-6)
@@ -41,7 +41,7 @@ def test_segments_are_the_steps_by_hand(tokenizer: Any):
 def test_steps_are_those_of_red(tokenizer: Any):
     scorer = RewardModel(make_classifier(), tokenizer=tokenizer)
     episode = make_episode(response_ids=(3, 5, 4, 7, 6))
-    (by_red,) = Reward(scorer, Rule(red, delivery="end"), tokenizer=tokenizer).evaluate([episode])
+    (by_red,) = Reward(scorer, Rule(red), tokenizer=tokenizer).evaluate([episode])
     (by_pure,) = Reward(scorer, Rule(pure, temperature=0.5), tokenizer=tokenizer).evaluate(
         [episode]
     )
@@ -87,7 +87,7 @@ def test_a_rule_that_does_not_declare_it_is_held_to_the_sum():
         Reward(LengthScorer(), double).evaluate([make_episode()])
 
 
-@pytest.mark.parametrize("rule", [Rule(declared), Rule(pure, prefixes="each")])
+@pytest.mark.parametrize("rule", [Rule(declared), Rule(pure)])
 def test_a_rule_that_declares_it_is_not(make_env: Callable[..., Any], tokenizer: Any, rule: Any):
     reward = Reward(LengthScorer(), rule, tokenizer=tokenizer)
     (paid,) = reward.evaluate([make_episode()])

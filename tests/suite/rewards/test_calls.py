@@ -332,7 +332,7 @@ def test_credit_that_asks_about_beginnings_is_lost_with_an_answer_about_one():
 
     credit = TokenCredit(
         FunctionScorer(judge, on_error="skip"),
-        "red:prefixes=each",
+        "red",
         tokenizer=make_word_tokenizer(),
     )
     paid = credit(["a d", "b d", "d d a"])

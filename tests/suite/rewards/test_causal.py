@@ -28,7 +28,7 @@ from tokengym.rewards import (
     token_credit,
 )
 from tokengym.rewards.check import _check_future, _Played
-from tokengym.rewards.errors import RewardCheckError, RewardError
+from tokengym.rewards.errors import RewardCheckError
 
 MODES = list(AutoresetMode)
 TOLERANCE = 2e-5
@@ -78,7 +78,7 @@ def test_an_empty_prompt_is_worth_nothing(classifier):
 
 def test_every_prefix_of_a_function(tokenizer):
     scorer = FunctionScorer(lambda prompt, response: float(len(response) ** 2))
-    reward = Reward(scorer, rule_of("red", prefixes="each")).bind(tokenizer)
+    reward = Reward(scorer, rule_of("red")).bind(tokenizer)
     episode = make_episode(prompt="a", response="b c d", response_ids=[4, 5, 6, 1])
     (paid,) = reward.evaluate([episode])
     assert paid.token_rewards.tolist() == [1.0, 8.0, 16.0, 0.0]
@@ -87,7 +87,7 @@ def test_every_prefix_of_a_function(tokenizer):
 def test_every_prefix_equals_the_one_pass(classifier):
     episodes = random_episodes(6)
     one = Reward(RewardModel(classifier), rule_of("red")).evaluate(episodes)
-    many = Reward(RewardModel(classifier), rule_of("red", prefixes="each")).evaluate(episodes)
+    many = Reward(RewardModel(classifier), rule_of("red")).evaluate(episodes)
     for first, second in zip(one, many, strict=True):
         np.testing.assert_allclose(first.token_rewards, second.token_rewards, atol=TOLERANCE)
 
@@ -120,7 +120,7 @@ def first_keeps_the_empty_text(prefix_scores):
     return increments
 
 
-@pytest.mark.parametrize("options", [{}, {"prefixes": "each"}, {"prefixes": "each", "beta": 0.5}])
+@pytest.mark.parametrize("options", [{}, {"beta": 0.5}])
 @pytest.mark.parametrize("rule", [shaping, first_keeps_the_empty_text])
 def test_a_rule_of_levels_is_paid_its_token_rewards(make_env, classifier, rule, options):
     env = CreditReward(make_env(), RewardModel(classifier), Rule(rule, **options))
@@ -130,7 +130,7 @@ def test_a_rule_of_levels_is_paid_its_token_rewards(make_env, classifier, rule, 
 
 def test_the_share_that_is_not_spread_is_paid_once(make_env):
     scorer = FunctionScorer(lambda prompt, response: float(len(response) ** 2))
-    rule = Rule(first_keeps_the_empty_text, prefixes="each", beta=0.5)
+    rule = Rule(first_keeps_the_empty_text, beta=0.5)
     # "b c d" is worth 25, its beginnings 1 and 9
     rewards, info = play(CreditReward(make_env(), scorer, rule), [4, 5, 6, 1])
     assert rewards == info["token_rewards"].tolist() == [0.5, 4.0, 8.0, 12.5]
@@ -146,7 +146,7 @@ def test_a_beginning_without_a_score_is_paid_at_the_end(make_env, make_envs, ans
         asked.append(response_ids) if is_fragment else None
         return None if is_fragment else float(sum(response_ids))
 
-    env = CreditReward(make_env(), FunctionScorer(judge), "red:prefixes=each")
+    env = CreditReward(make_env(), FunctionScorer(judge), "red")
     rewards, info = play(env, [5, 6, 7, 1])
     assert rewards == [5.0, 0.0 if answers else 6.0, 7.0, 7.0 if answers else 1.0]
     assert info["score"] == sum(rewards) == 19.0
@@ -156,7 +156,7 @@ def test_beginnings_that_never_have_a_score_leave_the_other_rows_alone(make_envs
     def judge(response_ids):
         return None if response_ids == (5, 6) else float(sum(response_ids))
 
-    envs = CreditReward(make_envs(), FunctionScorer(judge), "red:prefixes=each")
+    envs = CreditReward(make_envs(), FunctionScorer(judge), "red")
     envs.reset(seed=0)
     steps = [envs.step(np.array(ids)) for ids in ([5, 6, 7], [6, 7, 8], [7, 8, 9], [1, 1, 1])]
     paid = [rewards.tolist() for _, rewards, *_ in steps]
@@ -171,7 +171,7 @@ def test_what_is_known_of_a_text_is_forgotten_with_it(make_env):
         asked.append(response_ids)
         return None if asked.count((6,)) == 1 and response_ids == (6,) else sum(response_ids)
 
-    env = CreditReward(make_env(), FunctionScorer(judge), "red:prefixes=each")
+    env = CreditReward(make_env(), FunctionScorer(judge), "red")
     for first, rewards in ((9, [9.0, 7.0]), (6, [0.0, 7.0])):
         env.reset(seed=0)
         assert [env.step(token)[1] for token in (first, 7)] == rewards
@@ -203,14 +203,15 @@ def test_a_text_so_far_without_a_score_is_paid_nothing(make_env, rule, expected)
     assert play(CreditReward(make_env(), Hesitant(), rule), [5, 6, 7, 1])[0] == expected
 
 
-def test_delivery_at_the_end(make_env, classifier):
-    env = CreditReward(make_env(), RewardModel(classifier), "red:delivery=end")
+def test_pieces_are_paid_at_the_end(make_env, classifier):
+    env = CreditReward(make_env(), RewardModel(classifier), "red:segments=2")
     rewards, info = play(env, [5, 6, 7, 1])
     assert rewards[:3] == [0.0, 0.0, 0.0]
     assert rewards[3] == info["score"]
     other = CreditReward(make_env(), RewardModel(classifier), "red")
-    expected = play(other, [5, 6, 7, 1])[1]["token_rewards"]
-    np.testing.assert_array_equal(info["token_rewards"], expected)
+    first, second, third, fourth = play(other, [5, 6, 7, 1])[1]["token_rewards"]
+    expected = [0, first + second, 0, third + fourth]
+    np.testing.assert_allclose(info["token_rewards"], expected, atol=TOLERANCE)
 
 
 def test_forks_are_paid_as_if_played_through(make_env, classifier):
@@ -235,7 +236,7 @@ def test_forks_are_paid_as_if_played_through(make_env, classifier):
 
 def test_the_text_of_a_fork_is_the_forks(make_env):
     scorer = FunctionScorer(lambda prompt, response: float(len(prompt) * len(response)))
-    env = CreditReward(make_env(), scorer, "red:prefixes=each")
+    env = CreditReward(make_env(), scorer, "red")
     env.reset(options={"prompt": "c d"})
     env.step(5)
     state = env.unwrapped.get_state()
@@ -269,7 +270,7 @@ def test_every_mode_pays_every_row_step_by_step(make_env, make_envs, classifier,
     scorer, credit = RewardModel(classifier), "red"
     if kind == "text":
         scorer = FunctionScorer(lambda prompt, response: len(prompt) + len(response) ** 2)
-        credit = "red:prefixes=each"
+        credit = "red"
     ended = 0
     for envs in make_three(make_env, make_envs, scorer, credit, mode):
         rng = np.random.default_rng(7)
@@ -332,9 +333,9 @@ def test_scaled_scores_pay_their_sum(make_envs, classifier):
 
 
 def test_the_checker_knows_causality(make_env, make_envs, classifier):
-    for rule in ("red", "red:beta=0.5", "red:delivery=end"):
+    for rule in ("red", "red:beta=0.5", "red:segments=2"):
         check_reward(CreditReward(make_env(), RewardModel(classifier), rule))
-    check_reward(CreditReward(make_env(), LengthScorer(), "red:prefixes=each"))
+    check_reward(CreditReward(make_env(), LengthScorer(), "red"))
     for mode in MODES:
         check_reward(CreditReward(make_envs(autoreset_mode=mode), RewardModel(classifier), "red"))
 
@@ -368,7 +369,7 @@ def foresight(scores, prefix_scores, response_mask):
 
 
 def test_credit_that_looks_ahead_is_named(make_env):
-    env = CreditReward(make_env(min_new_tokens=4), LengthScorer(), Rule(foresight, prefixes="each"))
+    env = CreditReward(make_env(min_new_tokens=4), LengthScorer(), Rule(foresight))
     with pytest.raises(RewardCheckError, match="token_rewards"):
         check_reward(env)
     env = SparseReward(make_env(min_new_tokens=5), LengthScorer())  # pays the first half nothing
@@ -377,10 +378,3 @@ def test_credit_that_looks_ahead_is_named(make_env):
     other = replace(one, info={"token_rewards": np.ones(5)})
     with pytest.raises(RewardCheckError, match=r"first 2 tokens.*look ahead"):
         _check_future(env, 0, other, np.random.default_rng(0))
-
-
-def test_what_cannot_be_paid_step_by_step(make_env):
-    with pytest.raises(RewardError, match=r"'red' needs prefix.*red:prefixes=each"):
-        CreditReward(make_env(), lambda prompt, response: 1.0, "red")
-    with pytest.raises(RewardError, match="'foresight:delivery=end'"):
-        CreditReward(make_env(), LengthScorer(), foresight)

@@ -42,7 +42,7 @@ def test_good_batches_pass(make_envs, classifier, mode):
 TURNS = {"partner": teacher, "max_turns": 3, "max_turn_tokens": 2, "max_new_tokens": 16}
 
 
-@pytest.mark.parametrize("credit", ["uniform", "red:prefixes=each"])
+@pytest.mark.parametrize("credit", ["uniform", "red"])
 def test_conversations_pass_in_every_form(make_env, make_envs, credit):
     scorer = FunctionScorer(lambda prompt, response: float(len(response.split())))
     check_reward(CreditReward(make_env(**TURNS), scorer, credit))
@@ -195,7 +195,7 @@ def level(prefix_scores):
 
 
 def test_what_is_left_of_a_score_that_is_not_conserved_is_no_breach(make_env, make_envs):
-    rule = Rule(level, prefixes="each")
+    rule = Rule(level)
     check_reward(CreditReward(make_env(min_new_tokens=3), LengthScorer(), rule))
     check_reward(CreditReward(make_envs(), LengthScorer(), rule))
     env = CreditReward(make_env(min_new_tokens=3), LengthScorer(), rule)
@@ -209,7 +209,7 @@ def unsure(response_ids):
     return None if sum(response_ids) % 3 == 1 else float(sum(response_ids))
 
 
-@pytest.mark.parametrize("rule", ["uniform", "red:prefixes=each,delivery=end", by_entropy, so_far])
+@pytest.mark.parametrize("rule", ["uniform", "red", by_entropy, so_far])
 def test_episodes_without_a_score_are_left_out(make_env, make_envs, rule):
     scorer = FunctionScorer(unsure)
     check_reward(CreditReward(make_env(), scorer, rule), episodes=8)

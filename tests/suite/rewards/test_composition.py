@@ -132,14 +132,12 @@ def test_combinations_are_paid_step_by_step(make_env, classifier):
         (model + LengthPenalty(0.1), "red"),
         (0.5 * model - 1, "red"),
         (model + RewardModel(make_classifier(seed=1)), "red"),
-        (model + LengthPenalty(0.1), "red:prefixes=each"),
-        (model * LengthPenalty(0.1), "red:prefixes=each"),
+        (model + LengthPenalty(0.1), "red"),
+        (model * LengthPenalty(0.1), "red"),
         (Cached(model), "red"),
-        (Cached(LengthScorer()), "red:prefixes=each"),
+        (Cached(LengthScorer()), "red"),
     ):
         check_reward(CreditReward(make_env(), scorer, credit))
-    with pytest.raises(RewardError, match=r"'red' needs prefix"):
-        Reward(model * LengthPenalty(), rule_of("red"))
 
 
 def test_terms_are_bound_and_keep_their_state(tokenizer, classifier):

@@ -48,9 +48,7 @@ def test_red_pays_the_models_increments_and_the_rest_of_the_true_score_last(expl
         assert episode.token_rewards.sum() == pytest.approx(0.5, abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    "credit", [rule_of("red"), rule_of("red", prefixes="each"), rule_of("abc")]
-)
+@pytest.mark.parametrize("credit", [rule_of("red"), rule_of("abc")])
 @pytest.mark.parametrize("wrap", [lambda scorer: scorer, Normalize])
 def test_wrapped_environments_keep_the_contract(make_envs, explained, credit, wrap):
     envs = VectorRewardWrapper(make_envs(num_envs=4), Reward(wrap(explained), credit))
@@ -61,16 +59,6 @@ def test_wrapped_environments_keep_the_contract(make_envs, explained, credit, wr
         *_, infos = envs.step(np.full(4, token))
     assert infos["token_rewards"].shape == (4, 5)
     np.testing.assert_allclose(infos["token_rewards"].sum(axis=1), infos["score"], atol=1e-4)
-
-
-def test_every_prefix_asks_the_score_itself(make_envs, explained):
-    envs = VectorRewardWrapper(
-        make_envs(num_envs=2), Reward(explained, rule_of("red", prefixes="each"))
-    )
-    envs.reset(seed=0)
-    paid = [envs.step(np.array([token, 4]))[1].tolist() for token in (3, 4, 3, 3, 5)]
-    # 2 for each "a"; what the empty response is worth, 0.5, comes last.
-    assert np.transpose(paid).tolist() == [[2, 0, 2, 2, 0.5], [0, 0, 0, 0, 0.5]]
 
 
 def test_what_cannot_explain_is_refused(model):
@@ -95,7 +83,7 @@ def test_a_scorer_that_learns_keeps_its_state(model):
         ("abc:beta=1", "reward_model"),
         ("r3-dense", "encoder"),
         (rule_of("abc"), "reward_model"),
-        (rule_of("red", prefixes="each"), "any"),
+        (rule_of("red"), "reward_model"),
         (FunctionScorer(count_a), None),
         (count_a, None),
     ],

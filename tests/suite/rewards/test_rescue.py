@@ -231,7 +231,7 @@ def test_a_batch_keeps_what_ended_in_the_step(make_envs, fault):
 def test_a_scorer_that_fails_between_steps_keeps_what_ended(make_envs):
     # RED scores the rows that go on before those that ended.
     scorer = Failing(raises, after=2)
-    envs = VectorRewardWrapper(make_envs(), Reward(scorer, rule_of("red", prefixes="each")))
+    envs = VectorRewardWrapper(make_envs(), Reward(scorer, rule_of("red")))
     envs.reset(seed=0)
     envs.step(np.array([5, 5, 5]))
     with pytest.raises(ScorerError, match=r"KeyError.*1 episodes") as caught:

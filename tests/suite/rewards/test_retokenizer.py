@@ -26,7 +26,6 @@ from tokengym.rewards import (
     check_reward,
 )
 from tokengym.rewards.attribution.alignment import Retokenizer, continued_spans
-from tokengym.rewards.errors import RewardError
 from tokengym.rewards.maths.redistribution import close_sum
 
 
@@ -162,9 +161,7 @@ def test_in_an_environment(tokenizer):
     env = TokenGenerationEnv(tokenizer=tokenizer, prompts=PROMPTS, max_new_tokens=6)
     check_reward(ABCReward(env, scorer))
     check_reward(CreditReward(env, scorer, "abc-signed"))
-    with pytest.raises(RewardError, match=r"'red'.*prefixes=each"):
-        CreditReward(env, scorer, "red")
-    check_reward(CreditReward(env, scorer, "red:prefixes=each"))
+    check_reward(CreditReward(env, scorer, "red"))
 
 
 def test_a_slow_tokenizer_is_refused(tokenizer):

@@ -116,7 +116,7 @@ def test_a_fault_of_a_scorer_that_a_credit_asks_is_the_scorers():
     scorer.score_prefix = lambda episodes: [][1]
     scorer.reads_text = False
     with pytest.raises(ScorerError, match=r"^scorer .* IndexError.*correct"):
-        Reward(scorer, rule_of("red", prefixes="each")).evaluate(EPISODES)
+        Reward(scorer, rule_of("red")).evaluate(EPISODES)
 
 
 def test_an_episode_without_tokens_stops():
@@ -267,7 +267,7 @@ class StubBundle:
         (rule_of("r3-dense"), ("reward_model", "encoder"), "Relevance(encoder)"),
         (rule_of("abc"), ("reward_model", "encoder"), "RewardModel(reward_model)"),
         ("red", ("encoder", "reward_model"), "RewardModel(reward_model)"),
-        ("red:prefixes=each", ("encoder",), "Relevance(encoder)"),
+        ("red", ("encoder",), "Relevance(encoder)"),
     ],
 )
 def test_the_bundle_gives_the_scorer_that_the_reward_needs(folder, name, parts, scorer):

@@ -31,7 +31,7 @@ from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers import find_scorer
 
 TALK = {"partner": teacher, "max_turns": 3, "max_turn_tokens": 3, "max_new_tokens": 14}
-RULES = ["sparse", "uniform", "random", "recency", "red:prefixes=each"]
+RULES = ["sparse", "uniform", "random", "recency", "red"]
 
 
 def talk(**changes: Any) -> Episode:
@@ -104,10 +104,10 @@ def test_segments_are_of_written_tokens_and_end_with_the_reply():
             asked.extend(len(episode.response_ids) for episode in episodes)
             return Scores([float(len(episode.response_ids) ** 2) for episode in episodes])
 
-    rule: Any = make_reward("red:prefixes=each,delivery=end,segments=2", scorer=Lengths())
+    rule: Any = make_reward("red:segments=2", scorer=Lengths())
     assert rule.pieces([talk()]) == [[range(4), range(4, 5)]]
     (paid,) = rule.evaluate([talk()])
-    assert sorted(asked) == [0, 4, 5, 5]
+    assert sorted(asked) == [0, 1, 4, 5, 5]
     assert paid.token_rewards.tolist() == [0.0, 16.0, 0.0, 0.0, 9.0]
 
 
@@ -179,11 +179,9 @@ def test_what_the_policy_continues_is_no_turn_yet(tokenizer):
     assert [said(text) for text in begun] == [[], said(talk())[:2], said(talk())[:2]]
 
 
-@pytest.mark.parametrize("delivery", ["step", "end"])
-def test_prefixes_inside_a_turn_are_scored_with_their_beginning(make_env, tokenizer, delivery):
+def test_prefixes_inside_a_turn_are_scored_with_their_beginning(make_env, tokenizer):
     """Length of the policy's turns, by hand: a token adds its own character, and a space."""
-    rule = f"red:prefixes=each,delivery={delivery}"
-    env = CreditReward(make_env(**TALK), "length-penalty:rate=-1", rule)
+    env = CreditReward(make_env(**TALK), "length-penalty:rate=-1", "red")
     rng, later = np.random.default_rng(5), 0
     for seed in range(14):
         env.reset(seed=seed)
@@ -200,8 +198,7 @@ def test_prefixes_inside_a_turn_are_scored_with_their_beginning(make_env, tokeni
                 lengths = [len(tokenizer.decode(ids[:n], True)) for n in range(len(ids) + 1)]
                 expected[slice(*turn.span)] = np.diff(lengths)
         np.testing.assert_allclose(info["token_rewards"], expected, atol=1e-5)
-        if delivery == "step":
-            np.testing.assert_allclose(paid, expected[info["written"] > 0], atol=1e-5)
+        np.testing.assert_allclose(paid, expected[info["written"] > 0], atol=1e-5)
     assert later > 6
 
 
@@ -283,7 +280,7 @@ def test_a_partner_that_never_scored():
 
 def test_a_step_that_ends_a_turn_is_paid_for_the_reply(make_env):
     """By hand: red is paid what the text is worth after the step, less what it was before."""
-    env = CreditReward(make_env(**TALK), lambda _, text: len(text) ** 1.5, "red:prefixes=each")
+    env = CreditReward(make_env(**TALK), lambda _, text: len(text) ** 1.5, "red")
     task: Any = env.unwrapped
     rng, replies = np.random.default_rng(1), 0
     for seed in range(6):
@@ -305,7 +302,7 @@ def test_a_step_that_ends_a_turn_is_paid_for_the_reply(make_env):
 
 def test_step_rewards_go_on_after_a_fork(make_env):
     """Inside a turn and between turns, in an environment that paid nothing before."""
-    rule = "red:prefixes=each"
+    rule = "red"
     one, other = (CreditReward(make_env(**TALK), lambda _, t: len(t) ** 1.5, rule) for _ in "ab")
     rng = np.random.default_rng(2)
     for seed in range(4):

@@ -47,7 +47,7 @@ def test_the_oracle_pays_its_own_score_unless_told_otherwise():
 
 
 def test_the_oracle_spreads_its_exact_score_by_a_learnt_account():
-    """ABC by the bundled model's attention, RED by its prefixes, or by the exact ones."""
+    """ABC by the bundled model's attention, RED by its prefixes."""
     words = ["good", "film", "not", "bad", "good", "the"]
     model = RewardModel.from_pretrained(bundled("oracle").reward_model)
 
@@ -67,9 +67,7 @@ def test_the_oracle_spreads_its_exact_score_by_a_learnt_account():
     np.testing.assert_allclose(red.token_rewards[:-1], account.attributions[0][:-1], atol=1e-5)
     assert red.token_rewards.sum() == pytest.approx(1.5, abs=1e-5)
     assert red.score_parts == {"RewardModel(reward_model)": pytest.approx(account.values[0])}
-    exact = written(reward="red:prefixes=each")
-    assert exact.token_rewards.tolist() == [0.0, 0.0, 0.0, 0.5, 1.0, 0.0]
-    np.testing.assert_allclose(red.token_rewards, exact.token_rewards, atol=0.3)
+    np.testing.assert_allclose(red.token_rewards, [0.0, 0.0, 0.0, 0.5, 1.0, 0.0], atol=0.3)
     learnt = written(reward="abc", scorer=str(bundled("oracle").reward_model))
     assert learnt.score == pytest.approx(account.values[0], abs=1e-5)
 

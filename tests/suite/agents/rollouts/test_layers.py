@@ -236,7 +236,7 @@ def test_a_factor_scales_the_credit(case):
             assert factor * episode.score_parts["raw_score"] == pytest.approx(episode.score)
 
 
-@pytest.mark.parametrize("rule", [per_token, rule_of("red", prefixes="each")])
+@pytest.mark.parametrize("rule", [per_token, rule_of("red")])
 def test_rows_in_other_processes_are_heard(rule):
     expected = [row.token_rewards for row in play(batch(rule))]
     envs = AsyncVectorEnv(copies(Negated, credit=rule))
@@ -250,7 +250,7 @@ def test_rows_in_other_processes_are_heard(rule):
 
 @pytest.mark.parametrize("factor", [2.0, -1.0])
 def test_a_credit_that_is_paid_in_steps_is_heard_step_by_step(factor):
-    rule = rule_of("red", prefixes="each")
+    rule = rule_of("red")
     expected = [row.token_rewards for row in play(batch(rule))]
     for envs in (
         SyncVectorEnv(copies(lambda env: scaled(env, factor), credit=rule)),
@@ -344,7 +344,7 @@ def test_replies_of_a_partner_earn_nothing():
         agent = make_agent(wrap(VectorRewardWrapper(envs, target_reward(credit))))
         return [(e.token_rewards, e.written) for e in agent.collect().episodes]
 
-    for credit in (rule_of("uniform"), rule_of("red", prefixes="each")):
+    for credit in (rule_of("uniform"), rule_of("red")):
         alone = rewards(credit, lambda envs: envs)
         heard = rewards(credit, lambda envs: batched.TransformReward(envs, lambda paid: 3 * paid))
         for (row, written), (before, _) in zip(heard, alone, strict=True):

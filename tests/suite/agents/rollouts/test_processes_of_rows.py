@@ -67,7 +67,7 @@ def trained(envs: Any, **settings: Any) -> tuple[PPO, dict[str, Any]]:
         ("abc-signed", {}, 0.5),  # declared by the rule
         ("sparse", {}, 0.95),
         # What a rule pays in one sum is asked of the rows: three tokens share an advantage.
-        ("red:delivery=end,segments=2", {"advantage": "vineppo"}, None),
+        ("red:segments=2", {"advantage": "vineppo"}, None),
     ],
 )
 def test_two_processes_train_what_one_does(kind, reward, settings, gae_lambda):
@@ -83,7 +83,7 @@ def test_two_processes_train_what_one_does(kind, reward, settings, gae_lambda):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_rows_in_processes_are_asked(kind):
-    envs = KINDS[kind][1]([Row("red:delivery=end,segments=2", normalize="running")] * 2)
+    envs = KINDS[kind][1]([Row("red:segments=2", normalize="running")] * 2)
     reward = as_rounds(envs).reward
     assert reward.traits is not None
     assert reward.traits.credit == "red"
@@ -116,7 +116,7 @@ class Line:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_first_row_alone_is_asked_what_is_paid_in_one_sum(kind):
-    envs = KINDS[kind][1]([Row("red:delivery=end,segments=2")] * 3)
+    envs = KINDS[kind][1]([Row("red:segments=2")] * 3)
     reward = as_rounds(envs).reward
     pipes = "parent_pipes" if kind == "gymnasium" else "remotes"
     lines = [Line(pipe) for pipe in getattr(envs.unwrapped, pipes)]

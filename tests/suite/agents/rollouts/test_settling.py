@@ -96,7 +96,7 @@ def test_running_statistics_are_those_of_a_batch_scored_at_once(make_envs, optio
     assert found == pytest.approx(wanted)
 
 
-@pytest.mark.parametrize("credit", [rule_of("uniform"), rule_of("red", prefixes="each")])
+@pytest.mark.parametrize("credit", [rule_of("uniform"), rule_of("red")])
 def test_every_credit_follows_the_centred_score(make_envs, tokenizer, credit):
     at_once = normalized(credit, window=None).bind(tokenizer)
     envs = make_envs(reward=normalized(credit, window=None))

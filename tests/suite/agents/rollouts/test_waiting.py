@@ -101,7 +101,7 @@ def test_a_row_that_waits_draws_and_plays_nothing(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_causal_credit_reads_each_row_once(backend):
-    counting = Counting(rule_of("red", prefixes="each"))
+    counting = Counting(rule_of("red"))
     collect(Scripted(), BACKENDS[backend](counting), len(PROMPTS), seed=0)
     # A round is scored when it has ended: of n tokens, n + 1 prefixes and the text.
     tokens = 4 * (1 + 2 + 3 + 4)

@@ -12,7 +12,7 @@ from tokengym.rewards.credits.words import REWARDS, SHIPPED
 PIECES: tuple[dict[str, Any], ...] = (
     {},
     {"segments": 3},
-    {"cut": "turn", "pay": "evenly"},
+    {"cut": "turn"},
     {"beta": 0.3},
 )
 
@@ -20,6 +20,4 @@ PIECES: tuple[dict[str, Any], ...] = (
 @pytest.mark.parametrize("options", PIECES, ids=str)
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_row_earns_the_same_bits_in_any_batch(name, options, tokenizer):
-    if name == "red" and options not in ({}, {"beta": 0.3}):
-        options = {**options, "delivery": "end"}
     check_alone(Rule(REWARDS.find(name).factory.function, **options), tokenizer, played())

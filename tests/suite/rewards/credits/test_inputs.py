@@ -8,12 +8,9 @@ import pytest
 import torch
 
 from tests.support.rewards.known import SHORT, TALK, Known
-from tokengym.envs import Turn
-from tokengym.envs.episode import UNPLAYED
 from tokengym.rewards import FunctionScorer, Scores
 from tokengym.rewards.credits.inputs import Inputs
 from tokengym.rewards.credits.names import NAMES
-from tokengym.rewards.credits.pieces import Pieces
 from tokengym.rewards.errors import CreditError, NoScoreError
 
 NAN = float("nan")
@@ -87,9 +84,9 @@ def test_values_are_in_double_precision_unless_asked_otherwise():
     assert single["scores"].dtype == single["attention"].dtype == torch.float32
 
 
-def test_every_prefix_is_a_text_of_its_own_where_asked(tokenizer):
+def test_every_prefix_is_a_text_of_its_own_of_a_scorer_without_scores_of_prefixes(tokenizer):
     scorer = FunctionScorer(lambda prompt, response: float(len(response.split())))
-    inputs = Inputs([TALK, SHORT], scorer=scorer, tokenizer=tokenizer, each_prefix=True)
+    inputs = Inputs([TALK, SHORT], scorer=scorer, tokenizer=tokenizer)
     # a, a b with the reply d e, all five; the second row ends by EOS, which is no word
     scores = inputs["prefix_scores"] - inputs["prefix_scores"][:, :1]
     assert scores.tolist() == [[0, 1, 4, 5], [0, 1, 1, 1]]
@@ -148,25 +145,3 @@ def test_the_table_says_all_of_each_name():
     for name, entry in NAMES.items():
         assert entry.meaning, name
         assert entry.supplier in ("texts", "scorer", "reference", "policy", "trainer"), name
-        is_per_token = entry.shape.startswith("(batch, time") and "time, time" not in entry.shape
-        assert (entry.in_piece != "same") >= is_per_token, name
-
-
-@pytest.mark.parametrize(
-    ("segments", "expected"),
-    [(1, [[6.0]]), (2, [[5.0, 1.0]]), (3, [[5.0, NAN, 1.0]])],
-)
-def test_a_piece_has_the_scores_of_the_turns_that_end_in_it(segments, expected):
-    """Turns of 3 and 4 own tokens, of scores 5 and 1, in pieces of 4 and 3 or of 3, 2 and 2."""
-    turns = [
-        Turn("assistant", "a", (0, 3), 5.0),
-        Turn("user", "b", (3, 4)),
-        Turn("assistant", "c", (4, 8), 1.0),
-    ]
-    own = [1, 1, 1, 0, 1, 1, 1, 1]
-    of_others = {**UNPLAYED, "written": own, "turns": turns}
-    episode = replace(TALK, response_ids=range(3, 11), **of_others)
-    inputs = Inputs([episode])
-    pieces = Pieces(inputs, "even", segments)
-    assert sum(pieces.sizes[0].tolist()) == 7
-    np.testing.assert_array_equal(pieces["turn_scores"], expected)

@@ -11,7 +11,7 @@ from tests.support.rewards.common import make_episode
 from tests.support.rewards.known import SHORT, TALK, Known
 from tokengym.rewards import FunctionScorer, LanguageModel, ScorerError, Scores, token_credit
 from tokengym.rewards.credits.inputs import Inputs
-from tokengym.rewards.credits.pieces import Pieces
+from tokengym.rewards.credits.pieces import spans_of
 from tokengym.rewards.credits.rule import Rule
 from tokengym.rewards.errors import CreditError, NoScoreError
 from tokengym.rewards.maths.tokens import on_last, rescaled, rest_on_last, shares
@@ -55,14 +55,21 @@ def test_replies_earn_nothing_and_the_token_before_them_what_they_did():
     assert paid(attended, [TALK])[0] == [[pytest.approx(v) for v in (50 / 15, 30, 0, 0, 250 / 15)]]
 
 
-def test_a_piece_is_a_longer_token():
+def test_pieces_are_paid_in_sums_on_their_last_tokens():
     assert paid(attended, [ONE], segments=2)[0] == [[0, 12, 0, 28]]
-    assert paid(attended, [ONE], segments=2, pay="evenly")[0] == [[6, 6, 14, 14]]
     assert paid(increments, [ONE], segments=3)[0] == [[0, 3, 3, 34]]
     assert paid(attended, [ONE], segments=1)[0] == [[0, 0, 0, 40]]
     for rule in (attended, increments):
         assert paid(rule, [ONE, TALK], segments=9)[0] == paid(rule, [ONE, TALK])[0]
     assert paid(increments, [TALK], cut="turn")[0] == [[0, 10, 0, 0, 40]]
+
+
+def test_a_rule_that_reads_where_pieces_end_places_its_rewards_itself():
+    def early(scores, segment_ends, positions, response_mask):
+        return scores[:, None] * (segment_ends == segment_ends[:, :1]) * (positions == 0)
+
+    assert paid(early, [ONE], segments=2)[0] == [[40, 0, 0, 0]]
+    assert Rule(early, segments=2).pieces([ONE]) == [[range(2), range(2, 4)]]
 
 
 def test_pieces_begin_at_the_highest_entropy_or_by_the_text(tokenizer):
@@ -72,45 +79,11 @@ def test_pieces_begin_at_the_highest_entropy_or_by_the_text(tokenizer):
             return dict.fromkeys(names, rows)
 
     inputs = Inputs([ONE], scorer=Known(), reference=Reads())
-    assert Pieces(inputs, "entropy", 2).spans(0) == [range(2), range(2, 4)]
+    assert spans_of(inputs, "entropy", 2) == [[range(2), range(2, 4)]]
     texts = Inputs([ONE], tokenizer=tokenizer)
     texts.token_texts = lambda: [["one", ".", "\n", " two"]]
-    assert Pieces(texts, "sentence").spans(0) == [range(3), range(3, 4)]
-    assert Pieces(texts, "line").spans(0) == [range(3), range(3, 4)]
-
-
-@pytest.mark.parametrize(
-    "stop",
-    [
-        *".!?\u3002\uff01\uff1f\uff0e\uff61\u0964\u0965\u061f\u06d4\u104b\u17d4\u17d5\u1362\u1367\u0589"
-    ],
-)
-def test_a_sentence_ends_where_its_script_ends_it(tokenizer, stop):
-    """Those of Chinese, Japanese, Hindi, Arabic, Urdu, Burmese, ...; a wide comma is none."""
-    texts = Inputs([ONE], tokenizer=tokenizer)
-    texts.token_texts = lambda: [["好", f"好{stop} ", "\uff0c", "真"]]
-    assert Pieces(texts, "sentence").spans(0) == [range(2), range(2, 4)]
-
-
-def test_questions_about_pieces_are_asked_about_their_tokens(tokenizer):
-    scorer = FunctionScorer(lambda prompt, response: float(len(response.split())))
-    inputs = Inputs([TALK, SHORT], scorer=scorer, tokenizer=tokenizer, scores=Scores([5.0, 1.0]))
-    pieces = Pieces(inputs, "even", 2)
-    each = torch.eye(2, dtype=torch.bool).expand(2, 2, 2)
-    # [a] [b d e, f] and [a] [eos]
-    assert pieces["score_without"](each).tolist() == [[1, 4], [0, 1]]
-    assert pieces.spans(0) == [range(4), range(4, 5)]
-
-
-def test_names_of_pieces():
-    values = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
-    inputs = Inputs([ONE], given={"values": values, "token_rewards": values, "scores": 7})
-    pieces = Pieces(inputs, "even", 2)
-    assert pieces["values"].tolist() == [[1, 3]]
-    assert pieces["token_rewards"].tolist() == [[3, 7]]
-    assert pieces["response_ids"].tolist() == [[6, 1]]
-    assert pieces["positions"].tolist() == [[0, 1]]
-    assert pieces["scores"] == 7
+    assert spans_of(texts, "sentence", None) == [[range(3), range(3, 4)]]
+    assert spans_of(texts, "line", None) == [[range(3), range(3, 4)]]
 
 
 def test_a_model_of_its_own_has_the_names_of_this_batch():

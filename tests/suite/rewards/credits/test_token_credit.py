@@ -89,17 +89,16 @@ def test_a_model_is_an_option():
         Rule(ratio)
 
 
-def test_a_causal_rule_is_paid_by_the_step_unless_told_otherwise():
+def test_a_causal_rule_is_paid_by_the_step_and_pieces_when_they_are_known():
     assert Rule(increments).name == "steps"
     assert Rule(increments).causal
-    assert not Rule(increments, delivery="end").causal
+    assert not Rule(increments, segments=2).causal
     assert not Rule(halved).causal
     assert Rule(increments).accounts == ["prefix"]
-    assert Rule(increments, prefixes="each").accounts == []
 
 
 def test_a_cut_by_the_text_takes_the_place_of_the_rules_own_segments():
-    @token_credit(segments=6, pay="evenly")
+    @token_credit(segments=6)
     def cuts(scores, response_mask):
         return scores[:, None] * response_mask
 
@@ -160,11 +159,7 @@ def read_with_default(scores=None):
         (lambda: Rule(halved, cut="word"), CreditError, "cut.*got 'word'"),
         (lambda: Rule(halved, cut="entropy"), CreditError, "cuts nothing.*add segments=8"),
         (lambda: Rule(halved, cut="line", segments=2), CreditError, "no effect with cut='line'"),
-        (lambda: Rule(halved, pay="evenly"), CreditError, "pay='evenly' has no effect"),
-        (lambda: Rule(halved, delivery="step"), CreditError, "leave delivery out"),
-        (lambda: Rule(increments, delivery="now"), CreditError, "delivery.*got 'now'"),
-        (lambda: Rule(increments, segments=2), CreditError, "red:delivery=end,segments=2"),
-        (lambda: Rule(halved, prefixes=True), CreditError, "prefixes.*'each'.*got True"),
+        (lambda: Rule(halved, pay="evenly"), CreditError, "no option 'pay'; write the rule w"),
     ],
 )
 def test_bad_arguments(make, error, words):

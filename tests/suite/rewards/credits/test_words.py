@@ -32,10 +32,9 @@ def test_a_word_is_the_function_of_its_file(function: Callable[..., Any]):
     ("word", "declared"),
     [
         ("red", 0.5),
-        ("red:delivery=end", 0.5),
         ("red:beta=0.5", None),
-        ("red:delivery=end,segments=4", None),
-        ("red:delivery=end,cut=sentence", None),
+        ("red:segments=4", None),
+        ("red:cut=sentence", None),
         ("abc-signed", 0.5),
         ("abc-signed:beta=0.5", None),
         ("sparse", None),
