@@ -367,7 +367,6 @@ def test_only_rules_that_the_scorer_allows_are_usual():
     of_answers = usual_rewards("tokengym/QuestionAnswer-v0")
     assert "r3-dense" in of_answers
     assert "abc" not in of_answers
-    assert "red" in of_answers
 
 
 def test_the_oracle_is_its_own_truth():
