@@ -296,7 +296,7 @@ def check_saved_agents(
         if name.partition(":")[0] not in LEARNERS.packages:
             raise UntrustedCodeError(
                 f"{source} names the agent {name}, for which a module is imported: only your own "
-                "command or call, or --trust-code (trust_code=True), does that; read it first"
+                "command or call, or trust_code=True, does that; read it first"
             )
 
 

@@ -30,7 +30,7 @@ def check_saved(
         digest = f"SHA-256 {code_hash(path)}" if path.is_file() else "there is no such file here"
         raise UntrustedCodeError(
             f"{source} names code, {path}:{name} ({digest}), which is run only if your own command "
-            "or call names it too, or with --trust-code (trust_code=True); read the file first"
+            "or call names it too, or with trust_code=True; read the file first"
         )
 
 
@@ -38,8 +38,8 @@ def check_module(env: str, source: Path | str, *, trust_code: bool = False) -> N
     """Refuse an id of a saved folder that has Gymnasium import a module: "module:Id-v0"."""
     if ":" in env and not split_file_word(env) and not trust_code:
         raise UntrustedCodeError(
-            f"{source} names the env {env}, for which a module is imported: only your own --env or "
-            "--trust-code (trust_code=True) does that; read the module first"
+            f"{source} names the env {env}, for which a module is imported: only your own env= or "
+            "trust_code=True does that; read the module first"
         )
 
 

@@ -61,7 +61,7 @@ def no_argument(owner: str, name: str, value: Any, known: Collection[str]) -> st
 
     said = answer(name, known, value, is_option=False)
     hint = f"{said}; " if said else did_you_mean(name, known)
-    return f"{owner}() has no argument {name!r}; {hint}known: {', '.join(known)}"
+    return f"{owner}() got an unexpected keyword argument {name!r}; {hint}known: {', '.join(known)}"
 
 
 def answers_keywords(function: Callable[P, T]) -> Callable[P, T]:

@@ -4,6 +4,7 @@ What a user got wrong is said in one line, without a traceback; TOKENGYM_TRACEBA
 """
 
 import io
+import logging
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,7 +29,7 @@ from tokengym.scripts.commands.compare import compare
 from tokengym.scripts.commands.demo import demo
 from tokengym.scripts.commands.envs import envs
 from tokengym.scripts.commands.evaluate import evaluate
-from tokengym.scripts.commands.options import Command, call
+from tokengym.scripts.commands.options import Command, as_options, call, options_of
 from tokengym.scripts.commands.report import report
 from tokengym.scripts.commands.train import train
 from tokengym.version import __version__
@@ -62,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.unraisablehook = _unraisable
         _print_anywhere()
         arguments = sys.argv[1:]
+        if logging.lastResort is not None:
+            logging.lastResort.setFormatter(_ForLine(arguments))
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -69,10 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(list(arguments))
     except BaseException as error:
-        return _ended_by(error)
+        return _ended_by(error, arguments)
 
 
-def _ended_by(error: BaseException) -> int:
+def _ended_by(error: BaseException, arguments: Sequence[str]) -> int:
     """Print why a command ended, and return its exit code; raise again what is no error."""
     if isinstance(error, KeyboardInterrupt):
         if _process() == 0:
@@ -85,11 +89,30 @@ def _ended_by(error: BaseException) -> int:
         said = error.for_terminal() if isinstance(error, TokenGymError) else str(error)
         if (place := _place_of_fault(error)) is not None:
             said = f"{type(error).__name__}: {said} ({place}; TOKENGYM_TRACEBACK=1 shows how)"
-        _say(f"error: {' '.join(printable(said).split())}")
+        _say(f"error: {' '.join(printable(_for_line(said, arguments)).split())}")
         return USER_ERROR
     said = " ".join(f"{type(error).__name__}: {printable(str(error))}".split())
     _say(f"error: {said[:500]}; the traceback is in {_traceback_file(error)}")
     return FAULT
+
+
+def _for_line(said: str, arguments: Sequence[str]) -> str:
+    """Return what is said of arguments as the command of a line has them."""
+    with suppress(ValueError, TypeError, OSError, IndexError):  # of a line that is itself wrong
+        return as_options(said, options_of(find_command(arguments[0]), arguments[1:]))
+    return said
+
+
+class _ForLine(logging.Formatter):
+    """Writes warnings as errors are written."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        super().__init__()
+        self._arguments = arguments
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        return _for_line(super().format(record), self._arguments)
 
 
 def _place_of_fault(error: BaseException) -> str | None:

@@ -121,7 +121,7 @@ def _made(
 
 def _unknown_option(task: Task, option: str, value: Any, accepted: Collection[str]) -> TypeError:
     """Return the error of an argument that a task does not have."""
-    fault = f"{task.id} has no argument {option!r}"
+    fault = f"{task.id} got an unexpected keyword argument {option!r}"
     if option == "max_episode_steps":
         return TypeError(
             f"{fault}, which would cut episodes before their score is paid; pass "

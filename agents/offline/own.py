@@ -112,7 +112,7 @@ def read_own(
         if len(ranked) < 2:
             raise DatasetError(
                 f"the data have {len(ranked)} distinct prompt, so that none can be held out to "
-                "measure on; give more, or pass eval_pairs (--eval-pairs)"
+                "measure on; give more, or pass eval_pairs="
             )
         held = set(ranked[: max(1, round(HELD_OUT * len(ranked)))])
         measured = [row for row in texts.rows if _key(prompts[row.row]) in held]
@@ -123,7 +123,7 @@ def read_own(
             raise DatasetError(
                 f"eval_pairs={settings.eval_pairs!r} has token ids and no texts of prompts, on "
                 "which the policy would be measured; add a column prompt, or pass "
-                "own_prompts=False (--own-prompts False) to measure on the task's prompts"
+                "own_prompts=False to measure on the task's prompts"
             )
         held_out, held_prompts = other
         held = {_key(prompt) for prompt in held_prompts.values()}

@@ -203,8 +203,7 @@ class PolicyModels(BasePolicy):
         if rate > HIGH_RATE and count > MANY_WEIGHTS:
             logger.warning(
                 "%.0f million weights learn at a learning rate of %g, which suits tiny models and "
-                "adapters; pass learning_rate= of 1e-5 or less (--learning-rate), or lora= "
-                "(--lora-rank)",
+                "adapters; pass learning_rate= of 1e-5 or less, or lora_rank=",
                 count / 1e6,
                 rate,
             )

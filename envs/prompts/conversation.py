@@ -130,7 +130,7 @@ def _dated(tokenizer: PreTrainedTokenizerBase, tools: Any) -> str | None:
     if _is_new(str(tokenizer.chat_template), f"the date {told}"):
         logger.warning(
             "the chat template of the %s asks for today's date, and is given %s on any day, so "
-            "that runs are the same; template_date= (--template-date) gives another",
+            "that runs are the same; template_date= gives another",
             *(type(tokenizer).__name__, told),
         )
     date = datetime.fromisoformat(told)

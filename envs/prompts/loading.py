@@ -216,7 +216,8 @@ def _column_names(
         prompt = table.columns[0] if len(table.columns) == 1 else "prompt"
         if prompt not in table.columns:
             raise DatasetError(
-                f"prompt_column=None is ambiguous; name one of the columns {quoted(table.columns)}"
+                f"no column is named 'prompt'; name one of {quoted(table.columns)} by "
+                "prompt_column="
             )
     needs = dict(scorer_columns)
     if needs.pop("*", None) is not None:

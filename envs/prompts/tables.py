@@ -177,7 +177,7 @@ def sift(
     *,
     on_error: OnError,
     of: str = "data",
-    remedy: str = "correct it, or pass on_error='skip' (--on-error skip)",
+    remedy: str = "correct it, or pass on_error='skip'",
 ) -> tuple[list[T], list[SkippedRow]]:
     """Return what a step makes of each numbered row, and the rows that it refuses.
 

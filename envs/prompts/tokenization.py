@@ -167,7 +167,7 @@ def check_tokenizer(tokenizer: Any) -> None:
     if size <= len(special_tokens(tokenizer)):
         raise TokenizerError(
             f"{name} has {size} tokens and none of a text, as transformers makes it of a folder "
-            "without the tokenizer's files; pass tokenizer= (--tokenizer) with one that has them"
+            "without the tokenizer's files; pass tokenizer= with one that has them"
         )
 
 

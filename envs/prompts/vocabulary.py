@@ -170,7 +170,7 @@ def _say_padded(name: str, token: str) -> None:
     """Log, once, that a text's end pads."""
     logger.warning(
         "%s has no pad token: its EOS %r pads, and still counts where it is written; pad_token= "
-        "(--pad-token) names another",
+        "names another",
         name,
         token,
     )

@@ -357,8 +357,8 @@ def _read(
             raise
         raise ConversationCutError(
             f"{task.id} keeps the first {_in_words(default)} tokens of each prompt by default, and "
-            "the data set has conversations, which cannot be cut; take TokenGeneration (--env "
-            "TokenGeneration) for whole ones, or name a column of texts (--prompt-column)"
+            "the data set has conversations, which cannot be cut; take env=TokenGeneration "
+            "for whole ones, or name a column of texts by prompt_column="
         ) from None
     if default is not None:
         _say_cut(default)
@@ -373,7 +373,7 @@ def _say_cut(tokens: PromptTokens) -> None:
     """Log, once, that a task cuts the texts of a data set."""
     logger.warning(
         "prompts are the first %s tokens of each text, the task's default; pass prompt_tokens= "
-        "(--prompt-tokens), or take TokenGeneration (--env TokenGeneration) for whole texts",
+        "or take env=TokenGeneration for whole texts",
         _in_words(tokens),
     )
 

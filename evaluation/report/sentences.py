@@ -543,7 +543,7 @@ def below_best(n: int, measure: str, ended: float, best: float) -> Alarm:
     return Alarm(
         f"it ended below the best of {n} untrained responses, which cost no training",
         f"{MEASURES[measure].word} {ended:.3g} against {best:.3g}",
-        "train longer, or at another learning_rate",
+        "train longer, or at another learning rate",
     )
 
 

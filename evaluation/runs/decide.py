@@ -582,12 +582,15 @@ def _refuse(name: str, value: Any, agent: Spec, known: Sequence[Mapping[str, Any
     words = [*of_compare, *known[0]]
     if name in of_compare:
         raise TypeError(
-            f"decide() has no argument {name!r}, which says how runs are done; pass it to compare()"
+            f"decide() got an unexpected keyword argument {name!r}, which says how runs are done; "
+            "pass it to compare()"
         )
     said = answer(name, words, value, is_option=False)
     own_name = [k for k, (_, leaf) in known[0].items() if leaf.path[-1] == name]
     if own_name and not said:  # as the learner itself calls it
-        raise TypeError(f"compare() has no argument {name!r}; write {own_name[0]}={value!r}")
+        raise TypeError(
+            f"compare() got an unexpected keyword argument {name!r}; write {own_name[0]}={value!r}"
+        )
     owners = [one for one in LEARNERS.names() if name in find_learner(one).default_values()]
     if owners:
         more = f"; {said}" if said else ""
@@ -596,8 +599,8 @@ def _refuse(name: str, value: Any, agent: Spec, known: Sequence[Mapping[str, Any
         )
     hint = f"{said}; " if said else did_you_mean(name, words, shown={word: word for word in words})
     raise TypeError(
-        f"compare() has no argument {name!r}; {hint}the arguments are the options of tokengym "
-        "compare --help-all, with _ for -"
+        f"compare() got an unexpected keyword argument {name!r}; {hint}the arguments are "
+        "the options of tokengym compare --help-all, with _ for -"
     )
 
 

@@ -1014,7 +1014,7 @@ def _refuse_change(estimator: Adapted, first: Tensor, again: Tensor) -> None:
     if not _close(first.nan_to_num(), again.nan_to_num(), 1e-6):
         raise AuditError(
             f"{estimator.name} cannot be enumerated: it remembers, or draws, as it answers one "
-            "batch differently when asked again; pass draws=400 (--draws 400) to judge it by "
+            "batch differently when asked again; pass draws=400 to judge it by "
             "replication"
         )
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
-from math import floor
+from math import ceil, floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -254,10 +254,11 @@ def split_pairs(pairs: Sequence[PreferencePair], share: float) -> tuple[list[int
         sides[is_held_out].extend(places)
     rest, held_out = sorted(sides[0]), sorted(sides[1])
     if not rest or not held_out:
+        least = ceil(100 / len(groups)) / 100 if len(groups) > 1 else None
         raise DatasetError(
             f"{len(pairs)} pairs of {len(groups)} prompts with held_out={share} leave {len(rest)} "
-            f"to train on and {len(held_out)} held out; give more pairs, or pass held_out=other "
-            "pairs"
+            f"to train on and {len(held_out)} held out; "
+            + (f"pass held_out={least:g}" if least else "give pairs of other prompts")
         )
     return rest, held_out
 

@@ -215,7 +215,7 @@ def response_rows(source: TableSource | Table, encoding: TextEncoding) -> Exampl
         raise DatasetError(
             f"texts to learn must have the columns {prompt!r} and one of {quoted(LEARNED)} (or "
             f"these with _ids), or 'messages' or 'text', got {quoted(columns) or 'none'}; rename "
-            "them, or name the prompts' by prompt_column (--prompt-column)"
+            "them, or name the prompts' by prompt_column="
         )
     examples, skipped = read_examples(table, *names, on_error=encoding.on_error)
     learned, out = learned_answers(

@@ -372,8 +372,8 @@ def _check_no_prompt(table: Table, responses: Sequence[str]) -> None:
     if others:
         raise DatasetError(
             f"there is no column 'prompt', only {quoted(table.columns)}, so that the responses "
-            f"would stand alone; name the column of prompts ({others[0]!r}?) by prompt_column "
-            "(--prompt-column), or add an empty 'prompt' if there are none"
+            f"would stand alone; name the column of prompts ({others[0]!r}?) by "
+            "prompt_column=, or add an empty 'prompt' if there are none"
         )
 
 

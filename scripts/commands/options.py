@@ -68,6 +68,12 @@ SHORT = re.compile(r"-(?!inf$|nan$)[a-zA-Z]\w*")
 """An option with one dash, which other tools have."""
 HYDRA = re.compile(r"\+{0,2}(?:[a-z_]+\.)+([a-z_]+)=(.*)")
 """A setting as verl's command lines have it, ``algorithm.adv_estimator=grpo``."""
+QUOTES = "\"'"
+ARGUMENT_SAID = re.compile(
+    r"""\w+\([^()]*\)|(?<!\w)'[^']*'|(?<!\w)"[^"]*"|"""
+    r"""(?<![\w.:,/-])(?P<name>[a-z]\w*)(?:=(?P<value>'[^']*'|"[^"]*"|[\w.:/+-]*\w|(?![\[({=]))|(?![\w=]))"""
+)
+"""A call or a quotation, or the name of what may be an argument, with its value."""
 ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 """Name and text of an argument in a docstring."""
 Tracker = Annotated[str | None, tyro.conf.arg(metavar="{tensorboard,wandb,mlflow,trackio}")]
@@ -162,6 +168,29 @@ def options_of(command: Command, arguments: Sequence[str] = ()) -> list["Option"
     """Return all options that a command has beside the ones given."""
     typed = _take_deciding(command, CommandLine(arguments))
     return list(_options(command, _chosen(command, typed)))
+
+
+def as_options(said: str, options: Iterable["Option"]) -> str:
+    """Return what is said of arguments as a command line has them, where they are options of it.
+
+    Texts in quotes and calls in Python stay as they are.
+
+    Example:
+        >>> option = Option(parameter="held_out", flag="held-out", kind=float, default=0.1)
+        >>> as_options("held_out=0.1 leave 0; pass held_out=, or 'held_out'", [option])
+        "--held-out 0.1 leave 0; pass --held-out, or 'held_out'"
+    """
+    known = {option.name: option for option in options if not option.is_positional}
+
+    def render(found: re.Match[str]) -> str:
+        name, value = found["name"], found["value"]
+        begins = found.start() == 0 and said.startswith(" must ", found.end())
+        if name not in known or not (value is not None or "_" in name or begins):
+            return found[0]
+        is_switch = not known[name].values
+        return f"{known[name].shown} {'' if is_switch else (value or '').strip(QUOTES)}".rstrip()
+
+    return ARGUMENT_SAID.sub(render, said)
 
 
 # --- a command line -------------------------------------------------------------------------------
@@ -567,7 +596,7 @@ def _refuse_unknown(
     shown = flag if flag.startswith("-") else f"--{flag}"
     if said:
         raise ValueError(f"unknown option {shown}; {said}")
-    hint = did_you_mean(shown, [f"--{name}" for name in sorted(known)])
+    hint = did_you_mean(flag, sorted(known), shown={name: repr(f"--{name}") for name in known})
     raise ValueError(f"unknown option {shown}; {hint}--help-all has all of them")
 
 

@@ -47,7 +47,7 @@ def report(
 
     Args:
         runs: Folders that tokengym compare or train wrote; runs are grouped by the settings that
-            differ.
+            differ. Files are read as --curves.
         out: Folder of the results (default: that of a single run or comparison, else report; none
             beside --figure or --table).
         curves: CSVs with the columns credit, seed, step, score. Other known measurements (kl,
@@ -68,6 +68,8 @@ def report(
     from tokengym.evaluation.runs.results import CurveSettings, merge_comparisons, report_curves
     from tokengym.scripts.commands.show import say, show_summary, terminal
 
+    if runs and not curves and all(run.is_file() for run in runs):
+        runs, curves = (), runs
     if bool(runs) == bool(curves):
         raise ValueError("report takes folders of runs or --curves FILE.csv, one of the two")
     of_curves: dict[str, Any] = {"group_by": group_by or None, "score": score}

@@ -46,7 +46,7 @@ def test_best_of_n_says_its_bound(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["collect", "--n", "1"], "n must be an integer >= 2, got 1"),
         (["collect", "--agent", "nowhere"], "nowhere is no folder; name one that tokengym train"),
         (["collect", "--out", "pairs.txt"], ".jsonl or .parquet"),
-        (["train", "--agent", "dpo", "--loss-type", "sigmod"], "loss_type must"),
+        (["train", "--agent", "dpo", "--loss-type", "sigmod"], "--loss-type must"),
         (["constitution", "--env", "MovieReview"], "no rules"),
         (["constitution", "--principles", "none.txt"], "'none.txt' cannot be read"),
     ],

@@ -149,14 +149,14 @@ def test_device_precision_and_adapters(pairs: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ([], "row 40 of the pairs: 'chosen'"),
-        (["--chosen-column", "best"], "chosen_column='best' is no column"),
-        (["--on-error", "skip", "--max-tokens", "3"], "max_tokens=3"),
+        (["--chosen-column", "best"], "--chosen-column best is no column"),
+        (["--on-error", "skip", "--max-tokens", "3"], "--max-tokens 3"),
         (["--on-error", "skip", "--model", "nowhere"], "cannot load nowhere"),
         (["--on-error", "skip", "--held-out", "1.5"], "share in (0, 1)"),
         (["--on-error", "skip", "--env", "Movie"], "did you mean"),
         (["--model", "nowhere", "--env", "Detox"], "--env Detox has no effect"),
         (["--lora", "16"], "--lora; did you mean '--lora-rank'"),
-        (["--lora-rank", "0"], "lora_rank must be an integer >= 1"),
+        (["--lora-rank", "0"], "--lora-rank must be an integer >= 1"),
     ],
 )
 def test_mistakes_are_said_in_one_line(

@@ -283,7 +283,9 @@ def test_what_has_no_effect_on_a_plain_function_is_refused(setting):
 
 
 def test_an_unknown_setting_is_named():
-    with pytest.raises(TypeError, match=r"FunctionScorer\(\) has no argument 'retry'.*'retries'"):
+    with pytest.raises(
+        TypeError, match=r"FunctionScorer\(\) got an unexpected keyword argument 'retry'.*'retries'"
+    ):
         FunctionScorer(hangs, retry=3)
 
 

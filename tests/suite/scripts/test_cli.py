@@ -174,7 +174,7 @@ def test_report_refuses_what_has_no_effect(given, curves, capsys):
 
 def test_report_of_curves_made_elsewhere(curves, tmp_path, capsys):
     out = tmp_path / "report"
-    assert main(["report", "--curves", str(curves), "--out", str(out)]) == 0
+    assert main(["report", str(curves), "--out", str(out)]) == 0
     text = capsys.readouterr().out
     assert "late learned slower" in text
     assert "cell a" in text
@@ -219,12 +219,15 @@ def test_report_of_curves_made_elsewhere(curves, tmp_path, capsys):
         (["report", "x", "--measure", "kl"], "error: measure kl has no effect without a figure or"),
         (["compare", "--seeds", "0"], "seeds must be an integer >= 1, got 0"),
         (["train", "--updates=0"], "updates must be an integer >= 1, got 0"),
-        (["train", "--seed", "-1"], "error: seed must be an integer >= 0, got -1"),
+        (["train", "--seed", "-1"], "error: --seed must be an integer >= 0, got -1"),
         (
             ["train", "--eval-every", "0"],
-            "error: eval_every must be an integer >= 1, or None, got 0",
+            "error: --eval-every must be an integer >= 1, or None, got 0",
         ),
-        (["evaluate", "--num-episodes", "0"], "error: num_episodes must be an integer >= 1, got 0"),
+        (
+            ["evaluate", "--num-episodes", "0"],
+            "error: --num-episodes must be an integer >= 1, got 0",
+        ),
         (["compare", "--prompt-column", "text"], "pass dataset"),
         (["train", "--reward", "abc:bta=1", "--out", "x"], "'abc' has no option 'bta'"),
         (["evaluate", "nowhere"], "nowhere is no folder"),
@@ -430,7 +433,7 @@ def test_a_refused_training_leaves_its_folder_to_the_corrected_command(tmp_path,
     """What only the training itself can refuse is found out when its folder is there already."""
     small = ["train", *SMALL, "--out", str(tmp_path / "run")]
     assert main([*small, "--reward", "r3", "--value-network", "reward_model"]) == 2
-    assert "take value_network='own'" in capsys.readouterr().err
+    assert "take --value-network own" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     assert main([*small, "--reward", "uniform"]) == 0
 
@@ -495,7 +498,7 @@ def test_a_stopped_training_is_resumed_by_the_same_command(
     capsys.readouterr()
     assert train(tmp_path / "stopped", "--learning-rate", "0.01") == 2
     error = capsys.readouterr().err
-    assert "learning_rate 0.0003 there, 0.01 here" in error
+    assert "--learning-rate 0.0003 there, 0.01 here" in error
     assert train(tmp_path / "stopped") == 0
     assert "stopped holds this run unfinished: it resumes" in capsys.readouterr().out.replace(
         "\n", ""

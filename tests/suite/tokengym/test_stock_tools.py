@@ -34,6 +34,13 @@ assert torch.get_num_threads() == 4
 """
 
 
+def test_an_unknown_argument_is_said_in_pythons_words():
+    """TorchRL tries frameskip=, and leaves it out where it reads them."""
+    said = r"got an unexpected keyword argument 'frameskip'; it has .*max_new_tokens"
+    with pytest.raises(TypeError, match=said):
+        gymnasium.make(NAME, frameskip=1)
+
+
 def test_copies_in_other_processes_score_after_the_parent_has():
     forked(execute, SCORED_THEN_FORKED)
 

@@ -321,5 +321,5 @@ def test_models_come_with_the_settings_they_know() -> None:
 )
 def test_settings_that_the_exact_values_do_not_know_are_refused(build, setting):
     (name,) = setting
-    with pytest.raises(TypeError, match=f"has no argument '{name}'"):
+    with pytest.raises(TypeError, match=f"got an unexpected keyword argument '{name}'"):
         build(**setting)
