@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tokengym.envs.prompts.conversation import encode_chats as encode_chats
     from tokengym.envs.prompts.conversation import missing_end as missing_end
     from tokengym.envs.prompts.conversation import write_chat as write_chat
+    from tokengym.envs.prompts.cutting import without_beginning as without_beginning
     from tokengym.envs.prompts.loading import load_prompts as load_prompts
     from tokengym.envs.prompts.query_types import BUCKETS as BUCKETS
     from tokengym.envs.prompts.query_types import features as features

@@ -255,13 +255,10 @@ def _read_csv(
     import datasets
     import pandas
 
-    # A tab-separated text may hold lone quotation marks.
-    quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
-    width = _check_widths(path, text, separator, quoting, headerless=headerless)
+    width = _check_widths(path, text, separator, headerless=headerless)
     frame = pandas.read_csv(
         io.StringIO(text),
         sep=separator,
-        quoting=quoting,
         header=None if headerless else "infer",
         dtype=str if width == 1 else dict.fromkeys(texts, str),
         keep_default_na=False,  # "NA" is a word, and an empty reference is allowed
@@ -276,14 +273,20 @@ def _read_csv(
     return datasets.Dataset.from_pandas(frame, info=info, preserve_index=False)
 
 
-def _check_widths(path: Path, text: str, separator: str, quoting: Any, *, headerless: bool) -> int:
+def _check_widths(path: Path, text: str, separator: str, *, headerless: bool) -> int:
     """Return the number of columns, refusing a header or a row whose fields do not tell them."""
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quoting=quoting)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     limit = csv.field_size_limit(len(text) + 1)
     try:
         filled = (row for row in rows if len(row) > 1 or any(map(str.strip, row)))  # or blank
         names = next(filled)
         odd = next(((rows.line_num, len(row)) for row in filled if len(row) != len(names)), None)
+    except csv.Error as error:
+        raise _unreadable(
+            path,
+            f"line {rows.line_num}: {error}",
+            "put a text that begins with a quotation mark in quotation marks, its own doubled",
+        ) from None
     finally:
         csv.field_size_limit(limit)
     twice = [name for name in names if name and names.count(name) > 1]

@@ -18,6 +18,7 @@ from tokengym.base.errors import PromptError, TokenizerError
 from tokengym.base.prompt import NO_METADATA, Prompt, PromptSet
 from tokengym.base.settings import check_memory
 from tokengym.envs.prompts.conversation import encode_chats
+from tokengym.envs.prompts.cutting import without_beginning
 from tokengym.envs.prompts.tokenization import encode, in_parts
 from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.envs.settings import PLACE, Overlong
@@ -88,10 +89,6 @@ class TokenRows:
         """Return some of the rows, by their numbers (n,); their ids stay where they are."""
         return TokenRows(self.flat, self.starts[rows], self.ends[rows])
 
-    def last(self, width: int) -> TokenRows:
-        """Return the rows cut to their last ids."""
-        return TokenRows(self.flat, np.maximum(self.starts, self.ends - width), self.ends)
-
     def padded(
         self, rows: Sequence[int], width: int, pad_id: int
     ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
@@ -105,7 +102,7 @@ class TokenRows:
 class PromptTable:
     """The prompts of an environment, and their token ids, encoded once.
 
-    With ``overlong="left"`` an overlong prompt keeps its last tokens (its text stays whole), with
+    With ``overlong="left"`` an overlong prompt becomes another, which lacks its beginning; with
     "drop" it is removed, and prompt ids count the remaining prompts. The arguments are those of
     `GenerationSettings`.
     """
@@ -114,7 +111,7 @@ class PromptTable:
     """The prompts, without dropped ones."""
     max_prompt_tokens: int
     rows: TokenRows
-    """(len(prompts),) ids of each prompt, cut to ``max_prompt_tokens``."""
+    """(len(prompts),) ids of each prompt."""
 
     def __init__(
         self,
@@ -139,7 +136,7 @@ class PromptTable:
         encoded = TokenRows.of(self._encoded(prompts.select(part)) for part in parts)
         _check_rows(prompts, encoded, tokenizer)
         self.max_prompt_tokens = max_prompt_tokens or int(encoded.lengths.max())
-        self.rows = self._fitting(encoded).last(self.max_prompt_tokens)
+        self.rows = self._fitting(encoded)
         check_memory("max_prompt_tokens", self.max_prompt_tokens, bytes_each=_COLUMN_BYTES)
         self._drawn = np.full(len(self.prompts), None, dtype=object)
 
@@ -171,28 +168,49 @@ class PromptTable:
     def _fitting(self, encoded: TokenRows) -> TokenRows:
         """Return the ids of the prompts that are not dropped, and keep only these prompts."""
         fits = encoded.lengths <= self.max_prompt_tokens
-        if fits.all() or self._overlong == "left":
+        if fits.all():
             return encoded
-        first = int(np.argmin(fits))
-        if self._overlong == "drop" and not fits.any():
+        if self._overlong != "drop":
+            ids: list[Any] = [encoded[row] for row in range(len(fits))]
+            prompts = list(self.prompts)
+            for row in np.flatnonzero(~fits).tolist():
+                name = f"prompt {row} of {len(fits)}"
+                prompts[row], ids[row] = self._cut(name, prompts[row], ids[row])
+            self.prompts = PromptSet(prompts)
+            return TokenRows.of([ids])
+        if not fits.any():
             raise PromptError(
                 f"overlong='drop' leaves no prompt: the shortest of {len(fits)} has "
                 f"{int(encoded.lengths.min())} tokens, more than max_prompt_tokens="
                 f"{self.max_prompt_tokens}; raise it, shorten the prompts, or pass overlong='left' "
                 "(their last tokens)"
             )
-        if self._overlong == "error":
-            raise self._too_long(f"prompt {first} of {len(fits)}", encoded[first])
         _say_dropped(int((~fits).sum()), len(fits), self.max_prompt_tokens)
         positions = np.flatnonzero(fits)
         self.prompts = self.prompts.select(positions.tolist())
         return encoded.select(positions)
 
+    def _cut(
+        self, name: str, prompt: Prompt, ids: Sequence[int] | NDArray[np.int32]
+    ) -> tuple[Prompt, list[int]]:
+        """Return a prompt that fits, with its ids, in place of one that is too long."""
+        cut, kept, may_cut = prompt, list(ids), self._overlong == "left"
+        while (excess := len(kept) - self.max_prompt_tokens) > 0:
+            shorter = without_beginning(cut, self._tokenizer, excess) if may_cut else None
+            if shorter is None:
+                raise self._too_long(name, ids)
+            cut, kept = shorter, self._encoded(PromptSet([shorter]))[0]
+        return cut, kept
+
     def _too_long(self, name: str, ids: Sequence[int] | NDArray[np.int32]) -> PromptError:
-        also = "" if self._overlong == "drop" else " or 'drop' (the prompts that fit)"
+        also = {
+            "error": ", or pass overlong='left' (its last tokens) or 'drop' (the prompts that fit)",
+            "drop": ", or pass overlong='left' (its last tokens)",
+            "left": ", of which nothing would be left beside its frame",
+        }[self._overlong]
         return PromptError(
             f"{name} has {len(ids)} tokens, more than max_prompt_tokens={self.max_prompt_tokens}; "
-            f"raise it, shorten the prompt, or pass overlong='left' (its last tokens){also}"
+            f"raise it, shorten the prompt{also}"
         )
 
     def _encoded(self, prompts: PromptSet) -> list[list[int]]:
@@ -262,12 +280,12 @@ class PromptTable:
                 )
             ids, chat = self._encoded(PromptSet([prompt]))[0], self._chat(prompt)
         _check_ids(f"{name}={prompt.text[:40]!r}", ids, len(self._tokenizer))
-        if len(ids) > self.max_prompt_tokens and self._overlong != "left":
-            raise self._too_long(name, ids)
-        last_ids = tuple(ids[-self.max_prompt_tokens :])
-        position = prompt.prompt_id if isinstance(prompt, EncodedPrompt) else -1
-        annotations = (prompt.reference, prompt.query_type, prompt.metadata)
-        return EncodedPrompt(prompt.text, last_ids, position, *annotations, chat)
+        annotations: Any = (prompt.reference, prompt.query_type, prompt.metadata)
+        text = prompt.text
+        if len(ids) > self.max_prompt_tokens:
+            cut, ids = self._cut(name, Prompt(text, *annotations, prompt.messages), ids)
+            text, chat = cut.text, self._chat(cut)
+        return EncodedPrompt(text, tuple(ids), -1, *annotations, chat)
 
     def find(self, ids: Sequence[int]) -> EncodedPrompt | None:
         """Return the first prompt of the set that has exactly these token ids, or None."""

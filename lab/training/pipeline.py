@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from tokengym.base import drawn_from, from_pretrained, say_shared, select_device
-from tokengym.envs import DatasetError
+from tokengym.envs import DatasetError, Prompt, without_beginning
 from tokengym.lab.scorers.preference_model import (
     ANSWERS,
     TEMPLATE,
@@ -181,18 +181,33 @@ def encode_side(
     """
     limit = min(training.max_tokens, longest_input(reader.model) or training.max_tokens)
     sequences = reader.encode(pairs, tokenizer)
-    if training.overlong == "left":
-        places = reader.spare(pairs, tokenizer)
-        sequences = [
-            (cut_prompt(first, prompt_span, limit), cut_prompt(second, prompt_span, limit))
-            for (first, second), prompt_span in zip(sequences, places, strict=True)
-        ]
-        # What is too long even without its prompt is dropped.
+    while training.overlong == "left":  # what is too long even without its prompt is dropped
+        cut = {
+            place: shorter
+            for place, both in enumerate(sequences)
+            if (excess := max(map(len, both)) - limit) > 0
+            and (shorter := _without_beginning(pairs[place], tokenizer, excess))
+        }
+        if not cut:
+            break
+        pairs = replace(pairs, pairs=tuple(cut.get(n, pair) for n, pair in enumerate(pairs)))
+        sequences = reader.encode(pairs, tokenizer)
     lengths = [max(map(len, both)) for both in sequences]
     fitting = limit_lengths(pairs, lengths, max_tokens=limit, drop=training.overlong != "error")
     kept = set(fitting.rows)
     chosen = [ids for row, ids in zip(pairs.rows, sequences, strict=True) if row in kept]
     return ReadablePairs(pairs=fitting, sequences=chosen)
+
+
+def _without_beginning(
+    pair: PreferencePair, tokenizer: "PreTrainedTokenizerBase", count: int
+) -> PreferencePair | None:
+    """Return a pair with a shorter prompt; None where none would be left."""
+    if not pair.prompt.strip():
+        return None
+    prompt = Prompt(pair.prompt, messages=pair.messages)
+    cut = without_beginning(prompt, tokenizer, count)
+    return cut and replace(pair, prompt=cut.text, messages=cut.messages)
 
 
 def limit_lengths(
@@ -261,23 +276,6 @@ def split_pairs(pairs: Sequence[PreferencePair], share: float) -> tuple[list[int
             + (f"pass held_out={least:g}" if least else "give pairs of other prompts")
         )
     return rest, held_out
-
-
-def cut_prompt(ids: list[int], prompt_span: tuple[int, int], limit: int) -> list[int]:
-    """Return a text without as much of its prompt's beginning as is too much.
-
-    Args:
-        ids: The whole text.
-        prompt_span: Where the prompt stands, (first token, past its last).
-        limit: Most tokens; a text whose rest is longer stays longer.
-
-    Example:
-        >>> cut_prompt([9, 1, 2, 3, 8], (1, 4), 3)
-        [9, 3, 8]
-    """
-    start, stop = prompt_span
-    excess = min(max(len(ids) - limit, 0), stop - start)
-    return [*ids[:start], *ids[start + excess :]]
 
 
 def load_start(

@@ -52,12 +52,6 @@ class PairReader(ABC):
         del config, pairs
 
     @abstractmethod
-    def spare(
-        self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
-    ) -> list[tuple[int, int]]:
-        """Return where in both sequences the prompt stands, (first token, past its last)."""
-
-    @abstractmethod
     def values(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
         """Return the number of each sequence, (batch,), of arguments (batch, time)."""
 
@@ -146,19 +140,6 @@ class RewardReader(PairReader):
         """Note the form, in which `RewardModel` then reads."""
         setattr(config, FORM_KEY, self.form_of(pairs))
 
-    def spare(
-        self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
-    ) -> list[tuple[int, int]]:
-        """Return where the prompt stands: at the beginning, behind an encoder's first token."""
-        if self.form_of(pairs) == "chat":
-            starts = encode_chats(tokenizer, [pair.chat for pair in pairs])
-        elif self.is_encoder:
-            prompts = tokenize(tokenizer, [pair.prompt for pair in pairs])
-            return [(1, 1 + len(prompt.ids)) for prompt in prompts]
-        else:
-            starts = encode(tokenizer, [pair.prompt for pair in pairs])
-        return [(0, len(ids)) for ids in starts]
-
     def values(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
         """Return each text's score, read at its last token."""
         return self.judgements(input_ids, attention_mask, position_ids).mean(dim=0)
@@ -235,17 +216,6 @@ class PreferenceReader(PairReader):
         ]
         ids = encode(tokenizer, questions)
         return list(zip(ids[::2], ids[1::2], strict=True))
-
-    def spare(
-        self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
-    ) -> list[tuple[int, int]]:
-        """Return where the context stands: after what the template begins with."""
-        before = self.template.partition("{context}")[0]
-        start = len(encode(tokenizer, [before])[0])
-        contexts = encode(
-            tokenizer, [joined(before, content(pair.prompt.strip())) for pair in pairs]
-        )
-        return [(start, len(ids)) for ids in contexts]
 
     def values(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
         """Return logit_A - logit_B after each question."""

@@ -10,9 +10,11 @@ import numpy as np
 
 from tokengym.base.chat import Chat
 from tokengym.base.errors import DatasetError
+from tokengym.base.prompt import Prompt
 from tokengym.base.settings import check_choice, check_count
 from tokengym.envs.prompts.contents import content, joined
 from tokengym.envs.prompts.conversation import encode_replies, end_texts, turn_end
+from tokengym.envs.prompts.cutting import without_beginning
 from tokengym.envs.prompts.tables import (
     LearnOn,
     OnError,
@@ -237,25 +239,20 @@ def encode_examples(
 ) -> EncodedTexts:
     """Return examples of texts, messages or ids as ids, those that can be learned from."""
 
-    def as_ids(_: int, example: Example[Any]) -> Example[Ids]:
-        if isinstance(example.prompt, Chat):
-            example = _encode_messages(example, tokenizer)
-        elif example.prompt is None:
-            ((_start, (whole,)),) = _encode_plain([("", example.responses)], tokenizer)
-            ended = _ended(whole, tokenizer, encoding)
-            example = Example(example.row, ended[:1], (ended[1:],))
-        _check_ids(example, len(tokenizer))
-        return example
+    def as_ids(_: int, place: int) -> tuple[Example[Any], Example[Ids]]:
+        ids = _as_ids(texts[place], tokenizer, encoding)
+        _check_ids(ids, len(tokenizer))
+        return examples[place], ids
 
     unlearned = encode_contents(tokenizer, [text for e in examples for text in e.unlearned])
+    texts = examples
     if examples and isinstance(examples[0].prompt, str):
-        examples = _encode_texts(examples, tokenizer, encoding)
-    readable, unread = sift(
-        ((example.row, example) for example in examples), as_ids, on_error=encoding.on_error
-    )
+        texts = _encode_texts(examples, tokenizer, encoding)
+    places = ((example.row, place) for place, example in enumerate(examples))
+    readable, unread = sift(places, as_ids, on_error=encoding.on_error)
     fitting, overlong = sift(
-        ((example.row, example) for example in readable),
-        lambda _, example: _fit(example, encoding, max_positions),
+        ((example.row, (example, ids)) for example, ids in readable),
+        lambda _, both: _fit(*both, tokenizer, encoding, max_positions),
         on_error="skip" if encoding.overlong == "drop" else encoding.on_error,
     )
     encoded = EncodedTexts(
@@ -268,6 +265,21 @@ def encode_examples(
         first = f"; {encoded.skipped[0].reason}" if encoded.skipped else "; pass some"
         raise DatasetError(f"nothing is left to learn from: {encoded.report()}{first}")
     return encoded
+
+
+def _as_ids(
+    example: Example[Any], tokenizer: "PreTrainedTokenizerBase", encoding: TextEncoding
+) -> Example[Ids]:
+    """Return an example as ids, as which it may be given."""
+    if isinstance(example.prompt, str):
+        return _encode_texts([example], tokenizer, encoding)[0]
+    if isinstance(example.prompt, Chat):
+        return _encode_messages(example, tokenizer)
+    if example.prompt is None:
+        ((_start, (whole,)),) = _encode_plain([("", example.responses)], tokenizer)
+        ended = _ended(whole, tokenizer, encoding)
+        return Example(example.row, ended[:1], (ended[1:],))
+    return example
 
 
 def _check_ids(row: Example[Ids], vocab_size: int) -> None:
@@ -290,19 +302,45 @@ def _length(row: Example[Ids]) -> int:
     return len(row.prompt) + max(map(len, row.responses))
 
 
-def _fit(row: Example[Ids], encoding: TextEncoding, max_positions: int | None) -> Example[Ids]:
-    """Return a row that fits, cut if it may be."""
+def _fit(
+    example: Example[Any],
+    row: Example[Ids],
+    tokenizer: "PreTrainedTokenizerBase",
+    encoding: TextEncoding,
+    max_positions: int | None,
+) -> Example[Ids]:
+    """Return the ids of an example that fits, of one with a shorter prompt if it may be cut."""
     limits = [limit for limit in (encoding.max_length, max_positions) if limit is not None]
-    excess = _length(row) - min(limits) if limits else 0
-    if excess <= 0:
-        return row
-    if encoding.overlong == "left" and excess < len(row.prompt):
-        return replace(row, prompt=row.prompt[excess:])
+    whole, shorter = row, example if encoding.overlong == "left" else None
+    while limits and (excess := _length(row) - min(limits)) > 0:
+        shorter = shorter and _without_beginning(shorter, tokenizer, excess)
+        if shorter is None:
+            raise _overlong(whole, min(limits), encoding)
+        row = _as_ids(shorter, tokenizer, encoding)
+    return row
+
+
+def _without_beginning(
+    example: Example[Any], tokenizer: "PreTrainedTokenizerBase", count: int
+) -> Example[Any] | None:
+    """Return an example with a shorter prompt; None where none would be left."""
+    given = example.prompt
+    if given and isinstance(given, (str, Chat)):
+        prompt = Prompt(given) if isinstance(given, str) else Prompt.from_messages(given)
+        cut = without_beginning(prompt, tokenizer, count)
+        return cut and replace(example, prompt=cut.messages or cut.text)
+    start = int((given or ())[:1] == (tokenizer.bos_token_id,))
+    rest = (given or ())[start + count :]
+    return replace(example, prompt=(*given[:start], *rest)) if rest else None
+
+
+def _overlong(row: Example[Ids], limit: int, encoding: TextEncoding) -> RowError:
+    """Return the error of a row that does not fit."""
     advice = ", or pass overlong='left' or 'drop'" if encoding.overlong == "error" else ""
-    raise RowError(
+    return RowError(
         "overlong",
         f"prompt and longest response take {_length(row)} tokens ({len(row.prompt)} of prompt), "
-        f"more than {min(limits)}; shorten it, raise max_length if the model reads more{advice}",
+        f"more than {limit}; shorten it, raise max_length if the model reads more{advice}",
     )
 
 

@@ -91,6 +91,12 @@ def test_overlong_conversations(chatty):
     with pytest.raises(PromptError, match=r"0.*15.*max_prompt_tokens=6"):
         TokenGenerationEnv(**short)
     assert TokenGenerationEnv(**short, overlong="drop").prompts.texts == ("a",)
+    short["max_prompt_tokens"] = 9  # the system's message and the last one are left
+    cut = TokenGenerationEnv(**short, overlong="left", prompt_sampling="sequential")
+    assert cut.prompts[0].messages.messages == [CHAT[0], CHAT[-1]]
+    _, info = cut.reset(seed=0)
+    assert info["prompt"] == cut.prompts.texts[0]
+    assert cut.step(EOS)[4]["prompt_ids"] == (BOS, SYSTEM, C, EOS, USER, B, A, EOS, ASSISTANT)
 
 
 def test_templates_that_cannot_write(chatty, tokenizer):

@@ -286,7 +286,7 @@ def test_bad_settings(make_env, settings, error, message):
 def test_a_prompt_given_to_reset_is_cut_or_refused_as_those_of_the_set(make_env):
     left = make_env(max_prompt_tokens=2, overlong="left")
     observation, info = left.reset(options={"prompt": "a b c d"})
-    assert (observation["input_ids"].tolist()[:2], info["prompt"]) == ([C, D], "a b c d")
+    assert (observation["input_ids"].tolist()[:2], info["prompt"]) == ([C, D], "c d")
     with pytest.raises(PromptError, match=r"3.*max_prompt_tokens=2"):
         make_env(max_prompt_tokens=2, overlong="drop").reset(options={"prompt": "a a a"})
 

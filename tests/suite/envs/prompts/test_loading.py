@@ -7,6 +7,7 @@ from typing import Any
 
 import datasets
 import gymnasium as gym
+import pandas
 import pytest
 
 import tokengym  # noqa: F401
@@ -85,9 +86,21 @@ def test_dataset_objects_and_saved_folders(tmp_path):
 
 def test_headerless_files_take_positions(tmp_path):
     path = tmp_path / "reviews.tsv"
-    path.write_text('"lone quote\t1\nnil\t0\nNA\t1\n', encoding="utf-8")
+    path.write_text('a lone " quote\t1\nnil\t0\nNA\t1\n', encoding="utf-8")
     prompts = load_prompts(path, prompt_column=0, split="all")
-    assert prompts.texts == ('"lone quote', "nil", "NA")
+    assert prompts.texts == ('a lone " quote', "nil", "NA")
+
+
+@pytest.mark.parametrize(("suffix", "separator"), [("csv", ","), ("tsv", "\t")])
+def test_a_tsv_is_read_as_a_csv_is(tmp_path, suffix, separator):
+    path = tmp_path / f"a.{suffix}"
+    texts = ("a\nb", 'the "good" film', "plain")
+    frame = pandas.DataFrame({"prompt": texts, "answer": ["1", "2", "3"]})
+    frame.to_csv(path, sep=separator, index=False)
+    assert load_prompts(path, split="all").texts == texts
+    path.write_text(f'prompt{separator}n\n"lone{separator}1\nnil{separator}0\n')
+    with pytest.raises(DatasetError, match=r"line 3: .*; put a text that begins"):
+        load_prompts(path, split="all")
 
 
 def test_lines_of_text(tmp_path):
@@ -155,7 +168,7 @@ def table(**columns: list[Any]) -> datasets.Dataset:
 @pytest.mark.parametrize(
     ("source", "columns", "message"),
     [
-        (ROWS, {}, "prompt_column=None.*'question', 'answer'"),
+        (ROWS, {}, "'question', 'answer'.* by prompt_column="),
         (
             ROWS,
             {"prompt_column": "text"},
