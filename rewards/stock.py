@@ -4,8 +4,10 @@ Its own buffers hold what steps pay, and train without an error: the whole score
 whatever the rule.
 """
 
+import inspect
 import logging
 import sys
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -14,18 +16,22 @@ logger = logging.getLogger(__name__)
 BASE = "stable_baselines3.common.base_class"
 """Module of its algorithms."""
 KINDS = {"rollout": "HindsightRolloutBuffer", "replay": "HindsightReplayBuffer"}
-"""Buffers of `tokengym.agents` that pay each token at its step, by what they replace."""
+"""Buffers of `tokengym.agents` that pay each token at its step, by what they replace; all such
+have the attribute ``pays_tokens``."""
 
 
-def playing() -> Any:
-    """Return the SB3 algorithm that plays rows of this process just now; None without one."""
+def rollout() -> Mapping[str, Any]:
+    """Return the variables of the rollout of an SB3 algorithm that calls; {} where none does.
+
+    SB3 tells environments nothing of it, and a rollout buffer nothing of its infos.
+    """
     if (module := sys.modules.get(BASE)) is None:
-        return None
+        return {}
     frame = sys._getframe(1)
     while frame is not None and frame.f_code.co_name != "collect_rollouts":
         frame = frame.f_back  # type: ignore[assignment]
-    agent = None if frame is None else frame.f_locals.get("self")
-    return agent if isinstance(agent, module.BaseAlgorithm) else None
+    played = {} if frame is None else frame.f_locals
+    return played if isinstance(played.get("self"), module.BaseAlgorithm) else {}
 
 
 def tell_stock_learner(credit: str) -> None:
@@ -34,21 +40,22 @@ def tell_stock_learner(credit: str) -> None:
     Args:
         credit: Name of the rule, whose token rewards come after the steps, in the terminal info.
     """
-    if (agent := playing()) is None:
+    if (agent := rollout().get("self")) is None:
         return
     for kind, ours in KINDS.items():
         buffer = getattr(agent, f"{kind}_buffer", None)
-        if buffer is not None and type(buffer).__module__.startswith("stable_baselines3."):
-            _say_buffer(type(agent).__name__, credit, kind, ours)
+        if buffer is not None and not getattr(buffer, "pays_tokens", False):
+            takes = f"{kind}_buffer_class" in inspect.signature(type(agent)).parameters
+            remedy = f"pass {kind}_buffer_class=tokengym.agents.{ours}, or " if takes else ""
+            _say_buffer(type(agent).__name__, credit, remedy)
 
 
 @cache
-def _say_buffer(name: str, credit: str, kind: str, ours: str) -> None:
+def _say_buffer(name: str, credit: str, remedy: str) -> None:
     logger.warning(
         "%s learns from what steps pay, the whole score at the last token, and never sees the "
-        "token rewards of %s; pass %s_buffer_class=tokengym.agents.%s, or take tokengym.PPO",
+        "token rewards of %s; %stake tokengym.PPO",
         name,
         credit,
-        kind,
-        ours,
+        remedy,
     )

@@ -7,7 +7,6 @@ from tokengym.base.plugins import lazily
 if TYPE_CHECKING:
     from tokengym.agents.sb3.hindsight import HindsightReplayBuffer as HindsightReplayBuffer
     from tokengym.agents.sb3.hindsight import HindsightRolloutBuffer as HindsightRolloutBuffer
-    from tokengym.agents.sb3.hindsight import StepRewards as StepRewards
     from tokengym.agents.sb3.hindsight import TokenFeatures as TokenFeatures
     from tokengym.agents.sb3.hindsight import hindsight_correction as hindsight_correction
     from tokengym.agents.sb3.vec_env import GymVecEnv as GymVecEnv

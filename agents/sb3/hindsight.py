@@ -3,8 +3,8 @@
 Each token is paid at its episode's end.
 
 The environment pays a hindsight credit at the terminal step, as a whole; ``info["token_rewards"]``
-says which token earned what. Replay buffers see the infos. Rollout buffers are handed nothing of a
-step but its rewards, so `GymVecEnv` returns those as `StepRewards`, which carry the rest.
+says which token earned what. Replay buffers are handed the infos; rollout buffers read them of the
+rollout that fills them, whichever vector environment it plays.
 """
 
 from collections.abc import Mapping
@@ -20,48 +20,36 @@ from stable_baselines3.common.type_aliases import DictReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor, nn
 
+from tokengym.rewards.stock import rollout
+
 try:
     from sb3_contrib.common.maskable.buffers import MaskableDictRolloutBuffer
 except ImportError:  # sb3-contrib is optional; without it nobody passes action masks
     MaskableDictRolloutBuffer = DictRolloutBuffer  # type: ignore[misc,assignment]
 
 
-class StepRewards(np.ndarray):
-    """One step's rewards, (num_envs,) float32, with the token rewards of the episodes that ended.
+def ended_rewards(info: Mapping[str, Any], row: int) -> NDArray[np.float32]:
+    """Return what each step of an ended episode earned: its tokens, those of replies left out.
 
-    Only the very array that the environment returned has them: what is computed from it has None,
-    because scaled rewards would not match.
+    Raises:
+        ValueError: if the row's info does not say it.
     """
-
-    token_rewards: Mapping[int, NDArray[np.float32]] | None
-    """By row, (response tokens,) each; None if unknown."""
-    scores: Mapping[int, float]
-    """By row, the scores of the episodes that ended."""
-    paid: NDArray[np.float32]
-    """(num_envs,): a copy that stays when SB3 adds a bootstrapped value to the rewards."""
-
-    @classmethod
-    def of(
-        cls,
-        rewards: NDArray[np.floating],
-        token_rewards: Mapping[int, NDArray[np.float32]],
-        scores: Mapping[int, float],
-    ) -> "StepRewards":
-        """Return the rewards with the token rewards and scores of the rows that ended."""
-        array = np.array(rewards, dtype=np.float32).view(cls)
-        array.token_rewards = token_rewards
-        array.scores = scores
-        array.paid = np.array(rewards, dtype=np.float32)
-        return array
-
-    def __array_finalize__(self, source: Any) -> None:
-        self.token_rewards = None
-
-
-def step_rewards(info: Mapping[str, Any]) -> NDArray[np.float32]:
-    """Return what each step of an ended episode earned: its tokens, those of replies left out."""
+    if "token_rewards" not in info:
+        raise ValueError(
+            f"the info of row {row} has no token_rewards; play an environment of tokengym with a "
+            "reward, and no wrapper that drops its info"
+        )
     rewards: NDArray[np.float32] = info["token_rewards"]
     return rewards if "written" not in info else rewards[info["written"] > 0]
+
+
+def _bootstrapped(agent: Any, info: Mapping[str, Any]) -> float:
+    """Return the value that SB3 has added to an episode's last reward, where a budget ended it."""
+    if not info.get("TimeLimit.truncated"):
+        return 0.0
+    observation, _ = agent.policy.obs_to_tensor(info["terminal_observation"])
+    with torch.no_grad():
+        return float(agent.gamma * agent.policy.predict_values(observation)[0])
 
 
 def check_paid(score: float, paid: NDArray[np.floating]) -> None:
@@ -116,7 +104,8 @@ class HindsightRolloutBuffer(MaskableDictRolloutBuffer):
     PPO("MultiInputPolicy", as_vec_env(envs), rollout_buffer_class=HindsightRolloutBuffer)
     ```
 
-    When an episode ends, the rewards of its steps become its token rewards. An episode that began
+    SB3's own vector environments do as well. When an episode ends, the rewards of its steps become
+    its token rewards. An episode that began
     in an earlier rollout has steps that were learned from already; their tokens' rewards are paid
     at its first step in this rollout, so that no reward is lost. Rollouts several times as long as
     the episodes (``n_steps``) keep that rare.
@@ -124,6 +113,8 @@ class HindsightRolloutBuffer(MaskableDictRolloutBuffer):
     Args:
         buffer_size: Steps of a rollout, and the rest as SB3's ``DictRolloutBuffer`` has it.
     """
+
+    pays_tokens = True
 
     def reset(self) -> None:
         """Begin a rollout; episodes that have begun continue."""
@@ -146,14 +137,10 @@ class HindsightRolloutBuffer(MaskableDictRolloutBuffer):
         """Store one step, and pay the episodes that end in it.
 
         Raises:
-            ValueError: if the rewards are not the environment's own.
+            ValueError: if an ended episode has no token rewards, or was paid others than its own.
         """
-        if not isinstance(reward, StepRewards) or reward.token_rewards is None:
-            raise ValueError(
-                f"rewards came as {type(reward).__name__} without token rewards; make the "
-                "environment with agents.sb3.as_vec_env(gym.make_vec(...)) and put no wrapper that "
-                "changes rewards, as VecNormalize does, around it"
-            )
+        played = rollout()
+        ended = {row: played["infos"][row] for row in np.flatnonzero(played["dones"]).tolist()}
         if action_masks is not None and self.mask_dims == 1:
             self.mask_dims = int(self.action_space.n)  # type: ignore[attr-defined]
             shape = (self.buffer_size, self.n_envs, self.mask_dims)
@@ -164,11 +151,13 @@ class HindsightRolloutBuffer(MaskableDictRolloutBuffer):
         for row in range(self.n_envs):
             if episode_start[row]:
                 self._paid[row] = []
-            self._paid[row].append(float(reward.paid[row]))
-        for row, token_rewards in reward.token_rewards.items():
+            self._paid[row].append(float(reward[row]))
+        for row, info in ended.items():
+            token_rewards = ended_rewards(info, row)
+            self._paid[row][-1] -= _bootstrapped(played["self"], info)
             paid = np.array(self._paid[row])
             if len(paid) == len(token_rewards):
-                check_paid(reward.scores[row], paid)
+                check_paid(float(info["score"]), paid)
             num_kept = min(len(paid), end)
             correction = hindsight_correction(token_rewards, paid, num_kept)
             self.rewards[end - num_kept : end, row] += correction
@@ -195,6 +184,8 @@ class HindsightReplayBuffer(DictReplayBuffer):
         buffer_size: Steps of all environments, and the rest as SB3's ``DictReplayBuffer`` has it.
     """
 
+    pays_tokens = True
+
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._ages = np.zeros(self.n_envs, dtype=np.int64)  # steps since the last episode ended
@@ -219,12 +210,7 @@ class HindsightReplayBuffer(DictReplayBuffer):
         self._is_known[step] = False
         self._ages += 1
         for row in np.flatnonzero(done).tolist():
-            if "token_rewards" not in infos[row]:
-                raise ValueError(
-                    f"the info of row {row} has no token_rewards; play an environment of tokengym, "
-                    "adapted with agents.sb3.as_vec_env"
-                )
-            token_rewards = step_rewards(infos[row])
+            token_rewards = ended_rewards(infos[row], row)
             if len(token_rewards) > self.buffer_size:
                 raise ValueError(
                     f"an episode took {len(token_rewards)} steps and the buffer holds "

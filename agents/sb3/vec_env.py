@@ -12,7 +12,6 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from tokengym.agents.errors import ModelError
-from tokengym.agents.sb3.hindsight import StepRewards, step_rewards
 from tokengym.base.errors import SettingsError
 
 
@@ -109,10 +108,7 @@ class GymVecEnv(VecEnv):
         self._actions = np.asarray(actions)
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Step every row; return observations, rewards, dones, and one info per row.
-
-        The rewards are `StepRewards`: for `HindsightRolloutBuffer`, they carry token rewards.
-        """
+        """Step every row; return observations, rewards, dones, and one info per row."""
         observation, rewards, terminated, truncated, infos = self.envs.step(self._actions)
         # SB3's convention: what ended is in the infos, what is returned has begun anew. Only one of
         # Gymnasium's modes, SAME_STEP, does that by itself; in the others the rows are reset below.
@@ -137,10 +133,7 @@ class GymVecEnv(VecEnv):
                 self._action_masks[dones] = reset_infos["action_mask"][dones]
             for row in np.flatnonzero(dones).tolist():
                 self.reset_infos[row] = self._row_info(reset_infos, row)
-        ended = {r: i for r, i in enumerate(row_infos) if dones[r] and "token_rewards" in i}
-        token_rewards = {row: step_rewards(info) for row, info in ended.items()}
-        scores = {row: float(info["score"]) for row, info in ended.items()}
-        return observation, StepRewards.of(rewards, token_rewards, scores), dones, row_infos
+        return observation, np.array(rewards, dtype=np.float32), dones, row_infos
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the tokens allowed next, (num_envs, vocab)."""

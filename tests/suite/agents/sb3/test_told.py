@@ -1,9 +1,11 @@
 """A stock agent that never sees token rewards is told so once."""
 
+import re
 from typing import Any
 
 import gymnasium as gym
 import pytest
+from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import DQN
 from stable_baselines3 import PPO as STOCK
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -61,6 +63,21 @@ def test_what_a_stock_agent_misses_is_said_once(caplog, env, kind, reward, is_to
         (DQN, {"replay_buffer_class": HindsightReplayBuffer}),
     ],
 )
-def test_an_agent_with_our_buffer_is_told_nothing(caplog, kind, settings):
-    learn(kind, batch("uniform"), policy_kwargs=READS, **settings)
+@pytest.mark.parametrize("env", ENVS)
+def test_an_agent_with_our_buffer_is_told_nothing(caplog, env, kind, settings):
+    learn(kind, ENVS[env]("uniform"), policy_kwargs=READS, **settings)
     assert TOKENS not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "policy", "remedy"),
+    [
+        (MaskablePPO, "MultiInputPolicy", "pass rollout_buffer_class=.*Hindsight.*or take"),
+        (RecurrentPPO, "MultiInputLstmPolicy", "uniform; take tokengym.PPO"),  # it takes no other
+    ],
+)
+def test_sb3_contribs_buffers_are_none_of_ours(caplog, kind, policy, remedy):
+    sizes: Any = {"n_steps": 8, "batch_size": 8, "policy_kwargs": READS, "device": "cpu"}
+    kind(policy, batch("uniform"), **sizes).learn(16)
+    (said,) = (one.getMessage() for one in caplog.records if TOKENS in one.getMessage())
+    assert re.search(remedy, said)
