@@ -201,9 +201,14 @@ def _check_places(given: Mapping[str, Any]) -> None:
             )
 
 
+def _is_list(value: Any) -> bool:
+    """Return whether a value lists others, as Hydra's lists do too."""
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
 def _listed(given: Any) -> Sequence[Any]:
     """Return what was given as a sequence; a single word or object is one of one."""
-    return given if isinstance(given, list | tuple) else (given,)
+    return given if _is_list(given) else (given,)
 
 
 def _word(given: Any) -> str:
@@ -222,12 +227,12 @@ def _plain(value: Any) -> Any:
     """Return a value as settings keep it; an object as the word that stands for it."""
     if not _is_plain(value):
         return word_of(value)
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(value) if _is_list(value) else value
 
 
 def _is_plain(value: Any) -> bool:
     """Return whether a value is of numbers and texts alone; a dataclass may be a scorer."""
-    if isinstance(value, list | tuple | Mapping):
+    if _is_list(value) or isinstance(value, Mapping):
         return all(map(_is_plain, value.values() if isinstance(value, Mapping) else value))
     return value is None or isinstance(value, str | Path | Number)
 
