@@ -157,8 +157,9 @@ def collect_to_file(
     with locked(parts):
         if out.exists():
             raise ValueError(f"{out} is there already; name a new file with --out")
+        # What is refused before a chunk is made leaves nothing that a corrected call would not fit.
+        maker = None if any(parts.glob("*.json")) else _Maker(config, trust_code)
         claim_folder(parts, config, remedy="delete it, or name another file with --out")
-        maker: _Maker | None = None
         sizes = range(0, config.num_prompts, CHUNK)
         for number, start in enumerate(sizes):
             count = min(CHUNK, config.num_prompts - start)

@@ -387,6 +387,12 @@ class CausalLM(nn.Module):
             raise ModelError(
                 f"{type(self.model).__name__} cannot read two tokens ({reason}); correct its config"
             ) from error
+        faulty = (n for n, p in self.model.named_parameters() if not p.isfinite().all())
+        if (name := next(faulty, None)) is not None:
+            raise ModelError(
+                f"weight {name} of {type(self.model).__name__} is not finite, as after a training "
+                "that diverged; load what was saved before"
+            )
         if not torch.allclose(whole, ours, atol=1e-4, rtol=1e-4):
             raise ModelError(
                 f"{type(self.model).__name__} changes its logits after the head (by up to "

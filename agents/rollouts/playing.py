@@ -6,7 +6,7 @@ episodes as they finish would prefer short ones.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Protocol
@@ -381,7 +381,14 @@ class PredictingSampler:
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
         self.with_entropy = False
-        self._takes_masks = "action_masks" in inspect.signature(agent.predict).parameters
+        signature = inspect.signature(agent.predict)
+        self._takes_masks = "action_masks" in signature.parameters
+        self._reads: Collection[str] | None = None
+        """Names of what ``predict`` reads beside the observation; None reads all, in order."""
+        try:
+            signature.bind(*range(4))
+        except TypeError:
+            self._reads = signature.parameters
         self._state: Any = None
         self._episode_start = np.zeros(0, dtype=bool)
 
@@ -399,12 +406,16 @@ class PredictingSampler:
         deterministic: bool,
     ) -> SampledTokens:
         """See `Sampler.act`."""
-        masks: Mapping[str, Any] = {}
+        named: dict[str, Any] = {}
         if self._takes_masks and action_masks is not None:
-            masks = {"action_masks": action_masks}
-        actions, self._state = self.agent.predict(
-            observation, self._state, self._episode_start, deterministic, **masks
-        )
+            named["action_masks"] = action_masks
+        told = {"state": self._state, "episode_start": self._episode_start}
+        told["deterministic"] = deterministic
+        if self._reads is not None:
+            named |= {name: value for name, value in told.items() if name in self._reads}
+        in_order = told.values() if self._reads is None else ()
+        answer: Any = self.agent.predict(observation, *in_order, **named)
+        actions, self._state = answer if isinstance(answer, tuple) else (answer, None)
         self._episode_start = np.zeros_like(self._episode_start)
         actions, rows_of_batch = np.asarray(actions), self._episode_start.shape
         if actions.shape != rows_of_batch or not np.issubdtype(actions.dtype, np.integer):

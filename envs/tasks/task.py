@@ -14,7 +14,7 @@ import gymnasium
 
 from tokengym.base.bundle import PARTS, Bundle, Split, bundled
 from tokengym.base.chat import Messages
-from tokengym.base.errors import PromptError, SettingsError
+from tokengym.base.errors import PromptError, SettingsError, TokenizerError
 from tokengym.base.files import read_once
 from tokengym.base.prompt import Prompt, PromptSet
 from tokengym.base.registry import Registry
@@ -389,6 +389,11 @@ def _models(task: Task, options: TaskOptions, tokenizer: Any) -> Bundle | None:
     """
     if options.bundle is not None:
         models = Bundle.of(options.bundle)
+    elif options.model is not None and tokenizer is None:
+        raise TokenizerError(
+            f"model {str(options.model)!r} has no tokenizer beside it; save its own there, or pass "
+            "tokenizer="
+        )
     elif options.model is None and tokenizer is not None:
         return None
     else:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,18 @@ def test_all_responses_or_the_best(tmp_path):
 def test_bad_settings_are_refused(settings, match):
     with pytest.raises(ValueError, match=match):
         config(**settings)
+
+
+def test_a_refused_call_leaves_nothing(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    write_text(rows, "".join(f'{{"question": "the {n} was", "answer": "a"}}\n' for n in range(12)))
+    task = TaskSettings(max_new_tokens=4, dataset=str(rows))
+    out, sizes = tmp_path / "p.jsonl", {"num_prompts": 4, "n": 2}
+    with pytest.raises(DatasetError, match="prompt_column="):
+        collect_to_file(config(task=task, **sizes), out)
+    assert [*tmp_path.iterdir()] == [rows]
+    named = replace(task, prompt_column="question")
+    assert collect_to_file(config(task=named, **sizes), out).prompts == 4
 
 
 def test_folder_without_agent_is_named(tmp_path):

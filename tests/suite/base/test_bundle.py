@@ -18,6 +18,7 @@ from tokengym.envs import (
     SettingsError,
     TokenGenerationEnv,
     TokenGenerationVectorEnv,
+    TokenizerError,
     bundled,
 )
 from tokengym.envs.tasks import TaskOptions, find_task
@@ -175,9 +176,8 @@ def test_token_generation_takes_anything(tokenizer, folder):
 def test_a_model_of_the_callers_own_takes_the_policys_place(tokenizer, tmp_path):
     model = tmp_path / "model"
     model.mkdir()
-    bare = build("movie_review", model=model)  # no tokenizer beside it: the bundle's
-    assert bare["bundle"].policy == model
-    assert bare["tokenizer"] is bare["bundle"].tokenizer
+    with pytest.raises(TokenizerError, match=r"has no tokenizer beside it.*pass tokenizer="):
+        build("movie_review", model=model)
     tokenizer.save_pretrained(model)
     arguments = build("movie_review", model=str(model))
     assert arguments["tokenizer"].get_vocab() == tokenizer.get_vocab()

@@ -70,6 +70,15 @@ def test_models_and_how_they_are_taken(make_envs, kwargs, error, words):
         PPO("CausalLMPolicy", make_envs(), policy_kwargs=kwargs, device="cpu")
 
 
+@pytest.mark.parametrize("name", ["transformer.wte.weight", "transformer.h.0.mlp.c_fc.weight"])
+def test_a_weight_that_is_not_finite_is_named(name):
+    model = gpt2()
+    with torch.no_grad():
+        model.get_parameter(name).view(-1)[-1] = float("nan")
+    with pytest.raises(ModelError, match=f"weight {name} of GPT2LMHeadModel is not finite"):
+        CausalLM(model)
+
+
 def test_models_that_make_logits_in_another_way():
     encodes = T5Config(vocab_size=40, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
     with pytest.raises(ModelError, match=r"T5For.*encoder"):

@@ -138,6 +138,27 @@ def test_actions_of_another_shape_or_kind_are_refused(make_envs, actions):
         collect(Mine(), make_envs(), 4)
 
 
+class ByTheLast:
+    """Answers an observation alone, with an array alone."""
+
+    def predict(self, observation: Any) -> Any:
+        return np.full(len(observation["input_ids"]), 3)
+
+
+class WhereAsked(ByTheLast):
+    """Reads one more word, by its name."""
+
+    def predict(self, observation: Any, deterministic: bool = False) -> Any:
+        assert deterministic
+        return np.full(len(observation["input_ids"]), 3), None
+
+
+@pytest.mark.parametrize("kind", [ByTheLast, WhereAsked])
+def test_predict_may_read_less_and_return_an_array_alone(make_envs, kind):
+    episodes = collect(kind(), make_envs(), 4, deterministic=True)
+    assert {token for episode in episodes for token in episode.response_ids} == {3}
+
+
 def test_what_cannot_be_played_is_named(make_envs):
     with pytest.raises(TypeError, match=r"predict.*got int"):
         collect(3, make_envs(), 1)  # type: ignore[arg-type]
