@@ -388,6 +388,7 @@ def updates(run: TrainingRun) -> Iterator[Update]:
         data,
         **arguments,
         **settings.tuning.trainer_arguments(settings.tuning.batch_size),
+        ref_model=policy,  # it was made for this run, with the reference of all learners
         tokenizer=tokenizer,
         encoding=encoding,
         seed=run.seed,

@@ -1,5 +1,6 @@
 """Policies to train: from an environment, a folder, a model or a policy, and on disk."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -65,7 +66,7 @@ def make_policy(
     model: Model | None = None,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    reference: Model | None = None,
+    reference: Model | CausalLMPolicy | None = None,
     lora: "LoraConfig | None" = None,
     dtype: str = "auto",
     precision: Precision = "full",
@@ -84,7 +85,8 @@ def make_policy(
         model: Path, hub name or model, in place of an environment's own.
         tokenizer: The model's; None takes the one of the source, see `find_tokenizer`.
         reference: Path, hub name or model; None, or the model itself, takes a copy of it as it is
-            now, or with ``lora`` the model without its adapters.
+            now, or with ``lora`` the model without its adapters. The policy that learns: the
+            reference that it has.
         lora: A ``peft.LoraConfig`` to train adapters only.
         dtype: Precision of the weights, see `load_causal_lm`.
         precision: That of the computation, see `PolicySettings`.
@@ -107,6 +109,8 @@ def make_policy(
         return policy if device is None else policy.to(select_device(device))
     tokenizer = find_tokenizer(source, tokenizer)
     loaded, length = _model_of(learning, dtype, len(tokenizer))
+    if isinstance(reference, CausalLMPolicy):
+        raise ModelError("a policy keeps its own reference; as another's, pass its model")
     reference = loaded if reference is learning else reference
     seeds = np.random.SeedSequence(seed).generate_state(2).tolist()
     integers = spaces.Box(0, len(tokenizer) - 1, (length,), np.int64)
@@ -131,12 +135,12 @@ def make_policy(
 
 def _given_policy(
     policy: CausalLMPolicy,
-    reference: Model | None,
+    reference: Model | CausalLMPolicy | None,
     lora: "LoraConfig | None",
     dtype: str,
     settings: Mapping[str, Any],
 ) -> CausalLMPolicy:
-    """Return a policy that is trained itself, with another reference if one is given."""
+    """Return a policy that is trained itself, measured to what it is now if to nothing else."""
     if lora is not None:
         raise ModelError("a policy brings its own adapters; pass its model to put lora= on it")
     weights = str(policy.language_model.model.dtype).removeprefix("torch.")
@@ -148,11 +152,17 @@ def _given_policy(
                 f"the policy has {name}={has!r}, got {given!r}; make it with that one, or pass its "
                 "model"
             )
-    if reference is not None:
-        frozen = make_reference(
-            policy.language_model, reference, dtype, policy.num_actions, policy.max_length
-        )
-        policy.reference = None if frozen is None else frozen.to(policy.device)
+    if reference is policy:
+        return policy
+    if isinstance(reference, CausalLMPolicy):
+        raise ModelError("a policy keeps its own reference; as another's, pass its model")
+    adapters: Any = policy.language_model.adapters
+    if reference is None and adapters is not None:
+        reference = copy.deepcopy(adapters).merge_and_unload()
+    frozen = make_reference(
+        policy.language_model, reference, dtype, policy.num_actions, policy.max_length
+    )
+    policy.reference = None if frozen is None else frozen.to(policy.device)
     return policy
 
 

@@ -86,9 +86,9 @@ class OfflineOptions:
 
     tokenizer: PreTrainedTokenizerBase | None = None
     """The model's tokenizer; None takes the environment's or the one beside the path."""
-    ref_model: str | Path | PreTrainedModel | None = None
+    ref_model: str | Path | PreTrainedModel | CausalLMPolicy | None = None
     """The reference; None, or the model that learns, takes a copy of it as it is now, or with
-    ``lora`` the model with its adapters off."""
+    ``lora`` the model with its adapters off. The policy that learns: the reference that it has."""
     encoding: TextEncoding | None = None
     """Lengths, EOS, and the treatment of rows that cannot be learned from."""
     lora: Any | None = None

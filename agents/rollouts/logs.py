@@ -17,6 +17,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import KVWriter, TensorBoardOutputFormat
 
 from tokengym.base.errors import SettingsError, reason_of
+from tokengym.base.files import behind_link, replacing
 from tokengym.rewards import RewardError
 
 
@@ -31,7 +32,8 @@ class EpisodeLog(BaseCallback):
     have no score.
 
     Args:
-        path: The file; made with its folders, an existing one is appended to.
+        path: The file; made with its folders. An existing one is continued: lines past the agent's
+            own timestep, which it plays again after a resume, go when the training begins.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -42,6 +44,15 @@ class EpisodeLog(BaseCallback):
     def _on_training_start(self) -> None:
         if not self.model.processes.is_main:  # type: ignore[attr-defined]
             return
+        if self.path.exists():
+            with (
+                self.path.open(encoding="utf-8") as lines,
+                replacing(behind_link(self.path)) as part,
+            ):
+                kept = (
+                    line for line in lines if json.loads(line)["timestep"] <= self.num_timesteps
+                )
+                part.write_text("".join(kept), encoding="utf-8")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("a", encoding="utf-8")
 

@@ -297,6 +297,7 @@ class IterativeLearner(PlaysPolicy):
         """Return the arguments of the trainer that are the same in every iteration."""
         return {
             "tokenizer": self.collector.chosen.tokenizer,
+            "ref_model": self.policy,  # of every iteration the one that training began at
             "temperature": self.policy.temperature,
             "device": self.device,
         }

@@ -516,13 +516,29 @@ def test_a_policy_is_trained_in_place():
     policy = make_dpo(None).policy
     before = {name: value.clone() for name, value in policy.reference.state_dict().items()}
     start = [p.clone() for p in policy.trained_parameters()]
-    dpo = make_dpo(model=policy, learning_rate=1e-3)
+    dpo = make_dpo(model=policy, learning_rate=1e-3, ref_model=policy)
     assert dpo.policy is policy
     dpo.train()
     assert not all(map(torch.equal, start, policy.trained_parameters()))
     assert all(policy.reference.state_dict()[name].equal(value) for name, value in before.items())
-    make_dpo(None, policy, ref_model=policy.language_model.model)  # a copy, as it is now
+    make_dpo(None, policy)  # a copy, as it is now
     assert any(not policy.reference.state_dict()[name].equal(before[name]) for name in before)
+
+
+@pytest.mark.parametrize("lora", [None, lora_config()])
+def test_a_trained_policy_begins_at_log_two(lora, tmp_path):
+    """The reference of what learns after SFT, say, is the policy as SFT left it."""
+    policy = make_dpo(learning_rate=1e-2, lora=lora).policy
+    make_dpo(model=policy, learning_rate=1e-2, ref_model=policy).train()
+    dpo = make_dpo(model=policy)
+    assert dpo.evaluate(dpo.encoded.dataset())["eval_loss"] == pytest.approx(math.log(2), abs=1e-5)
+    dpo.save(tmp_path / "agent")
+    loaded = DPO.load(tmp_path / "agent", pairs=PAIRS)
+    assert loaded.evaluate(dpo.encoded.dataset())["eval_loss"] == pytest.approx(
+        math.log(2), abs=1e-5
+    )
+    with pytest.raises(ModelError, match="a policy keeps its own reference"):
+        make_dpo(model=policy, ref_model=make_dpo(None).policy)
 
 
 # --- what is refused ------------------------------------------------------------------------------

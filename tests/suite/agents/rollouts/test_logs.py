@@ -28,3 +28,15 @@ def test_every_episode_becomes_a_line(make_envs, make_ppo, tmp_path):
         assert row["rollout/score"] == pytest.approx(np.mean(scores))
     agent.learn(1, callback=EpisodeLog(path), reset_num_timesteps=False)  # appends
     assert len(path.read_text().splitlines()) == len(lines) + 4
+
+
+def test_rounds_that_a_resume_plays_again_stand_once(make_envs, make_ppo, tmp_path):
+    path, saved = tmp_path / "episodes.jsonl", tmp_path / "agent"
+    agent = make_ppo(envs=make_envs(reward=target_reward(per_token)))
+    agent.learn(30, callback=EpisodeLog(path))
+    agent.save(saved)
+    agent.learn(30, callback=EpisodeLog(path), reset_num_timesteps=False)  # then it was killed
+    killed = path.read_text()
+    resumed = type(agent).load(saved, env=make_envs(reward=target_reward(per_token)))
+    resumed.learn(30, callback=EpisodeLog(path), reset_num_timesteps=False)
+    assert path.read_text() == killed
