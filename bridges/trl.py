@@ -19,7 +19,8 @@ before ``trainer.train()``. Tested with TRL 1.16.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -292,7 +293,7 @@ class ByAdvantage(GRPOTrainer):
             ids[row, : len(text)], attended[row, : len(text)] = torch.tensor(text), 1
         ids, attended = ids.to(device), attended.to(device)
         found = dict[str, Tensor]()  # (rows, whole time - 1, ...), of all tokens but the first
-        with torch.no_grad():
+        with torch.no_grad(), _without_dropout(self.model if model is None else model):
             if names & {"log_probs", "entropy"}:
                 log_probs, entropy, _ = self._get_per_token_logps_and_entropies(
                     self.model if model is None else model,
@@ -396,6 +397,18 @@ def gathered_advantages(
     return advantages, everyones
 
 
+@contextmanager
+def _without_dropout(model: Any) -> Iterator[None]:
+    """Read a model as it is, in whatever mode TRL left each of its parts."""
+    training = [part for part in model.modules() if part.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
 def _over(mask: Tensor, values: Tensor) -> Tensor:
     """Return a (rows, time) mask with the further axes of some values."""
     return mask.view(*mask.shape, *(1,) * (values.dim() - 2))
@@ -479,9 +492,9 @@ class TokenCreditGRPOTrainer(ByAdvantage):
 
     Args:
         model: Model or its name, as TRL takes it.
-        credit: Credit rule by name, with options as in "abc:beta=1", "file.py:name", or a function
-            that `token_credit` marked. None is "abc-signed", or "sparse" where the advantage reads
-            scores and no token rewards.
+        credit: Credit rule by name, with options as in "abc:beta=1", "file.py:name", a function
+            that `token_credit` marked, or a `TokenCredit`, which brings its scorer. None is
+            "abc-signed", or "sparse" where the advantage reads scores and no token rewards.
         scorer: What scores; see `tokengym.credit.TokenCredit`. A function gets the columns of the
             data set that its parameters name, as in an environment.
         reference_policy: Frozen language model of a rule that reads one; see `TokenCredit`.
@@ -501,7 +514,7 @@ class TokenCreditGRPOTrainer(ByAdvantage):
         self,
         model: Any,
         *,
-        credit: str | Callable[..., Any] | None = None,
+        credit: str | Callable[..., Any] | TokenCredit | None = None,
         scorer: Any = None,
         reference_policy: str | Path | None = None,
         advantage: Advantage = "loo",
@@ -514,10 +527,17 @@ class TokenCreditGRPOTrainer(ByAdvantage):
                 "make TRL's own GRPOTrainer and call advantage_fn(trainer, advantage), which keeps "
                 "its functions"
             )
-        if scorer is None:
+        whole = credit if isinstance(credit, TokenCredit) else None
+        if whole is not None and (scorer, reference_policy) != (None, None):
             raise TypeError(
-                "scorer must be what scores a completion, got None; pass the folder or name of a "
-                "reward model, a scorer, or a function of one prompt and response"
+                "credit=TokenCredit(...) has its scorer and models; leave out scorer= and "
+                "reference_policy="
+            )
+        if whole is None and (scorer is None or isinstance(scorer, TokenCredit)):
+            raise TypeError(
+                f"scorer must be what scores a completion, got {scorer!r}; pass the "
+                "folder or name of a reward model, a scorer, or a function of one prompt and "
+                "response; a TokenCredit is passed as credit="
             )
         args = GRPOConfig() if args is None else args
         check_config(args)
@@ -528,7 +548,7 @@ class TokenCreditGRPOTrainer(ByAdvantage):
         if credit is None:
             by_tokens = function is None or function.uses_token_rewards
             credit = "abc-signed" if by_tokens else "sparse"
-        check_own(args, credit, advantage)
+        check_own(args, whole.reward.credit_name if whole else credit, advantage)
         super().__init__(model, reward_funcs=[self._scores], args=args, **others)
         if function is not None and len(self.reward_funcs) > 1:
             raise SettingsError(
@@ -536,11 +556,8 @@ class TokenCreditGRPOTrainer(ByAdvantage):
                 "credit, which is of the scorer; score there what the environment knows, and leave "
                 "get_reward out"
             )
-        self._credit = TokenCredit(
-            scorer,
-            credit,
-            tokenizer=self._tokens,
-            reference_policy=reference_policy,
+        self._credit = whole or TokenCredit(
+            scorer, credit, tokenizer=self._tokens, reference_policy=reference_policy
         )
         lacks = lacking(args, self)
         for name in self._credit.carries:

@@ -14,7 +14,7 @@ from trl import GRPOConfig, GRPOTrainer
 from tests.suite.bridges import gathered_rows
 from tests.support.forked import train_together
 from tokengym.base.errors import SettingsError, TokenizerError
-from tokengym.bridges.trl import NO_COLUMNS, TokenCreditGRPOTrainer
+from tokengym.bridges.trl import NO_COLUMNS, TokenCreditGRPOTrainer, advantage_fn
 from tokengym.bridges.trl_rows import read_prompt
 from tokengym.credit import TokenCredit
 from tokengym.envs import Chat, bundled
@@ -265,6 +265,36 @@ def test_the_reward_of_an_environment_is_refused(tmp_path, monkeypatch):
 def test_what_scores_is_asked_for_by_name(options, message):
     with pytest.raises(TypeError, match=message):
         TokenCreditGRPOTrainer("no model is loaded", credit="sparse", **options)
+
+
+def test_a_token_credit_is_taken_whole(tmp_path):
+    credit = TokenCredit(BUNDLE.reward_model, "abc-signed", tokenizer=BUNDLE.tokenizer)
+    with pytest.raises(TypeError, match=r"has its scorer and models; leave out scorer="):
+        trained(tmp_path, credit=credit)
+    with pytest.raises(TypeError, match="a TokenCredit is passed as credit="):
+        trained(tmp_path, scorer=credit)
+    whole = trained(tmp_path / "whole", credit=credit, scorer=None)
+    apart = trained(tmp_path / "apart", credit="abc-signed")
+    assert torch.equal(whole.batch["advantages"], apart.batch["advantages"])
+
+
+def test_the_policy_is_read_without_dropout(tmp_path):
+    read: list[torch.Tensor] = []
+
+    def by_kl(scores: Any, kl: Any, response_mask: Any) -> Any:
+        read.append(kl)
+        return scores[:, None] * response_mask
+
+    model = parts()["model"]
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.3
+    score: Any = reward_model_scores
+    trainer = GRPOTrainer(
+        reward_funcs=[score], args=config(tmp_path, beta=0.1), **{**parts(), "model": model}
+    )
+    advantage_fn(trainer, by_kl).train()
+    assert read[0].abs().max() < 1e-5  # before the first step the policy is its reference
 
 
 def test_a_rule_that_does_not_fit_its_scorer_is_refused_before_the_first_step(tmp_path):
