@@ -137,7 +137,7 @@ class DPO(OfflineTrainer):
         return PairLogProbs(*sums.chunk(2), *inputs["response_lengths"].chunk(2), *references)
 
     def losses(self, inputs: Mapping[str, Tensor], model: nn.Module) -> tuple[Tensor, Tensor]:
-        """Return the loss of each pair, (pairs,), and the sums of `metric_names`."""
+        """Return loss and `metric_names` of each pair, (pairs,) and (pairs, metrics)."""
         pairs = self.log_probs(inputs, model)
         with torch.no_grad():
             chosen, rejected = policies = pairs.policy_chosen, pairs.policy_rejected
@@ -147,8 +147,7 @@ class DPO(OfflineTrainer):
                 chosen, rejected = chosen - pairs.ref_chosen, rejected - pairs.ref_rejected
             chosen, rejected = self.loss.beta * chosen, self.loss.beta * rejected
             logged = (chosen, rejected, chosen - rejected, (chosen > rejected).float(), *policies)
-            sums = torch.stack([values.sum() for values in logged])
-        return dpo_loss(**pairs._asdict(), **self.loss.arguments()), sums
+        return dpo_loss(**pairs._asdict(), **self.loss.arguments()), torch.stack(logged).T
 
     # --- the reference ----------------------------------------------------------------------------
 

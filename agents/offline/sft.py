@@ -75,6 +75,6 @@ class SFT(OfflineTrainer):
         )
 
     def losses(self, inputs: Mapping[str, Tensor], model: nn.Module) -> tuple[Tensor, Tensor]:
-        """Return the loss of each response, (texts,), and the sums of `metric_names`."""
+        """Return loss and `metric_names` of each response, (texts,) and (texts, metrics)."""
         log_probs, likeliest = model(*(inputs[name] for name in INPUTS), with_likeliest=True)
-        return -log_probs, torch.stack([log_probs.detach().sum(), likeliest.sum()])
+        return -log_probs, torch.stack([log_probs.detach(), likeliest]).T

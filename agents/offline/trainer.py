@@ -21,7 +21,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import EvalPrediction, TrainOutput
 
 from tokengym.agents.contract import Update
 from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
@@ -237,8 +237,6 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         **dict.fromkeys(ARITHMETIC, str),
     }
     """Types of the settings that `save` records."""
-    _mode = "train"
-    """Which of the sums a batch is counted in, "train" or "eval"."""
 
     @takes_no_policy_name("(envs, data): its policy is made of the environment's model")
     def __init__(
@@ -284,7 +282,7 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         """Tokens of prompts and responses learned from so far, on all processes."""
         self.num_response_tokens = 0
         """Tokens of the responses, which carry loss."""
-        self._sums = {mode: self._zeros() for mode in ("train", "eval")}
+        self._sums = self._zeros()
         self._new_tokens = np.zeros(2, dtype=np.int64)  # all, the responses'; of this process
         for texts in (train_texts, eval_texts):
             if texts is not None and (texts.skipped or texts.unlearned_answers):
@@ -305,6 +303,7 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
                 eval_dataset=None if eval_texts is None else eval_texts.dataset(),
                 processing_class=tokenizer,
                 callbacks=None if options.callbacks is None else list(options.callbacks),
+                compute_metrics=self._means,
             )
         if self.args.n_gpu > 1:
             raise ModelError(
@@ -318,7 +317,10 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
     # --- learning ---------------------------------------------------------------------------------
 
     def losses(self, inputs: Mapping[str, Tensor], model: nn.Module) -> tuple[Tensor, Tensor]:
-        """Return the loss of each item, (items,), and the sums of `metric_names`, (metrics,)."""
+        """Return the loss of each row, (rows,), and its `metric_names`, (rows, metrics).
+
+        Where the loss is a mean over tokens (`is_per_token`), both are sums over the row's.
+        """
         raise NotImplementedError
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
@@ -350,21 +352,15 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Return the mean loss, (): of this batch, or its part of the accumulated batch's."""
-        losses, metrics = self.losses(inputs, model)
+        losses, metrics = self._finite(inputs, model)
         # A sum, divided by all items of the accumulated batch: a mean of the batches' means would
         # weigh the texts of small batches more.
         total = losses.sum()
-        if not torch.isfinite(total):
-            raise NonFiniteError(
-                f"the loss at step {self.state.global_step} is {total.item()}; lower learning_rate "
-                "or raise beta"
-            )
         items = len(inputs["labels"])
         sums = torch.stack([total.new_tensor(items), total.detach()])
-        self._sums[self._mode] += torch.cat([sums, metrics.detach()]).double().cpu()
-        if self._mode == "train":
-            responses = int(inputs["response_lengths"].sum())
-            self._new_tokens += (responses + int(inputs["prompt_lengths"].sum()), responses)
+        self._sums += torch.cat([sums, metrics.T.sum(1)]).double().cpu()
+        responses = int(inputs["response_lengths"].sum())
+        self._new_tokens += (responses + int(inputs["prompt_lengths"].sum()), responses)
         if num_items_in_batch is None:
             loss = total / items
         else:
@@ -376,15 +372,31 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Tensor | Any], *others: Any, **named: Any
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Return the loss of a batch, (), without gradient, and nothing else."""
+        """Return what `_means` takes of each row: the Trainer's gathering knows which rows count.
+
+        Of the last batch, those that repeat to fill every process' share do not.
+        """
         del others, named
         inputs = self._prepare_inputs(inputs)
-        self._mode = "eval"
-        try:
-            with torch.no_grad(), self.compute_loss_context_manager():
-                return self.compute_loss(model, inputs).detach(), None, None
-        finally:
-            self._mode = "train"
+        with torch.no_grad(), self.compute_loss_context_manager():
+            losses, metrics = self._finite(inputs, model)
+        items = inputs["response_lengths"] if self.is_per_token else torch.ones_like(losses)
+        return None, torch.cat([losses[:, None], metrics], 1), items
+
+    def _means(self, measured: EvalPrediction) -> dict[str, float]:
+        """Return the means over the items of rows, (rows, 1 + metrics) and (rows,)."""
+        sums, items = np.float64(measured.predictions).sum(0), measured.label_ids.sum()
+        return dict(zip(("loss", *self.metric_names), (sums / items).tolist(), strict=True))
+
+    def _finite(self, inputs: Mapping[str, Tensor], model: nn.Module) -> tuple[Tensor, Tensor]:
+        """Return what `losses` does; a loss that is not finite is refused."""
+        losses, metrics = self.losses(inputs, model)
+        if not torch.isfinite(total := losses.sum()):
+            raise NonFiniteError(
+                f"the loss at step {self.state.global_step} is {total.item()}; lower learning_rate "
+                "or raise beta"
+            )
+        return losses, metrics
 
     def train(self, *arguments: Any, **named: Any) -> TrainOutput:
         """Learn; see `transformers.Trainer.train`. Global random state is left as it was.
@@ -413,22 +425,14 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
     # --- logging ----------------------------------------------------------------------------------
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the means since the last log, over all processes.
-
-        An evaluation's loss is made the mean over items too: the Trainer's is over batches.
-        """
-        measured = (name for name in logs if name.endswith("_loss") and name != "train_loss")
-        loss_name = next(measured, None)
-        mode = "train" if loss_name is None else "eval"
+        """Add the means of what was learned from since the last log, over all processes."""
         self.count_tokens()
-        sums = self._reduced(self._sums[mode])
-        self._sums[mode] = self._zeros()
-        if sums[0] > 0:
-            loss, *means = (sums[1:] / sums[0]).tolist()
-            prefix = "" if loss_name is None else loss_name.removesuffix("loss")
-            logs |= {prefix + name: m for name, m in zip(self.metric_names, means, strict=True)}
-            logs |= {} if loss_name is None else {loss_name: loss}
-        if mode == "train":
+        is_measured = any(name.endswith("_loss") and name != "train_loss" for name in logs)
+        if not is_measured:
+            sums, self._sums = self._reduced(self._sums), self._zeros()
+            if sums[0] > 0:
+                means = (sums[2:] / sums[0]).tolist()
+                logs |= dict(zip(self.metric_names, means, strict=True))
             logs["num_tokens"] = self.num_tokens
         super().log(logs, start_time)
 

@@ -46,6 +46,11 @@ def run(folder: Path, batch_size: int) -> None:
         args = make_args(folder / "checkpoints", **training, **(SHARDED if name == "fsdp" else {}))
         learner = make_learner(kind, rows, args=args, **options)
         learner.train()
+        if name in ("dpo", "sft"):
+            held_out = learner.train_dataset.select(range(3))  # an odd number, for two processes
+            for size in (1, 2, 4):
+                learner.args.per_device_eval_batch_size = size
+                learner.evaluate(held_out, metric_key_prefix=f"of_{size}")
         learner.save_model(str(folder / name))
         if learner.args.should_save:
             (folder / f"{name}.json").write_text(json.dumps(learner.state.log_history))

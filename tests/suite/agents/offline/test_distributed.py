@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from tests.suite.agents.offline import distributed_run
 from tests.support.forked import MULTI, train_together
+from tokengym.agents.offline.settings import PAIR_FIGURES, TEXT_FIGURES
 
 
 def test_two_processes_are_one_with_twice_the_batch(tmp_path):
@@ -21,6 +22,20 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path):
     for two, one in (("dpo",) * 2, ("precomputed",) * 2, ("sft",) * 2, ("fsdp", "dpo")):
         files = {2: folders[2] / two, 1: folders[1] / one}
         logs = {n: json.loads(path.with_suffix(".json").read_text()) for n, path in files.items()}
+        # Rows that repeat to fill every process' last batch are not measured.
+        measured = [
+            {name.removeprefix(f"of_{size}_"): row[name] for name in row}
+            for rows in (logs[1], logs[2])
+            for size in (1, 2, 4)
+            for row in rows
+            if f"of_{size}_loss" in row
+        ]
+        assert len(measured) == {"dpo": 6, "sft": 6, "fsdp": 3, "precomputed": 0}[two]
+        for found in measured:
+            figures = {"loss", *PAIR_FIGURES, *TEXT_FIGURES} & set(found)
+            assert len(figures) > 1
+            for figure in figures:
+                assert found[figure] == pytest.approx(measured[0][figure], rel=1e-5), figure
         steps = {n: [row for row in rows if "loss" in row] for n, rows in logs.items()}
         assert len(steps[1]) == len(steps[2]) == 4
         losses = [row["loss"] for row in steps[1]]
