@@ -2,7 +2,7 @@
 
 `sparse`, `uniform`, `abc-signed` and `sparse` with a critic from the reward model, each held at 2,
 5 and 10 nats per response by a price that follows the KL (`kl_target`), on film reviews of 48
-tokens and on Detox. Each run is read where its KL last crossed the target.
+tokens and on Detox. Each run is read over the last five measurements in a row at its target.
 
     python -m studies.equal_kl run --out runs/equal_kl [--until 22:00] [--part 0/2]
     python -m studies.equal_kl publish --out runs/equal_kl    # fills the page
@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from tokengym import Comparison
-from tokengym.evaluation.report import number
+from tokengym.base.text import number, signed
 from tokengym.evaluation.runs import EvaluationSettings, RunRecord
 from tokengym.evaluation.statistics import (
     Curve,
     EqualKL,
     compare_at_kl,
 )
+from tokengym.evaluation.statistics.frontier import COUNT
 from tokengym.lab.protocol import LEARNER, MEASURES
 from tokengym.lab.study import Cell, Published, Round, Row, Runs, Study, draw_mean, single_run
 from tokengym.lab.tables import (
@@ -65,10 +66,12 @@ its reference faster than the price follows, by 5 to 10 % in the pilot."""
 UPDATES, ROWS, TOKENS, WARMUP, PAIRS = 40, 64, 48, 5, 5
 GRID = EvaluationSettings(every=2, episodes=128, samples=0)
 """Held-out measurements, in steps of less than a nat around the target."""
-READ_FROM = 20
-"""First update at which a run is read: until then the KL swings to its target."""
 NOT_KNOWN = "not known"
 """What stands where fewer than three pairs can be read."""
+TESTED = ("score", "gold_score")
+"""What is compared at a target, corrected over both."""
+WINDOWS = (3, 8)
+"""Measurements in a row by which the scores are read besides."""
 LAST = 5
 """Rounds at the end whose mean KL is held to the target: 320 responses."""
 TUNED_AT = 5.0
@@ -177,33 +180,30 @@ def made(runs: Runs, cell: Cell) -> dict[int, Sequence[Row]]:
     return runs.runs.get(cell, {})
 
 
-def second_half(points: Sequence[Row]) -> Curve:
-    """Return the held-out measurements of a run's second half."""
-    rows = [row for row in points if row["kl"] is not None and row["step"] >= READ_FROM]
+def measured(points: Sequence[Row]) -> Curve:
+    """Return the policies of a run whose KL was measured twice, held out and by its next round."""
+    rows = [row for row in points if row["step"] > 0 and None not in (row["kl"], row["round_kl"])]
     return Curve.of(rows, ("tokens", "score", "gold_score", "kl", "round_kl"))
 
 
 def at_kl(
-    runs: Runs, cell: Cell, base: Cell, *, measure: str = "score", at_end: bool = False
+    runs: Runs, cell: Cell, base: Cell, *, measure: str = "score", count: int = COUNT
 ) -> EqualKL | None:
-    """Return what a cell and the baseline have where they were last at their target.
+    """Return what a cell and the baseline have at their target.
 
     Args:
         runs: Runs of the study.
         cell: The cell.
         base: The baseline's at the same target.
         measure: Measurement that is compared.
-        at_end: Whether each pair is read at the KL where its run of the baseline ends, which is
-            near the target and known where the baseline went over the target unmeasured.
+        count: Measurements in a row whose mean is read.
     """
     arm, other = (
-        {seed: second_half(points) for seed, points in made(runs, at).items()}
-        for at in (cell, base)
+        {seed: measured(points) for seed, points in made(runs, at).items()} for at in (cell, base)
     )
     if not arm.keys() & other.keys():
         return None
-    kl = None if at_end else float(cell.target)
-    return compare_at_kl(arm, other, kl, measure=measure)
+    return compare_at_kl(arm, other, float(cell.target), measure=measure, count=count)
 
 
 def compared(runs: Runs) -> Iterator[tuple[Cell, Cell]]:
@@ -221,26 +221,34 @@ def name_of(cell: Cell) -> str:
 
 
 def answer_table(runs: Runs) -> str:
-    """Return every arm minus `sparse` at its target: score and gold, and when they were there."""
-    measures = ("score", "gold_score")
-    found = {
-        m: {cell: at_kl(runs, cell, base, measure=m) for cell, base in compared(runs)}
-        for m in measures
-    }
-    texts = [
-        after_holm({cell: at.difference for cell, at in each.items() if at is not None})
-        for each in found.values()
-    ]
+    """Return every arm minus `sparse` at its target: score and gold, and when they were there.
+
+    The scores by other windows stand beside those that are tested.
+    """
+    cells = [*compared(runs)]
+    found = {(m, cell): at_kl(runs, cell, b, measure=m) for m in TESTED for cell, b in cells}
+    texts = after_holm({key: at.difference for key, at in found.items() if at is not None})
     lines = []
-    for cell, at in found["score"].items():
-        reached = when = NONE
+    for cell, base in cells:
+        at = found["score", cell]
+        reached = nats = when = NONE
         if at is not None:
             reached = f"{number(at.value)} and {number(at.baseline_value)}"
+            nats = f"{number(at.own_kl)} and {number(at.baseline_kl)}"
             when = f"{at.update:.0f} and {at.baseline_update:.0f}"
-        differences = (each.get(cell, NOT_KNOWN) for each in texts)
-        lines.append([*_about(cell), reached, *differences, when])
+            when += {1: ", earlier", -1: ", later", 0: ""}[at.earlier]
+        windows = [at_kl(runs, cell, base, count=count) for count in WINDOWS]
+        beside = [NOT_KNOWN if one is None else _with_ends(one) for one in windows]
+        differences = [texts.get((m, cell), NOT_KNOWN) for m in TESTED]
+        lines.append([*_about(cell), reached, *differences, *beside, nats, when])
     heads = ["task", "nats", "arm", "score of it and of `sparse`", "score", "gold"]
-    return markdown_table([*heads, "update of it and of `sparse`"], lines)
+    heads += [f"score, of {count} measurements" for count in WINDOWS]
+    return markdown_table([*heads, "KL of the two", "update of the two"], lines)
+
+
+def _with_ends(at: EqualKL) -> str:
+    ends = f"{number(at.difference.low)} to {number(at.difference.high)}"
+    return f"{signed(at.difference.difference)} ({ends})"
 
 
 def _about(cell: Cell) -> tuple[str, str, str]:

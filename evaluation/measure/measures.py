@@ -22,8 +22,8 @@ from tokengym.base.registry import Registry, did_you_mean
 from tokengym.base.spellings import word_answer
 from tokengym.base.words import words
 from tokengym.envs import Episode
-from tokengym.evaluation.statistics import DEFAULT_LEVEL, FEWEST_PAIRS, LEAP, MIN_KL, RELIABLE_SEEDS
-from tokengym.evaluation.statistics.series import LEAP_SHARE
+from tokengym.evaluation.statistics import DEFAULT_LEVEL, FEWEST_PAIRS, MIN_KL, RELIABLE_SEEDS
+from tokengym.evaluation.statistics.frontier import COUNT
 
 Kind = Literal["auc", "final"]
 Policy = Literal["measured", "measured alike", "next batch", "batches", "pairs", "unknown"]
@@ -185,14 +185,13 @@ NUMBERS = {
         Number(
             name="at_kl",
             words="at equal KL",
-            meaning="Each run of a reward is read where its KL is that at which the baseline's run "
-            "of the same seed ends, and set beside that end. It is read where its KL last crossed "
-            f"that level between two evaluations at most {LEAP:g} nat and {LEAP_SHARE:.0%} of the "
-            "level apart, on the straight line between them. A run that never was there, or was "
-            "not measured near it, has no value; "
-            f"{FEWEST_PAIRS} pairs are needed. The update at which it was there is said beside it: "
-            "an earlier policy has spent fewer tokens and had a higher learning rate. Below "
-            f"{MIN_KL:g} nats nothing is compared: the policies have hardly moved.",
+            meaning="Both runs of a pair are read at the KL where the baseline ends, the mean over "
+            f"its runs: over the last {COUNT} evaluations in a row that are at that KL, whose mean "
+            "the reward's own slope of score over KL moves to it. A run that never was there has "
+            f"no value; {FEWEST_PAIRS} pairs are needed. The update at which it was there is said "
+            "beside it: where one of the two was there clearly earlier, a difference may be one "
+            f"of training, and none is called clear. Below {MIN_KL:g} nats nothing is compared: "
+            "the policies have hardly moved.",
             error=f"{_OVER_SEEDS}. The part of measuring is not known by itself.",
         ),
         Number(

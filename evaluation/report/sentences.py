@@ -567,37 +567,31 @@ def does_not_rise(baseline: str) -> str:
     return f"{baseline} does not rise"
 
 
-NOT_AT_KL = {
-    "short": "ended below it",
-    "leapt": "went over it in a leap",
-    "beside": "stayed beside it",
-    "unmoved": f"with a baseline below {MIN_KL:g} nats",
-}
-"""Why a pair of runs has no value at equal KL, by the name of its count."""
-
-
 def not_at_kl(counts: Mapping[str, int]) -> str:
-    """Return why the score at equal KL is not known.
+    """Return that the score at equal KL is not known.
 
     Args:
-        counts: All pairs, ``of``, and those that have no value for each reason of `NOT_AT_KL`;
-            {} where nothing was counted.
+        counts: All pairs, ``of``, and the ``pairs`` that were there; {} where none was counted.
     """
-    reasons = [
-        f"{counts[why]} of {counts['of']} {words}"
-        for why, words in NOT_AT_KL.items()
-        if counts.get(why)
-    ]
-    return ", ".join(["not known", *reasons])
+    there = f", {counts['pairs']} of {counts['of']} pairs were there" if counts else ""
+    return f"not known{there}"
 
 
-def when_at_kl(step: float, axis: str, pairs: int, of: int) -> str:
+def when_at_kl(at: Mapping[str, Any], axis: str, baseline: str) -> str:
     """Return when an arm was at the KL of a comparison, and on how many seeds, as a clause.
 
     One that passed earlier than the baseline had spent fewer tokens, at a higher learning rate.
+
+    Args:
+        at: The ``pairs`` that were there, ``of`` all; the ``step`` of either side; whether the arm
+            was there ``earlier``, 1, or later, -1.
+        axis: Unit of the steps.
+        baseline: The baseline.
     """
-    seeds = f", {pairs} of {of} seeds" if pairs < of else ""
-    return f" after {at_step(step, axis)}{seeds}"
+    seeds = f", {at['pairs']} of {at['of']} seeds" if at["pairs"] < at["of"] else ""
+    order = {1: "earlier", -1: "later"}.get(at["earlier"])
+    other = f", {order} than {baseline} ({at_step(at['baseline_step'], axis)})" if order else ""
+    return f" after {at_step(at['step'], axis)}{other}{seeds}"
 
 
 def seeds_reach_it(arrived: int, runs: int) -> str:

@@ -15,7 +15,6 @@ from tokengym.base.settings import check_number
 from tokengym.base.text import sign_of
 from tokengym.evaluation.measure.measures import Axis, measure_of, measures_of
 from tokengym.evaluation.measure.references import MIN_ERRORS, ReferenceSamples, score_range
-from tokengym.evaluation.report import sentences
 from tokengym.evaluation.report.curves import Panel, Runs, make_panels
 from tokengym.evaluation.report.verdict import find_alarms, make_verdict, short_of_best
 from tokengym.evaluation.statistics import (
@@ -39,7 +38,14 @@ from tokengym.evaluation.statistics import (
     steps_to_threshold,
 )
 from tokengym.evaluation.statistics.curve import Group, on_one_grid, scored_alike
-from tokengym.evaluation.statistics.frontier import at_equal_kl, enough_pairs
+from tokengym.evaluation.statistics.frontier import (
+    FEWEST_PAIRS,
+    There,
+    at_level,
+    both_there,
+    earlier,
+    there,
+)
 from tokengym.evaluation.statistics.scores import TIE
 from tokengym.evaluation.statistics.series import error_of_mean, jitter
 
@@ -509,6 +515,9 @@ def _add_comparisons(
     baseline, *others = panel.rewards
     base = panel.rewards[baseline]
     numbers: dict[str, Numbers] = {}
+    end_kl = None if "kl" in settings.logged else _end_kl(panel)
+    for measure, values in _baseline_at_kl(base, panel.measured(base), end_kl).items():
+        rewards[baseline]["figures"][measure]["at_kl"] = _estimate(values, level)
     for name in others:
         runs, entry = panel.rewards[name], rewards[name]
         whole, shared = pairs(runs.by_seed, base.by_seed), panel.measured(base, runs)
@@ -525,19 +534,18 @@ def _add_comparisons(
         errors = {of: _error_of_pairs(both, *of, own_prompts=own_prompts) for of in kinds}
         versus["measuring"] = _nested({of: e for of, e in errors.items() if e is not None})
         if both and "kl" in shared and "kl" not in settings.logged:
-            versus["at_kl"], at_kl = _at_kl(whole, shared)
+            versus["at_kl"], at_kl = _at_kl(whole, shared, end_kl)
             numbers[name] |= at_kl
             for (measure, kind), (values, _) in at_kl.items():
                 entry["figures"][measure][kind] = _estimate(values, level)
-                figures = rewards[baseline]["figures"][measure]
-                figures[kind] = figures["final"]  # the others are read at the KL where it ends
     for family in families(panel):
         _add_differences(family, numbers, rewards, level)
     for name in others:
-        if "carried" in rewards[name]["versus_baseline"]:
-            _withhold(rewards[name]["versus_baseline"]["differences"], KINDS)
-        if rewards[name]["is_frozen"] or rewards[baseline]["is_frozen"]:
-            _withhold(rewards[name]["versus_baseline"]["differences"], ("auc",))
+        versus = rewards[name]["versus_baseline"]
+        frozen = rewards[name]["is_frozen"] or rewards[baseline]["is_frozen"]
+        earlier_there = versus.get("at_kl", {}).get("earlier")
+        unsure = KINDS if "carried" in versus else ("auc",) if frozen else ()
+        _withhold(versus["differences"], (*unsure, *(("at_kl",) if earlier_there else ())))
 
 
 def _nested(errors: Mapping[tuple[str, str], float]) -> dict[str, dict[str, float]]:
@@ -572,9 +580,9 @@ def _withhold(
 ) -> None:
     """Call no difference of these kinds clear.
 
-    Over the run and at the end only the runs that lasted are read where some ended early; at equal
-    KL policies are compared, whatever became of their runs later. An agent that learns nothing has
-    a level, and no speed.
+    Over the run and at the end only the runs that lasted are read where some ended early. At equal
+    KL a policy that trained for longer may have more for that alone. An agent that learns nothing
+    has a level, and no speed.
     """
     for of_measure in differences.values():
         for kind in of_measure.keys() & set(kinds):
@@ -634,32 +642,37 @@ def _numbers(both: Pairs, measure: str, kind: str) -> tuple[Array, Array]:
     return x, y
 
 
-def _at_kl(both: Pairs, shared: Sequence[str]) -> tuple[dict[str, Any], Numbers]:
+def _baseline_at_kl(base: Runs, measured: Sequence[str], kl: float | None) -> dict[str, Array]:
+    """Return what the baseline's runs have at the KL where they end, by measurement, (runs,)."""
+    found = {}
+    for measure in (name for name in AT_KL if name in measured and kl is not None):
+        runs = [there(curve, kl, measure) for curve in base.curves]
+        if known := [run for run in runs if run is not None]:
+            found[measure] = at_level(known, kl)
+    return found
+
+
+def _at_kl(both: Pairs, shared: Sequence[str], kl: float | None) -> tuple[dict[str, Any], Numbers]:
     """Return how the pairs stand at the KL where the baseline ends, and their numbers there.
 
-    The numbers are of the pairs that are known, and {} below `enough_pairs`. How many those are,
-    at which KL and after which step, stands beside them.
+    How many pairs were there, at which KL and after which step each side was, and whether one was
+    there `earlier`, stands beside the numbers, which fewer than `FEWEST_PAIRS` do not have.
     """
-    table = at_equal_kl(both)
-    known = np.isfinite(table).all(axis=1) & (table[:, 0] >= MIN_KL)
-    lacking = [
-        x.missed(kl) if kl >= MIN_KL else "unmoved"
-        for (x, _), kl, is_known in zip(both, table[:, 0], known, strict=True)
-        if not is_known
-    ]
-    enough = known.sum() >= enough_pairs(len(both))
-    means = table[known, :3].mean(axis=0).tolist() if enough else [None] * 3
-    counts = {
-        "pairs": int(known.sum()),
-        "of": len(both),
-        **{why: lacking.count(why) for why in sentences.NOT_AT_KL},
-        **dict(zip(("kl", "step", "baseline_step"), means, strict=True)),
-    }
-    numbers: Numbers = {}
-    for measure in AT_KL:
-        if enough and measure in shared:
-            there = at_equal_kl(both, measure=measure)[known]
-            numbers[measure, "at_kl"] = there[:, 3], there[:, 4]
+    found = {m: both_there(both, kl, m) for m in AT_KL if m in shared} if kl is not None else {}
+    sides: list[tuple[There, ...]] = [*zip(*found.get("score", []), strict=True)]
+    counts: dict[str, Any] = {"pairs": len(sides[0]) if sides else 0, "of": len(both)}
+    is_enough = counts["pairs"] >= FEWEST_PAIRS
+    for side, runs in zip(("", "baseline_"), sides if is_enough else ((), ()), strict=True):
+        for name in ("kl", "step"):
+            known = [getattr(run, name) for run in runs]
+            counts[f"{side}{name}"] = float(np.mean(known)) if known else None
+    counts["earlier"] = earlier(found["score"]) if is_enough else 0
+    if not is_enough or kl is None:
+        return counts, {}
+    numbers = {}
+    for measure, pairs_there in found.items():
+        x, y = zip(*pairs_there, strict=True)
+        numbers[measure, "at_kl"] = at_level(x, kl), at_level(y, kl)
     return counts, numbers
 
 

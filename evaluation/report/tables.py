@@ -100,7 +100,7 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
             below = sentences.ends(figure)
         if kind == "at_kl" and name != group["baseline"]:
             at = entry["versus_baseline"]["at_kl"]
-            below += sentences.when_at_kl(at["step"], group["axis"], at["pairs"], at["of"])
+            below += sentences.when_at_kl(at, group["axis"], group["baseline"])
         if sign := clear(difference_of(group, name, measure, kind)):
             better = measure_of(measure).better
             tone = "good" if (better == "higher") == (sign > 0) else "bad"

@@ -10,7 +10,7 @@ from tokengym.evaluation.statistics.arrivals import (
     steps_to_shares,
     steps_to_threshold,
 )
-from tokengym.evaluation.statistics.curve import Curve, Measured, pairs
+from tokengym.evaluation.statistics.curve import Curve, pairs
 from tokengym.evaluation.statistics.frontier import (
     FEWEST_PAIRS,
     MIN_KL,
@@ -44,7 +44,6 @@ from tokengym.evaluation.statistics.series import (
     collapsed,
     fall,
     final_mean,
-    last_crossing,
     leaps,
     nats_per_update,
     pooled_kl,
@@ -65,7 +64,6 @@ __all__ = [
     "Curve",
     "EqualKL",
     "Fall",
-    "Measured",
     "PairedDifference",
     "Random",
     "RelativeSteps",
@@ -81,7 +79,6 @@ __all__ = [
     "improvement_interval",
     "interval",
     "iqm",
-    "last_crossing",
     "leaps",
     "nats_per_update",
     "optimum_bound",

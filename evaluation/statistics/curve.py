@@ -1,13 +1,13 @@
 """The learning curve of one run: its measurements by steps, and the figures that are read off it.
 
 The report, the laboratory and the studies all ask `Curve` for what they compare: means over a run,
-ends, values at a KL, and pairs of runs.
+ends, and pairs of runs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +18,6 @@ from tokengym.evaluation.statistics.series import (
     figure_weights,
     final_mean,
     final_points,
-    last_crossing,
-    pooled_kl,
 )
 
 NET = "net_score"
@@ -31,20 +29,6 @@ SPARSER = 1.5
 NUMBERS = (Real, type(None))
 """Types of a measurement, None where it was not taken."""
 Group = tuple[tuple[str, str], ...]
-Missed = Literal["short", "leapt", "beside"]
-"""Why a run has no value at a KL: all of its policies are below it, it went over it between two
-that are too far apart, or it crossed it by the error of its KL alone."""
-
-
-class Measured(NamedTuple):
-    """Measurement of a run at a KL."""
-
-    kl: float
-    """Nats per response."""
-    step: float
-    """Step of the curve, an update or tokens, at which the run was there."""
-    value: float
-    """The measurement there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,36 +280,6 @@ class Curve:
         """Return the standard error of measuring of a number of the run, over its prompts."""
         of_prompts = self.of_prompts(measure, kind)
         return None if of_prompts is None else error_of_mean(of_prompts)
-
-    def at_end(self, measure: str = "score") -> Measured:
-        """Return a measurement at the end of the run, and the KL and the step there."""
-        steps, nats = (row[self.cut[0] :] for row in (self.steps, self._kl()[0]))
-        return Measured(final_mean(nats), final_mean(steps), self.end(measure))
-
-    def at_kl(self, kl: float, measure: str = "score") -> Measured | None:
-        """Return a measurement where the run was last at a KL, see `last_crossing`; None: unknown.
-
-        An end that was interpolated is no policy, and tells nothing.
-        """
-        own = slice(self.cut[0], len(self.steps) - self.cut[1])
-        nats, errors = (row[own] for row in self._kl())
-        place = last_crossing(nats, kl, errors)
-        if np.isnan(place):
-            return None
-        rows = self.steps[own], self[measure][own]
-        step, value = (float(np.interp(place, np.arange(len(row)), row)) for row in rows)
-        return Measured(kl, step, value)
-
-    def missed(self, kl: float) -> Missed:
-        """Return why a run has no value at a KL, see `at_kl`."""
-        nats = self._kl()[0][self.cut[0] : len(self.steps) - self.cut[1]]
-        if not np.isnan(last_crossing(nats, kl)):
-            return "beside"
-        return "short" if nats.max() < kl else "leapt"
-
-    def _kl(self) -> tuple[Array, Array]:
-        """Return the KL by all that was measured of it, with its errors, see `pooled_kl`."""
-        return pooled_kl(self["kl"], self.values.get(ROUND_KL))
 
 
 def scored_alike(curves: Iterable[Curve]) -> list[Curve]:

@@ -13,13 +13,6 @@ FINAL = 0.1
 """The last tenth of a run's evaluations is its end."""
 LEAP = 1.0
 """Nats between two measured policies beyond which nothing is known of the policies between."""
-LEAP_SHARE = 0.5
-"""Share of a level that two policies may be apart around it. On a frontier like the root of the KL
-the straight line between them is then within 1 % of it; from 0 to twice the level, 29 % off."""
-STRETCH = 6
-"""Policies on either side of a crossing whose mean course must hold its level."""
-BESIDE = 1.5
-"""Standard errors of the mean KL of a stretch by which a level may be beside it."""
 TINY_KL = 1e-3
 """Nats per response below which the error of a KL falls no further."""
 LOST = 0.5
@@ -348,63 +341,6 @@ def pooled_kl(kl: ArrayLike, round_kl: ArrayLike | None = None) -> tuple[Array, 
     weight = var_b / (var_a + var_b) if var_a + var_b > 0.0 else 0.5
     pooled = np.where(both, weight * held_out + (1.0 - weight) * rounds, held_out)
     return pooled, np.sqrt(np.where(both, weight * var_a, var_a)) * scale
-
-
-def last_crossing(kl: ArrayLike, k: float, errors: ArrayLike | None = None) -> float:
-    """Return where a run was last at a KL, as a place among its measurements.
-
-    i = last i with k between kl_{i-1} and kl_i, and |kl_i - kl_{i-1}| <= min(LEAP, LEAP_SHARE * k)
-    i - 1 + (k - kl_{i-1}) / (kl_i - kl_{i-1})          NaN if there is no such i
-
-    A run that hovers beside k crosses it by the error of its KL alone. So with ``errors`` k must
-    also be on the stretch of `STRETCH` policies on either side, up to a leap: between the ends of
-    the straight line through their KL, give or take `BESIDE` errors of their mean. Else it is NaN.
-
-    ``np.interp(place, range(time), values)`` is what the run has there: the value of a policy that
-    is at k, and not of one that merely stayed below it. The stretch is chosen by KL and time and
-    never by the value. Of a run that never was at k, or only in a leap over it, nothing is known.
-
-    The policy may be one from the middle of a training, whose learning rate had not fallen yet, so
-    the update at which each run was there belongs beside the values.
-
-    Args:
-        kl: (time,) nats per response, in the order of training.
-        k: Nats.
-        errors: (time,) standard errors of the KL, see `pooled_kl`; None looks at no stretch.
-
-    Example:
-        >>> last_crossing([0.0, 0.9, 1.7, 1.2, 1.5], 1.4), last_crossing([0.0, 5.0], 2.0)
-        (3.6666666666666665, nan)
-    """
-    nats = finite("kl", kl)
-    if nats.ndim != 1:
-        raise ValueError(f"kl must be (time,), got {nats.shape}")
-    before, after = nats[:-1], nats[1:]
-    near = np.abs(after - before) <= min(LEAP, LEAP_SHARE * k)
-    crossed = np.flatnonzero(
-        near & (np.minimum(before, after) <= k) & (k <= np.maximum(before, after))
-    )
-    if len(crossed) == 0:
-        return np.nan
-    i = int(crossed[-1])
-    if errors is not None:
-        first = np.flatnonzero(np.append(True, ~near[:i]))[-1]  # the stretch has no leap in it
-        last = i + 1 + np.argmax(np.append(~near[i + 1 :], True))
-        stretch = slice(max(first, i + 1 - STRETCH), min(last, i + STRETCH) + 1)
-        if not _holds(nats[stretch], np.asarray(errors, dtype=np.float64)[stretch], k):
-            return np.nan
-    step = after[i] - before[i]
-    return i + (float((k - before[i]) / step) if step else 1.0)
-
-
-def _holds(kl: Array, errors: Array, k: float) -> bool:
-    """Return whether a level is on the straight line through the KL of a stretch of policies."""
-    places = np.arange(len(kl)) - (len(kl) - 1) / 2.0
-    # Least squares; ``np.polyfit`` takes ten times as long for two numbers.
-    rise = abs(float(places @ kl / (places @ places)) * places[-1])
-    middle = float(kl.mean())
-    slack = BESIDE * math.sqrt(float(errors @ errors)) / len(kl)
-    return middle - rise - slack <= k <= middle + rise + slack
 
 
 def leaps(updates: ArrayLike, kl: ArrayLike) -> NDArray[np.bool_]:

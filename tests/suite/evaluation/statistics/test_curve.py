@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from tokengym.evaluation.statistics import Curve, Measured, pairs
+from tokengym.evaluation.statistics import Curve, pairs
 from tokengym.evaluation.statistics.curve import on_one_grid, scored_alike
+from tokengym.evaluation.statistics.frontier import there
 
 ROWS = [
     {"rule": "abc", "step": 0, "tokens": 0, "score": 0.0, "kl": 0.0, "gold_score": None},
@@ -80,10 +81,10 @@ def test_an_end_that_was_interpolated_is_in_means_and_is_no_policy():
     assert cut["score"].tolist() == [0.5, 1.0, 1.5]
     assert cut.cut == (1, 1)
     assert cut.area() == pytest.approx((0.75 * 50 + 1.25 * 150) / 200)
-    assert cut.at_kl(1.7) is None  # between 1.5 nats, which was measured, and 1.75 at the cut
-    at = run.at_kl(1.7)
-    assert at is not None
-    assert at == pytest.approx(Measured(kl=1.7, step=1.4, value=1.4))
+    assert there(cut, 1.6) is None  # one policy was measured within it, at 1.5 nats
+    found = there(run, 1.6)
+    assert found is not None
+    assert found[:3] == pytest.approx((1.5, 1.0, 1.0))
 
 
 def test_runs_of_unlike_steps_are_read_at_steps_that_are_alike():
@@ -119,8 +120,8 @@ def test_two_runs_over_tokens_are_not_compared_by_their_ends():
 
 def test_the_end_is_the_last_tenth():
     rows = [{"step": at, "score": float(at), "kl": 0.1 * at} for at in range(21)]
-    end = Curve.of(rows).at_end()
-    assert (end.kl, end.step, end.value) == pytest.approx((1.9, 19.0, 19.0))  # of 18, 19 and 20
+    curve = Curve.of(rows)
+    assert [curve.end(name) for name in ("score", "kl")] == pytest.approx([19.0, 1.9])  # 18 to 20
 
 
 def test_pairs_are_of_one_seed_and_over_what_both_reached():

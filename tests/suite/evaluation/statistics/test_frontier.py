@@ -1,81 +1,23 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import pytest
 
-from tests.support.evaluation.equal_kl import (
-    HELD,
-    TRUTHS,
-    Arms,
-    Design,
-    found,
-    found_of,
-    held,
-    up,
-)
 from tokengym.evaluation.statistics import (
     Curve,
     compare_at_kl,
-    last_crossing,
     leaps,
-    paired_difference,
     pooled_kl,
     tuned_on_others,
 )
-
-
-def test_a_run_is_where_it_last_crossed_a_level():
-    kl = [0.0, 0.8, 1.6, 2.4, 2.0, 1.4]
-    assert last_crossing(kl, 2.2) == pytest.approx(3.5)  # on the way back, half of 2.4 to 2.0
-    assert last_crossing(kl, 1.6) == pytest.approx(4.0 + 2.0 / 3.0)
-    assert last_crossing(kl, 2.4) == 3.0
-    assert last_crossing(kl, 1.4) == 5.0
-    assert math.isnan(last_crossing(kl, 2.5))  # it never was there
-    assert math.isnan(last_crossing([0.0], 0.0))
-
-
-def test_nothing_is_known_within_a_leap():
-    """Of two policies more than a nat apart; an earlier crossing in smaller steps is one."""
-    assert math.isnan(last_crossing([2.0, 3.01], 2.5))
-    assert last_crossing([2.0, 3.0], 2.5) == 0.5
-    assert last_crossing([1.0, 2.0, 3.0, 1.2], 2.5) == 1.5  # later it leapt back over 2.5
-
-
-def test_a_step_of_more_than_half_the_level_is_a_leap():
-    """From 0 to .8 nats the root of the KL is .45 at half the way, and .63 at .4 nats."""
-    assert math.isnan(last_crossing([0.0, 0.8], 0.4))
-    assert math.isnan(last_crossing([0.25, 0.75], 0.45))
-    assert last_crossing([0.25, 0.5], 0.5) == 1.0
-    assert last_crossing([0.375, 0.625], 0.5) == 0.5
-
-
-@pytest.mark.parametrize(
-    ("level", "rate", "is_known"),
-    [(0.2, 0.4, False), (0.3, 0.8, False), (0.3, 0.1, True), (0.5, 0.8, False), (1.0, 0.4, True)],
-)
-def test_at_low_levels_arms_on_one_frontier_do_not_differ(level, rate, is_known):
-    """Score is the root of the KL; an interval about a straight line from 0 held 0 in none."""
-    design = Design(paths=(up(rate), held(level)), frontier="root")
-    result = found(design, None, 40)
-    assert result.known == pytest.approx(float(is_known), abs=0.2)
-    if is_known:
-        assert result.bias == pytest.approx(0.0, abs=0.02)
-        assert result.coverage >= 0.85
+from tokengym.evaluation.statistics.frontier import stretch
 
 
 def test_a_leap_is_one_update_over_more_than_a_nat():
     # 6 nats in ten updates are none
     assert leaps([0, 1, 2, 12], [0.0, 0.5, 2.0, 8.0]).tolist() == [False, True, False]
-
-
-def test_of_policies_at_one_kl_the_latest_counts_and_not_the_best():
-    kl = np.where(np.arange(20) % 2 == 0, 0.9, 1.1)
-    score = np.where(np.arange(20) == 7, 2.0, 0.0)
-    assert np.interp(last_crossing(kl, 1.0), range(20), score) == 0.0
-    assert last_crossing([1.0, 1.0, 1.0], 1.0) == 2.0  # three policies at the very level
 
 
 def test_a_cell_is_chosen_without_the_seed_that_it_is_measured_on():
@@ -97,43 +39,12 @@ def test_choosing_among_equal_cells_gains_nothing():
     assert draws.mean(axis=2).max(axis=1).mean() > 0.6
 
 
-def path(slope: float, kl: Sequence[float], noise: float = 0.0) -> Curve:
+def path(slope: float, kl: Sequence[float] | np.ndarray, noise: float = 0.0) -> Curve:
     """Return a run whose score is slope * KL + noise, and whose gold is half of it."""
     updates, nats = np.arange(len(kl), dtype=float), np.array(kl)
     score = slope * nats + noise
     values = {"score": score, "gold_score": score / 2.0, "kl": nats, "tokens": 100.0 * updates}
     return Curve(steps=updates, values=values)
-
-
-def test_arms_are_compared_where_the_run_of_the_baseline_ends():
-    """The baseline ends at .5, 1 and 1.5 nats; x passes them after 2, 4 and 6 updates."""
-    x = {seed: path(2.0, [0.25 * update for update in range(8)]) for seed in (0, 1, 2, 3)}
-    y = {seed: path(1.0, [0.0, 0.1, 0.3 * (1 + seed), 0.5 * (1 + seed)]) for seed in (0, 1, 2)}
-    at = compare_at_kl(x, y)
-    assert at is not None
-    assert (at.kl, at.update, at.baseline_update) == pytest.approx((1.0, 4.0, 3.0))
-    assert (at.value, at.baseline_value) == pytest.approx((2.0, 1.0))
-    assert at.difference == paired_difference([1.0, 2.0, 3.0], [0.5, 1.0, 1.5])
-    assert at.of == 3
-    gold = compare_at_kl(x, y, measure="gold_score")
-    assert gold is not None
-    assert gold.value == pytest.approx(1.0)
-
-
-def test_arms_are_compared_at_a_level_of_the_question():
-    x = {seed: path(2.0, [0.0, 0.4, 0.6, 1.2, 1.0]) for seed in range(4)}
-    paths = [[0.0, 0.5, 0.6], [0.0, 0.4, 0.6], [0.0, 1.5, 1.8], [0.0, 2.0, 2.4]]
-    y = {seed: path(1.0, kl) for seed, kl in enumerate(paths)}
-    at = compare_at_kl(x, y, 0.5)  # y has it after 1 and 1.5 updates, then in a leap, twice
-    assert at is None  # two pairs are too few
-    y[2] = path(1.0, [0.0, 0.4, 0.6, 1.2])
-    at = compare_at_kl(x, y, 0.5)
-    assert at is not None
-    assert (at.kl, at.difference.pairs, at.of) == (0.5, 3, 4)
-    assert at.value == pytest.approx(2.0 * 0.5)
-    assert at.update == pytest.approx(1.5)
-    assert at.baseline_update == pytest.approx((1.0 + 1.5 + 1.5) / 3.0)
-    assert compare_at_kl(x, y, 1.3) is None  # x never was there
 
 
 def test_a_run_is_cut_at_a_budget_of_tokens():
@@ -148,8 +59,6 @@ def test_a_run_is_cut_at_a_budget_of_tokens():
 
 
 def test_a_run_that_is_none_is_refused():
-    with pytest.raises(ValueError, match=r"\(time,\), got \(1, 2\)"):
-        last_crossing([[0.0, 1.0]], 0.5)
     with pytest.raises(ValueError, match="steps must"):
         replace(path(1.0, [0.0, 1.0]), steps=np.array([1.0, 0.0]))
     with pytest.raises(ValueError, match=r"alike, got \[\(2,\), \(3,\)"):
@@ -163,98 +72,125 @@ def test_arms_without_runs_in_common_are_refused():
         compare_at_kl({1: path(1.0, [0.0, 1.0])}, {1: path(1.0, [0.0, 1.0])}, 0.0)
 
 
+# --- a level from a stretch -----------------------------------------------------------------------
+
+
+def test_a_run_is_read_over_its_last_stretch_at_a_level():
+    kl = np.array([0.0, 1.9, 2.1, 2.0, 5.0, 6.0, 2.2, 1.8, 9.0])
+    exact = np.zeros(len(kl))
+    assert stretch(kl, exact, 2.0) == slice(6, 8)  # a shorter row, later
+    assert stretch(kl, exact, 2.0, count=2) == slice(6, 8)
+    assert stretch(kl[:6], exact[:6], 2.0, count=3) == slice(1, 4)
+    assert stretch(kl, exact, 5.5, count=2) == slice(4, 6)
+    assert stretch(np.array([0.0, 1.7, 1.6, 1.7]), exact[:4], 2.0) == slice(1, 4)  # the nearest
+    assert stretch(kl, exact, 9.0) is None  # one policy alone
+    assert stretch(np.array([0.0, 1.0, 1.1, 1.0]), exact[:4], 2.0) is None  # 40 % off and more
+    assert stretch(np.array([0.0, 1.0, 1.1, 1.0]), exact[:4] + 0.5, 2.0) is not None
+
+
+def test_a_straight_frontier_is_read_at_its_level():
+    """Runs beside the level are moved to it by their own slope; 3 pairs are the fewest."""
+    held = 1.8 + 0.2 * np.sin(np.arange(25) / 4.0)
+    x, y = (
+        {seed: path(slope, held + up + 0.01 * seed) for seed in range(5)}
+        for slope, up in ((2.0, 0.0), (1.0, 0.3))
+    )
+    at = compare_at_kl(x, y, 2.0)
+    assert at is not None
+    assert (at.value, at.baseline_value) == pytest.approx((4.0, 2.0), abs=0.02)
+    assert at.difference.difference == pytest.approx(2.0, abs=0.02)
+    assert (at.difference.pairs, at.of) == (5, 5)
+    assert (at.own_kl, at.baseline_kl) == pytest.approx((2.0, 2.0), rel=0.05)
+    gold = compare_at_kl(x, y, 2.0, measure="gold_score")
+    assert gold is not None
+    assert gold.value == pytest.approx(2.0, abs=0.02)
+    of_end = compare_at_kl(x, y)  # where y ends
+    assert of_end is not None
+    assert of_end.kl == np.mean([curve.end("kl") for curve in y.values()])
+    assert compare_at_kl(x, y, 3.0) is None  # x never was there
+    assert compare_at_kl({s: x[s] for s in (0, 1)}, y, 2.0) is None
+
+
+def test_an_arm_that_was_there_earlier_is_said_to_be():
+    rise = np.arange(20) * 0.5
+    x = {seed: path(1.0, rise * (1.0 + 0.01 * seed)) for seed in range(4)}
+    y = {seed: path(1.0, rise * (0.5 + 0.01 * seed)) for seed in range(4)}
+    at = compare_at_kl(x, y, 4.0)
+    assert at is not None
+    assert at.earlier == 1
+    assert at.update < at.baseline_update
+    assert at.difference.difference == pytest.approx(0.0, abs=1e-9)
+
+
 # --- runs of which the truth is known -------------------------------------------------------------
 
-REPEATS = 300
+REPEATS, PAIRS, TIME = 200, 5, np.arange(31)
 
 
-@cache
-def draws(case: str, frontier: str, every: int, lead: float) -> list[Arms]:
-    """Return arms measured once, which are compared at several levels."""
-    design = Design(paths=TRUTHS[case], frontier=frontier, every=every, lead=lead, measured="once")
-    return [*design.draws(REPEATS)]
+def wander(draws: np.random.Generator, share: float, deviation: float) -> np.ndarray:
+    """Return noise, (REPEATS, PAIRS, time), of which a share is that of the point before."""
+    fresh = draws.normal(0.0, deviation, (len(TIME), REPEATS, PAIRS))
+    rows = [fresh[0]]
+    for row in fresh[1:]:
+        rows.append(share * rows[-1] + np.sqrt(1.0 - share**2) * row)
+    return np.moveaxis(np.array(rows), 0, -1)
 
 
-@cache
-def passing(
-    case: str, frontier: str, kl: float | None, *, every: int, lead: float = 0.0
-) -> tuple[float, float, float]:
-    """Return bias, coverage and share known of arms measured once; NaN where a tenth is known."""
-    known, bias, coverage, _ = found_of(draws(case, frontier, every, lead), kl, lead)
-    return (bias, coverage, known) if known >= 0.1 else (math.nan, math.nan, known)
+def rises(to: float, updates: float) -> np.ndarray:
+    return to * (1.0 - np.exp(-TIME / updates))
 
 
-@pytest.mark.parametrize("frontier", ["root", "saturating"])
-@pytest.mark.parametrize("case", TRUTHS)
-def test_arms_on_one_frontier_are_level_or_not_known(case: str, frontier: str) -> None:
-    """With 95 % intervals; within .02 and, of 300 repeats, .9 and more, as the design asks."""
-    for kl in (None, 2.0, 8.0, 11.0):
-        bias, coverage, _ = passing(case, frontier, kl, every=1)
-        assert math.isnan(bias) or (abs(bias) < 0.02 and coverage >= 0.9), (kl, bias, coverage)
+def returns(peak: float, end: float, updates: float, at: int) -> np.ndarray:
+    """Return KL that is at a peak at an update and comes back to an end."""
+    back = end + (peak - end) * np.exp(-(TIME - at) / updates)
+    return np.where(TIME <= at, peak * TIME / at, back)
 
 
-def test_what_a_run_passed_or_left_is_known_and_what_it_leapt_over_is_not():
-    """Shares of the comparisons that are known; 0 where no run was at the level in small steps."""
-    shares: dict[tuple[str, float | None], tuple[float, float]] = {
-        ("two speeds on the way up", None): (0.5, 0.9),  # x makes steps of about a nat
-        # They stay at ends .4 nats apart, and where those are unlike x never was at that of y.
-        ("two speeds to one end", None): (0.3, 0.6),
-        ("from one peak to 9 and 6", None): (0.0, 0.1),  # x never came back to 6
-        ("from unlike peaks to unlike ends", None): (0.95, 1.0),
-        ("a leap", None): (0.95, 1.0),
-        ("from one peak to 6 and 9", None): (0.95, 1.0),
-        ("from one peak to 6 and 9", 11.0): (0.95, 1.0),
-        ("from one peak to 6 and 9", 8.0): (0.0, 0.1),  # y leapt over 8 nats and never came back
-        ("a leap", 2.0): (0.0, 0.0),
-        ("an arm that never gets there", None): (0.0, 0.0),
-        ("an arm that never gets there", 8.0): (0.0, 0.0),
-        ("an arm that never gets there", 2.0): (0.95, 1.0),
-    }
-    for (case, kl), (low, high) in shares.items():
-        known = passing(case, "root", kl, every=1)[2]
-        assert low <= known <= high, (case, kl, known)
+DESIGNS = {
+    "held beside the level": ((rises(1.8, 3), 1.0), (rises(2.0, 3), 1.0), 2.0, 0.1),
+    "two speeds of rising": ((rises(10, 6), 0.4), (rises(10, 10), 0.4), 8.0, 0.1),
+    "an overshoot": ((returns(12, 6, 6, 10), 0.6), (returns(12, 9, 6, 10), 0.6), 10.0, 0.1),
+    "a leap and a rise": ((returns(5, 2.3, 4, 1), 1.0), (rises(4, 8), 0.4), 2.5, 0.1),
+    "a KL of .28 nats error": ((rises(1.8, 3), 1.0), (rises(2.0, 3), 1.0), 2.0, 0.2),
+}
+"""Design -> KL by update of x and of y, each with how much it wanders, the level, and the error of
+a KL of one nat."""
 
 
-@pytest.mark.parametrize("every", [1, 3])
-def test_a_true_lead_is_found_after_an_overshoot(every: int) -> None:
-    for kl in (None, 11.0):
-        bias, coverage, known = passing(
-            "from one peak to 6 and 9", "root", kl, every=every, lead=0.2
+@pytest.mark.parametrize("design", DESIGNS)
+def test_arms_on_one_frontier_are_level(design: str) -> None:
+    """At 200 fixed seeds, of which a coverage of .95 has an error of .015."""
+    *arms, level, error = DESIGNS[design]
+    draws = np.random.default_rng(100_000)
+    tables = []
+    for shape, size in arms:
+        speed = np.exp(draws.normal(0.0, 0.05, (REPEATS, PAIRS, 1)))
+        true = np.maximum(shape * speed * (1.0 + size * wander(draws, 0.6, 0.075)), 0.0)
+        score = 2.0 * (1.0 - np.exp(-true / 4.0)) + draws.normal(0.0, 0.05, true.shape)
+        errors = error * np.sqrt(np.maximum(true, 0.01)) * (TIME > 0)
+        kl, round_kl = (
+            np.maximum(true + draws.normal(0.0, share, true.shape) * errors, 0.0)
+            for share in (1.0, 1.4)
         )
-        assert abs(bias) < 0.02
-        assert coverage >= 0.9
-        assert known > 0.4
-
-
-# --- arms that are held beside a level, whose KL is measured twice --------------------------------
-
-
-@pytest.mark.parametrize("case", HELD)
-def test_an_arm_beside_a_level_is_not_at_it(case: str) -> None:
-    """Else the arm below would have the score of 1.8 nats under the name of 2.
-
-    Of 6,000 repetitions of each known case .946 to .955 are covered, as the table of
-    `tests.support.evaluation.equal_kl` shows. Of 2,000 the error is .005.
-    """
-    *paths, level, (low, high) = HELD[case]
-    for pairs, repeats in ((5, 1_000), (10, 400)) if high > 0.1 else ((5, 200), (10, 100)):
-        design = Design(paths=(paths[0], paths[1]), pairs=pairs)
-        known, bias, coverage, _ = found(design, level, repeats)
-        assert low <= known <= high, (pairs, known)
-        assert known < 0.1 or (abs(bias) < 0.01 and coverage >= 0.93), (pairs, bias, coverage)
-
-
-def test_a_held_out_kl_alone_tells_less_and_no_untruth():
-    """It is known that an arm is held below its level, at the cost of runs that are not known."""
-    for case in ("1.8 and 2.0 at 2", "4.6 and 5.2 at 5"):
-        x, y, level, _ = HELD[case]
-        design = Design(paths=(x, y), pairs=10, measured="held out")
-        assert found(design, level, 300).known <= 0.1
-    x, y, level, _ = HELD["2.0 and 2.0 at 2"]
-    known, bias, coverage, _ = found(Design(paths=(x, y), measured="held out"), level, 1_200)
-    assert abs(bias) < 0.01
-    assert coverage >= 0.93
-    assert known >= 0.8
+        tables.append({"score": score, "kl": kl, "round_kl": round_kl})
+    found = []
+    for i in range(REPEATS):
+        x, y = (
+            {
+                s: Curve(steps=TIME + 0.0, values={k: v[i, s] for k, v in table.items()})
+                for s in range(PAIRS)
+            }
+            for table in tables
+        )
+        found.append(compare_at_kl(x, y, level))
+    differences = [at.difference for at in found if at is not None]
+    assert len(differences) == REPEATS
+    bias = np.mean([d.difference for d in differences])
+    half = np.mean([d.high - d.low for d in differences]) / 2.0
+    covered = np.mean([d.low <= 0.0 <= d.high for d in differences])
+    assert abs(bias) < half / 4.0
+    assert 0.9 <= covered <= 0.99
+    assert half < 0.11
 
 
 def test_two_measurements_of_one_kl_are_weighed_by_their_errors():
