@@ -16,8 +16,8 @@ from studies import (
 )
 from studies.parts import lead
 from studies.token_credit import LENGTHS, WAYS, arms
-from tokengym.evaluation.report import number
-from tokengym.evaluation.statistics import PairedDifference
+from tokengym.base.text import number, signed
+from tokengym.evaluation.statistics import PairedDifference, holm
 from tokengym.lab.benchmark.board import verdicts
 from tokengym.lab.protocol import NET_MARGIN, curve_of, level, way
 from tokengym.lab.study import DOCS, Published, Runs
@@ -238,20 +238,36 @@ def test_the_readme_says_who_has_more_score_at_equal_kl() -> None:
     readme = (DOCS.parents[1] / "README.md").read_text(encoding="utf-8")
     overview = (DOCS / "README.md").read_text(encoding="utf-8")
     page = (DOCS / "equal_kl.md").read_text(encoding="utf-8")
-    at_target = page.split("<!-- answer -->")[1].split("<!-- end answer -->")[0]
-    assert "| MovieReview | 5 |" in at_target
-    assert "**" not in at_target  # bold is what stands after correction
-    assert "nobody is shown to have more score than `sparse` at a target" in readme
-    assert "nobody is shown to, after correction" in overview
-    critic, base = (equal_kl.cell_of("MovieReview", arm, 5.0) for arm in ("started", "sparse"))
-    at = equal_kl.at_kl(equal_kl.STUDY.published(DOCS).runs, critic, base, at_end=True)
-    assert at is not None
-    assert at.difference.pairs == 5
-    more, low, high = map(number, (at.difference.difference, at.difference.low, at.difference.high))
-    ends = f"{low} to {high}"
-    assert f"that critic has {more} ({ends}, uncorrected) more" in readme
-    assert f"that critic has {more} more" in CLAIMS
-    assert f"has {float(more):.2f} more, uncorrected" in overview
+    runs = equal_kl.STUDY.published(DOCS).runs
+    found = {
+        (measure, *cell.items()): equal_kl.at_kl(runs, cell, base, measure=measure)
+        for measure in equal_kl.TESTED
+        for cell, base in equal_kl.compared(runs)
+    }
+    known = {key: at.difference for key, at in found.items() if at is not None}
+    assert len(known) == len(found) == 36
+    adjusted = dict(zip(known, holm([of.p_value for of in known.values()]), strict=True))
+
+    def lead_of(arm: str, task: str, target: float) -> tuple[str, float]:
+        key = ("score", *equal_kl.cell_of(task, arm, target).items())
+        return signed(known[key].difference), float(adjusted[key])
+
+    films = [lead_of("started", "MovieReview", target) for target in (2.0, 5.0, 10.0)]
+    detox = lead_of("started", "Detox", 2.0)
+    assert all(p < 0.05 for _, p in (*films, detox))
+    at_targets = ", ".join(text for text, _ in films)
+    assert f"({at_targets}) and on Detox at 2 ({detox[0]})" in readme
+    said = f"on film reviews {films[0][0]} at 2 nats, {films[1][0]} at 5 and {films[2][0]} at 10"
+    assert said in page
+    assert f"{said}, on Detox {detox[0]} at 2" in overview
+    rule = [lead_of("abc-signed", "MovieReview", target) for target in (2.0, 5.0)]
+    assert f"{rule[0][0]} at 2 nats and {rule[1][0]} at 5, which do not stand" in page
+    assert f"(p = {rule[0][1]:.3f} and {rule[1][1]:.3f})" in page
+    assert not any(
+        p < 0.05
+        for key, p in adjusted.items()
+        if key[0] == "score" and ("rule", "abc-signed") in key
+    )
 
 
 def test_a_sentence_of_the_page_can_be_read() -> None:
