@@ -20,14 +20,7 @@ from studies.shipped_trainers import Function, MissingError, Source
 from tokengym import __version__
 from tokengym.base import write_json
 from tokengym.lab.audit import Audit, AuditError, check_estimator, registered
-from tokengym.lab.audit.tokengym_audit import (
-    LENGTH,
-    NOT_APPLICABLE,
-    TURN_REWARDS,
-    Adapted,
-    adapt,
-    expectations,
-)
+from tokengym.lab.audit.tokengym_audit import Adapted, adapt
 from tokengym.lab.study import DOCS, Docs, command_line
 from tokengym.lab.tables import fill, grouped, markdown_table
 
@@ -292,30 +285,6 @@ def audited(row: ShippedEstimator, estimator: Adapted) -> Audit:
     return check_estimator(estimator, name=row.key, pays=row.pays, non_negative=row.non_negative)
 
 
-def decision(row: ShippedEstimator, estimator: Adapted, size: int, worth: str) -> float:
-    """Return the expected gradient on the choice to go on, exact by enumeration.
-
-    To stop pays 1. To go on pays 0.5, and then 0.75 ("more") or 0.5 ("the same"); both are equally
-    likely, and the true gradient is 0.0625 or 0. What goes on is a token, or a turn where the
-    estimator reads turns.
-
-    Args:
-        row: The row.
-        estimator: Its estimator.
-        size: Responses of the batch.
-        worth: "more" or "the same".
-    """
-    turns = {"more": "another turn pays", "the same": "another turn earns nothing"}
-    tokens = {"more": "longer earns more", "the same": "longer earns the same"}
-    by_turn = "turn_ids" in estimator.reads
-    cases = TURN_REWARDS.cases if by_turn else LENGTH.cases
-    name = (turns if by_turn else tokens)[worth]
-    case = next(case for case in cases if case.name == name)
-    decisions = case.build(pays=row.pays)
-    (found,) = expectations(estimator, decisions, (size,))
-    return float(found.gradient[0, decisions.vocabulary.index("next" if by_turn else "on")])
-
-
 def measured(row: ShippedEstimator, packages: Path) -> dict[str, Any]:
     """Return a row's figures, or why there are none, as plain JSON."""
     about = {
@@ -329,66 +298,39 @@ def measured(row: ShippedEstimator, packages: Path) -> dict[str, Any]:
         result = audited(row, estimator)
     except (MissingError, AuditError) as error:  # of one that takes other arguments now
         return {**about, "version": "", "missing": str(error)}
-    failing = [check for check in result.checks if check.fails]
     return {
         **about,
         "version": version,
         "holds": result.holds,
-        "verdicts": {check.name: check.verdict for check in result.checks},
-        "says": {check.name: check.says for check in failing},
-        "faults": list(result.kinds),
-        "refusals": list(result.refusals),
-        "decision": {
-            f"{worth}, {size}": round(decision(row, estimator, size, worth), 4) + 0.0
-            for worth in ("more", "the same")
-            for size in (8, 64)
-        },
+        "verdict": result.verdict,
+        "size": float(f"{result.size:.3g}"),
+        "says": result.says,
+        "tree": list(result.tree),
     }
 
 
 # --- the page -------------------------------------------------------------------------------------
 
-SHORT = {
-    "equal": "equal",
-    "rescaled": "scaled",
-    "vanishing bias": "falls",
-    "uneven": "uneven",
-    "drawn": "drawn",
-    "not applicable": "",
-}
-"""Verdicts in a cell; those that fail stand in bold letters."""
 WORST = {
-    "equal": "the true gradient, at every group size",
-    "rescaled": "the true gradient times a positive number",
-    "vanishing bias": "a bias that falls as groups grow",
-    "uneven": "the right sign everywhere, uneven weights",
-    "drawn": "the gradient within an interval",
-    "tilted": "**fails**: points aside from the gradient somewhere",
+    "holds": "a gradient along the true one in large groups, at every decision",
+    "tilted": "**fails**: prefers in part what is not better",
     "biased": "**fails**: favours something where nothing is to be gained",
     "blind": "**fails**: is 0 somewhere where the gradient is not",
     "reversed": "**fails**: points against the gradient somewhere",
-    "clipped": "**fails**: clips advantages or rewards that are large",
-    "rounds": "**fails**: takes the rounding of equal scores for a deviation",
-    "refused": "**fails**: refuses a group of equal scores",
-    "leaks": "**fails**: changes with padding, masked values or the order of rows",
+    "reads padding": "**fails**: changes with padding or values off the mask",
+    "raises": "**fails**: raises an error on some batch",
     "not finite": "**fails**: is no finite number somewhere",
 }
-"""Verdicts from the best to the worst, and what an estimator does of which it is the worst; those
-of which none is are left out."""
+"""Verdicts from the best to the worst, and what an estimator has; those of which none is are left
+out."""
 COLORS = {
-    "equal": "#009e73",
-    "rescaled": "#56b4e9",
-    "vanishing bias": "#0072b2",
-    "uneven": "#f0e442",
-    "drawn": "#88ccee",
+    "holds": "#009e73",
     "tilted": "#cc79a7",
     "biased": "#e69f00",
     "blind": "#8c510a",
     "reversed": "#d55e00",
-    "clipped": "#999933",
-    "rounds": "#117733",
-    "refused": "#bbbbbb",
-    "leaks": "#777777",
+    "reads padding": "#777777",
+    "raises": "#bbbbbb",
     "not finite": "#000000",
 }
 FEW = 12
@@ -402,7 +344,7 @@ def tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     Args:
         rows: What `measured` returned.
     """
-    known = [row for row in rows if "verdicts" in row]
+    known = [row for row in rows if "verdict" in row]
     return {
         "shipped": answer_table(known),
         "trainers": trainers_table(known),
@@ -411,52 +353,38 @@ def tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def trainers_table(known: Sequence[Mapping[str, Any]]) -> str:
-    """Return each trainer's estimators by the worst verdict of each."""
+    """Return each trainer's estimators by their verdicts."""
     lines = []
     for trainer, rows in grouped(known, lambda row: row["row"].partition("/")[0]).items():
-        named = grouped(rows, worst_of)
+        named = grouped(rows, lambda row: row["verdict"])
         shown = [
-            f"{_cell(verdict)}: {', '.join(row['row'].partition('/')[2] for row in named[verdict])}"
+            f"{verdict if verdict == 'holds' else f'**{verdict}**'}: "
+            + ", ".join(row["row"].partition("/")[2] for row in named[verdict])
             for verdict in WORST
             if verdict in named
         ]
         lines.append([trainer, rows[0]["version"], "; ".join(shown)])
-    return markdown_table(["trainer", "version", "estimators by their worst verdict"], lines)
+    return markdown_table(["trainer", "version", "estimators by their verdict"], lines)
 
 
 def failing_table(failing: Sequence[Mapping[str, Any]]) -> str:
-    """Return what the estimators that fail do, and their gradient on the choice to go on."""
-    lines = [
-        [
-            f"`{row['row']}`",
-            f"`{row['function']}`",
-            _said(row),
-            *(f"{row['decision'][f'{worth}, 64']:+.4f}" for worth in ("more", "the same")),
-        ]
-        for row in failing
-    ]
-    heads = ["row", "function", "what it does"]
-    return markdown_table([*heads, "longer earns more", "longer earns the same"], lines)
-
-
-def worst_of(row: Mapping[str, Any]) -> str:
-    """Return the worst verdict of a row over what it was asked."""
-    asked = [verdict for verdict in row["verdicts"].values() if verdict != NOT_APPLICABLE]
-    return max(asked, key=[*WORST].index)
+    """Return what the estimators that fail do, on the smallest tree that shows it."""
+    lines = [[f"`{row['row']}`", f"`{row['function']}`", _said(row)] for row in failing]
+    return markdown_table(["row", "function", "what it does"], lines)
 
 
 def answer_table(known: Sequence[Mapping[str, Any]]) -> str:
-    """Return how many estimators have each verdict as their worst."""
+    """Return how many estimators have each verdict."""
     lines = []
     for verdict, words in WORST.items():
-        names = [f"`{row['row']}`" for row in known if worst_of(row) == verdict]
+        names = [f"`{row['row']}`" for row in known if row["verdict"] == verdict]
         if names:
             lines.append([words, str(len(names)), ", ".join(names) if len(names) <= FEW else ""])
-    return markdown_table(["in its worst case an estimator has", "estimators", "which"], lines)
+    return markdown_table(["an estimator has", "estimators", "which"], lines)
 
 
 def draw(file: Path, known: Sequence[Mapping[str, Any]]) -> None:
-    """Draw how many estimators of each trainer have each verdict as their worst.
+    """Draw how many estimators of each trainer have each verdict.
 
     Args:
         file: Picture to write.
@@ -469,30 +397,22 @@ def draw(file: Path, known: Sequence[Mapping[str, Any]]) -> None:
     axes = figure.subplots()
     ends = [0] * len(trainers)
     for verdict, color in COLORS.items():
-        worst = [row["row"].partition("/")[0] for row in known if worst_of(row) == verdict]
-        if not worst:
+        own = [row["row"].partition("/")[0] for row in known if row["verdict"] == verdict]
+        if not own:
             continue
-        counts = [worst.count(trainer) for trainer in trainers]
-        axes.barh(trainers, counts, left=ends, color=color, label=SHORT.get(verdict, verdict))
+        counts = [own.count(trainer) for trainer in trainers]
+        axes.barh(trainers, counts, left=ends, color=color, label=verdict)
         ends = [end + count for end, count in zip(ends, counts, strict=True)]
-    axes.set_xlabel("estimators, by the worst verdict of each")
+    axes.set_xlabel("estimators, by their verdicts")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower right", fontsize=9)
     figure.savefig(file, dpi=120, metadata={"Software": None})
 
 
-def _cell(verdict: str) -> str:
-    """Return a verdict as it stands in a cell."""
-    return SHORT[verdict] if verdict in SHORT else f"**{verdict}**"
-
-
 def _said(row: Mapping[str, Any]) -> str:
-    """Return the first sentence of each question that a row fails, and the mistake it is."""
-    said = [f"*{name}*: {sentence.partition(';')[0]}" for name, sentence in row["says"].items()]
-    said += [f"*mistake*: {fault}" for fault in row["faults"]]
-    said += [f"*refuses groups of equal scores*: {refusal}" for refusal in row["refusals"]]
-    said += [f"*note*: {row['note']}"] if row["note"] else []
-    return "<br>".join(said)
+    """Return what a row does, and what a reader should know of it."""
+    note = f"<br>*note*: {row['note']}" if row["note"] else ""
+    return f"*{row['verdict']}*: {row['says']}{note}"
 
 
 def stored(docs: Path) -> list[dict[str, Any]]:
@@ -509,7 +429,7 @@ def page(docs: Docs = DOCS) -> None:
     """
     rows = stored(docs)
     fill(docs / PAGE, tables(rows))
-    draw(docs / PICTURE, [row for row in rows if "verdicts" in row])
+    draw(docs / PICTURE, [row for row in rows if "verdict" in row])
 
 
 def run(packages: Packages, docs: Docs = DOCS, trainers: tuple[str, ...] = ()) -> None:
@@ -597,15 +517,13 @@ def differences(
         old = before.get(each["row"], {})
         if "missing" in each:
             lines.append(f"- `{each['row']}`: {each['missing']}")
-        elif "verdicts" not in old:
+        elif "verdict" not in old:
             lines.append(f"- `{each['row']}` {each['version']}: new")
-        else:
-            lines += [
-                f"- `{each['row']}` {old['version']} -> {each['version']}: {name} was "
-                f"{old['verdicts'].get(name, 'not asked')}, is {verdict}"
-                for name, verdict in each["verdicts"].items()
-                if verdict != old["verdicts"].get(name)
-            ]
+        elif each["verdict"] != old["verdict"]:
+            lines.append(
+                f"- `{each['row']}` {old['version']} -> {each['version']}: was {old['verdict']}, "
+                f"is {each['verdict']}"
+            )
     return lines
 
 

@@ -4,12 +4,11 @@ The audit is the file `tokengym_audit`, which is a distribution of its own; here
 library's registered estimators.
 """
 
-from tokengym.lab.audit.registered import registered
+from tokengym.lab.audit.registered import registered, registered_weights
 from tokengym.lab.audit.tokengym_audit import (
     ADAPTERS,
     Audit,
     AuditError,
-    CheckResult,
     check_estimator,
     load_function,
 )
@@ -18,8 +17,8 @@ __all__ = [
     "ADAPTERS",
     "Audit",
     "AuditError",
-    "CheckResult",
     "check_estimator",
     "load_function",
     "registered",
+    "registered_weights",
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tokengym.agents import losses
-from tokengym.agents.ppo import PPOSettings, RoundInputs, find_advantage
+from tokengym.agents.ppo import PPOSettings, RoundFunction, RoundInputs, find_advantage
 from tokengym.base import did_you_mean
 from tokengym.envs import Episode, Turn
 from tokengym.lab.audit.tokengym_audit import (
@@ -17,8 +17,10 @@ from tokengym.lab.audit.tokengym_audit import (
     Adapted,
     AuditError,
     Batch,
+    gains,
     turn_scores,
 )
+from tokengym.lab.learners.weighted import find_weights
 from tokengym.rewards import NAMES, SUPPLIERS
 
 OF_POLICY = ("log_probs", "ref_log_probs", "entropy", "top_log_probs", "kl")
@@ -33,7 +35,7 @@ LACKS = frozenset(
     if (one.supplier in ("texts", "scorer") and name not in (*OF_EPISODES, "response_mask"))
     or name == "hidden_states"
 ) - {"scores"}
-"""Names that an enumerated policy has not: texts, a scorer's account of tokens, and a network."""
+"""Names that a tree has not: texts, a scorer's account of tokens, and a network."""
 
 
 def registered(estimator: str | Callable[..., Any]) -> Adapted:
@@ -45,14 +47,66 @@ def registered(estimator: str | Callable[..., Any]) -> Adapted:
 
     Raises:
         SettingsError: if there is none, with the near matches.
-        AuditError: if it reads what an enumerated policy has not.
+        AuditError: if it reads what a tree has not.
 
     Example:
         >>> from tokengym.lab.audit import check_estimator
-        >>> check_estimator(registered("loo"), group_sizes=(2, 4)).holds
+        >>> check_estimator(registered("loo")).holds
         True
     """
     found = find_advantage(estimator)
+    _refuse_what_is_not_there(found)
+
+    def estimate(batch: Batch) -> Tensor:
+        advantages = found.estimate(_round(batch))[0]
+        if found.whitens:
+            advantages = losses.masked_whiten(advantages, batch.response_mask)
+        return advantages.double()
+
+    reads = {"response_mask", "turn_ids", "response_ids", "token_rewards", "maybe gamma"}
+    if not found.uses_token_rewards and "turn_scores" not in found.reads:
+        reads = {"scores"} | {"response_mask"} & {*found.reads}
+    if found.needs_groups:  # a lost row would leave a group that is no block of its size
+        reads = reads - {"response_mask"} | {"group_size"}
+    if found.needs_critic:
+        reads.add("values")
+    return Adapted(name=found.name, adapter="registered", estimate=estimate, reads=frozenset(reads))
+
+
+def registered_weights(weights: str | Callable[..., Any]) -> Adapted:
+    """Return advantages times a weight: a score less its prompt's mean, weighed inside the group.
+
+    Args:
+        weights: As ``weights=`` takes it: "entropy:top=0.1", or a function of named inputs.
+
+    Raises:
+        SettingsError: if there are none, with the near matches.
+        AuditError: if they read what a tree has not.
+
+    Example:
+        >>> from tokengym.lab.audit import check_estimator
+        >>> check_estimator(registered_weights("entropy")).verdict
+        'holds'
+    """
+    found = find_weights(weights)
+    _refuse_what_is_not_there(found)
+
+    def estimate(batch: Batch) -> Tensor:
+        inputs, weighed = _round(batch), gains(batch)
+        inputs.give("advantages", weighed)
+        return (weighed * found.weigh(inputs)).double()
+
+    reads = frozenset({"scores", "response_ids", "group_size"})
+    name = getattr(found, "who", str(weights))
+    return Adapted(name=name, adapter="registered", estimate=estimate, reads=reads)
+
+
+def _refuse_what_is_not_there(found: RoundFunction) -> None:
+    """Refuse a function that reads what a tree has not.
+
+    Raises:
+        AuditError: naming who supplies it.
+    """
     for name in found.reads:
         if name in LACKS or (name not in NAMES and not hasattr(PPOSettings(), name)):
             if name not in NAMES:
@@ -64,40 +118,30 @@ def registered(estimator: str | Callable[..., Any]) -> Adapted:
             source = SUPPLIERS[NAMES[name].supplier]
             source = "PPO(advantage=...), from its network" if name == "hidden_states" else source
             raise AuditError(
-                f"{found.who} reads {name!r}, which the audit's enumerated policy does not have; "
+                f"{found.who} reads {name!r}, which a tree of the audit does not have; "
                 f"it comes from {source}"
             )
 
-    def estimate(batch: Batch) -> Tensor:
-        size = int(batch.group_ids.unique(return_counts=True)[1][0])
-        settings = PPOSettings(gamma=batch.gamma, gae_lambda=GAE_LAMBDA, group_size=size)
-        given = {"token_rewards": batch.token_rewards, "scores": batch.scores}
-        given |= {name: getattr(batch, name) for name in ("values", *OF_POLICY)}
-        given["turn_scores"] = turn_scores(batch)
-        played = RoundInputs(
-            batch.response_mask,
-            {"final_values": torch.zeros_like(batch.scores), **given},
-            settings=settings,
-            episodes=[
-                _episode(tuple(ids), tuple(written))
-                for ids, written in zip(
-                    batch.response_ids.tolist(), batch.response_mask.tolist(), strict=True
-                )
-            ],
-        )
-        advantages = found.estimate(played)[0]
-        if found.whitens:
-            advantages = losses.masked_whiten(advantages, batch.response_mask)
-        return advantages.double()
 
-    reads = {"response_mask", "turn_ids", "response_ids", "token_rewards", "maybe gamma"}
-    if not found.uses_token_rewards and "turn_scores" not in found.reads:
-        reads = {"scores"} | {"response_mask"} & {*found.reads}
-    if found.needs_groups:
-        reads.add("group_size")
-    if found.needs_critic:
-        reads.add("values")
-    return Adapted(name=found.name, adapter="registered", estimate=estimate, reads=frozenset(reads))
+def _round(batch: Batch) -> RoundInputs:
+    """Return a batch as a round of PPO."""
+    size = int(batch.group_ids.unique(return_counts=True)[1][0])
+    settings = PPOSettings(gamma=batch.gamma, gae_lambda=GAE_LAMBDA, group_size=size)
+    given = {"token_rewards": batch.token_rewards, "scores": batch.scores}
+    given |= {name: getattr(batch, name) for name in ("values", *OF_POLICY)}
+    given["turn_scores"] = turn_scores(batch)
+    given["generator"] = torch.Generator().manual_seed(batch.seed)
+    return RoundInputs(
+        batch.response_mask,
+        {"final_values": torch.zeros_like(batch.scores), **given},
+        settings=settings,
+        episodes=[
+            _episode(tuple(ids), tuple(written))
+            for ids, written in zip(
+                batch.response_ids.tolist(), batch.response_mask.tolist(), strict=True
+            )
+        ],
+    )
 
 
 @lru_cache(maxsize=4096)

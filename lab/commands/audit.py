@@ -10,69 +10,69 @@ import tyro
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tokengym.lab.audit import Audit, CheckResult
+    from tokengym.lab.audit import Audit
 
 
 def audit(
     subject: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE.py:FUNCTION|NAME")],
+    place: Literal["advantage", "weights", "loss"] = "advantage",
     adapter: str | None = None,
     pays: Literal["tokens", "outcome", "advantages"] = "tokens",
     non_negative: bool = False,
-    group_sizes: tuple[int, ...] = (2, 4, 8, 16),
-    checks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CHECK ...")] = (),
     numpy: bool = False,
-    draws: int = 0,
     out: Path | None = None,
 ) -> int:
-    """Check an advantage estimator against gradients that are known.
+    """Check an advantage estimator, a weight or a loss against gradients that are known.
 
-    Eight questions, each answered exactly, by going through every batch that a small policy can
-    draw: token rewards, turns, length, groups, masks, a discount, a shared prefix, large rewards.
-    Exits with 1 if a check fails, with 2 if the function cannot be called.
+    It is asked for the advantages of random small trees, whose exact gradient is known. Where its
+    expected update is not along that, the smallest tree that shows it is printed. Exits with 1 if
+    it fails, with 2 if the function cannot be called.
 
     For example:
       tokengym audit estimators.py:mine
       tokengym audit estimators.py:compute_advantage --adapter verl --pays outcome
-      tokengym audit loo --out audit.json
+      tokengym audit ideas.py:my_weight --place weights
 
     Args:
         subject: Function or class in a file of your own, "path/to/file.py:function", with options
-            behind a colon as advantage= takes them, or a registered estimator by name. It gets by
-            name those that it names of token_rewards, response_mask, values, turn_ids,
+            behind a colon as advantage= takes them, or a registered estimator or weight by name.
+            It gets by name those that it names of token_rewards, response_mask, values, turn_ids,
             response_ids, log_probs, entropy (batch, time), scores, group_ids (batch,), group_size,
             gamma and others, and returns advantages. One that @tokengym.token_credit marks is
             called as PPO calls it: columns are a row's own tokens.
+        place: What it returns: advantages; "weights" on the advantages that it may read; or the
+            "loss" of each token, which is judged by its gradient.
         adapter: Family of signatures: tokengym, verl, trl, openrlhf, turns, nemo-rl, steps or
             groups (default: found by the names of the arguments).
         pays: What its documentation promises of token rewards: any, one "outcome" a response, or
             "advantages" that a rule has measured already.
         non_negative: Whether it promises that no reward is below 0.
-        group_sizes: Responses to a prompt, two sizes or more.
-        checks: Some of "token rewards", turns, length, groups, "masks and replies", discount,
-            "shared prefix" and "large rewards" (default: all).
         numpy: Pass arrays instead of tensors.
-        draws: Drawn batches of each case, in place of all that there are: for a function that
-            remembers or draws, which is judged by intervals.
-        out: File of all figures, JSON.
+        out: File of the verdict, JSON.
     """
     from tokengym.base import write_json
-    from tokengym.lab.audit import check_estimator, registered
+    from tokengym.lab.audit import check_estimator, registered, registered_weights
     from tokengym.rewards import is_token_credit
     from tokengym.scripts.commands import say, terminal
 
     in_file = ".py:" in subject or subject.endswith(".py")
     function = _of_file(subject) if in_file else None
     marked = adapter is None and is_token_credit(function)
+    asked: Any = function
+    if place == "weights" and adapter is None and not numpy and (marked or function is None):
+        asked, place = registered_weights(function or subject), "advantage"
+    elif place == "advantage" and (marked or function is None):
+        asked = registered(function or subject)
+    elif function is None:
+        raise SystemExit(f"error: no {place} is registered as {subject!r}; name FILE.py:FUNCTION")
     result = check_estimator(
-        function if function is not None and not marked else registered(function or subject),
+        asked,
+        place=place,
         adapter=adapter,
         name=subject,
         pays=pays,
         non_negative=non_negative,
-        group_sizes=group_sizes,
-        checks=checks,
         numpy=numpy,
-        draws=draws,
     )
     console = terminal()
     show(result, console)
@@ -106,55 +106,11 @@ def _of_file(subject: str) -> Any:
 
 
 def show(result: "Audit", console: "Console") -> None:
-    """Print the verdicts as a table, and a sentence on each below it."""
-    from rich.table import Table
+    """Print the verdict, and the tree that shows a fault."""
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False)
-    for column in ("check", "verdict", "scale", "bias", "noise", "best stays"):
-        table.add_column(column)
-    styles = [
-        "red" if check.fails else "green" if check.applies else "dim" for check in result.checks
-    ]
-    for check, style in zip(result.checks, styles, strict=True):
-        table.add_row(check.name, Text(check.verdict, style), *figures(check))
-    console.print(table)
-    console.print(Text(f"\n{result.name}"))
-    for check, style in zip(result.checks, styles, strict=True):
-        console.print(Text.assemble("  ", (f"{check.name}: ", style), "\n    ".join(check.lines)))
-    for kind in result.kinds:
-        console.print(Text(f"  its mistake: {kind}", "red"))
-    for note in result.notes:
-        console.print(Text(f"  {note}"))
-    failing = [check.name for check in result.checks if check.fails]
-    applied = sum(check.applies for check in result.checks)
-    end = f"fails {', '.join(failing)}" if failing else f"holds in the {applied} that apply to it"
-    console.print(Text(f"{end}; {result.seconds:.1f} s"))
-
-
-def figures(check: "CheckResult") -> tuple[str, str, str, str]:
-    """Return scale, bias and noise in the largest groups, and whether the best stays, as cells.
-
-    Least and greatest scale of the cases, the greatest bias, and the greatest noise with that of
-    exact values after it.
-    """
-    if not any(case.bias for case in check.cases):
-        return "", "", "", ""  # not asked, or judged by draws
-    scales = [case.scale[-1] for case in check.cases if case.scale and case.scale[-1] is not None]
-    biases = [case.bias[-1] for case in check.cases if case.bias]
-    noises = [
-        (case.noise, case.ideal_noise)
-        for case in check.cases
-        if case.noise is not None and case.ideal_noise is not None
-    ]
-    low, high = min(scales, default=0.0), max(scales, default=0.0)
-    stays = [case.best_stays for case in check.cases if case.best_stays is not None]
-    scale = f"{low:.2f}" if high - low < 0.005 else f"{low:.2f} to {high:.2f}"
-    bias = max(biases)
-    noise, ideal = max(noises, default=(float("inf"), 0.0))
-    return (
-        scale,
-        "0" if bias < 0.0005 else f"{bias:.1%}",
-        f"{noise:.1f} ({ideal:.1f})",
-        ("yes" if all(stays) else "no") if stays else "",
-    )
+    lines = str(result).splitlines()
+    console.print(Text(lines[0], "green" if result.holds else "red"))
+    for line in lines[1:]:
+        console.print(Text(line))
+    console.print(Text(f"{result.seconds:.1f} s"))

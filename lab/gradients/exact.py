@@ -13,10 +13,6 @@ import torch
 from torch import Tensor
 
 from tokengym.agents import losses
-from tokengym.lab.audit.tokengym_audit import Responses as Responses
-from tokengym.lab.audit.tokengym_audit import response_probs as response_probs
-from tokengym.lab.audit.tokengym_audit import values_to_come as values_to_come
-from tokengym.lab.audit.tokengym_audit import weighted_gradient as weighted_gradient
 from tokengym.lab.estimators.turns import Turns
 
 GROUPS = 200_000
@@ -27,6 +23,82 @@ CHUNK = 8192
 Advantages = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(token_rewards (batch, time), response_mask, scores (batch,)) -> (batch, time), where the batch
 holds whole groups, one after another."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Responses:
+    """Every response that a task allows."""
+
+    ids: tuple[tuple[int, ...], ...]
+    """Token ids of each."""
+    states: Tensor
+    """(responses, time) long, the row of the state in which each token is chosen; 0 past the
+    end."""
+    tokens: Tensor
+    """(responses, time) long, the token; 0 past the end."""
+    mask: Tensor
+    """(responses, time) bool, True on a response's own tokens."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def response_probs(probs: Tensor, responses: Responses) -> Tensor:
+    """Return the probability of each response.
+
+    P(y) = product over t of pi(y_t | y_<t)
+
+    Args:
+        probs: (states, vocab) of the policy.
+        responses: All responses.
+
+    Returns:
+        (responses,), summing to 1.
+    """
+    chosen = probs[responses.states, responses.tokens]
+    return chosen.masked_fill(~responses.mask, 1.0).prod(1)
+
+
+def weighted_gradient(probs: Tensor, responses: Responses, weights: Tensor) -> Tensor:
+    """Return the sum over responses and tokens of weight times d log pi / d logits.
+
+    G(s, a) = W(s, a) - pi(a | s) * sum_b W(s, b),  W(s, a) = the weights of a written in s
+
+    Args:
+        probs: (states, vocab) of the policy.
+        responses: All responses.
+        weights: (responses, time).
+
+    Returns:
+        (states, vocab).
+    """
+    written = torch.zeros_like(probs)
+    mask = responses.mask
+    written.index_put_(
+        (responses.states[mask], responses.tokens[mask]), weights[mask], accumulate=True
+    )
+    return written - probs * written.sum(1, keepdim=True)
+
+
+def values_to_come(probs: Tensor, responses: Responses, to_go: Tensor) -> Tensor:
+    """Return the expected reward to go before each token: what a perfect critic knows.
+
+    V(s) = sum over y through s of P(y) G(y, s) / sum over y through s of P(y)
+
+    Args:
+        probs: (states, vocab) of the policy.
+        responses: All responses.
+        to_go: (responses, time) reward to go from each token on.
+
+    Returns:
+        (responses, time); 0 past a response's end.
+    """
+    mask, states = responses.mask, responses.states
+    weight = response_probs(probs, responses)[:, None].expand(mask.shape)
+    total = torch.zeros(len(probs), dtype=probs.dtype)
+    reached = total.index_add(0, states[mask], weight[mask])
+    total = total.index_add(0, states[mask], (weight * to_go)[mask])
+    return (total / reached.clamp(min=1e-300))[states].masked_fill(~mask, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

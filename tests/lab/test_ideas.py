@@ -253,11 +253,10 @@ def test_audited(name: str) -> None:
     if name == "by_distance":
         refused(name, "hidden_states", "PPO", lambda: audited(function))
         return
-    checks = ("length", "turns", "shared prefix")
-    audit = check_estimator(audited(function), group_sizes=(2, 4), checks=checks)
+    audit = check_estimator(audited(function))
     assert audit.holds == (name == "by_value_change"), str(audit)
     if name == "by_verdict":  # it is read, and pays each turn its own reward without what follows
-        assert "blind" not in {check.verdict for check in audit.checks}
+        assert audit.verdict != "blind"
 
 
 @pytest.mark.parametrize("door", ["verl", "skyrl"])

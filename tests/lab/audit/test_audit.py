@@ -1,8 +1,8 @@
-"""The audit of estimators: planted mistakes are caught by name, correct ones hold."""
+"""The audit of estimators: what is wrong fails and is told, what is right holds."""
 
 import functools
-import itertools
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,280 +13,415 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.lab.audit import planted
-from tokengym.lab.audit import AuditError, check_estimator, registered
-from tokengym.lab.audit import tokengym_audit as names
-from tokengym.lab.audit.tokengym_audit import (
-    CHECKS,
-    LENGTH,
-    TOKEN_REWARDS,
-    Case,
-    adapt,
-    batches,
-    expectations,
-    named_faults,
+from tokengym.agents import losses
+from tokengym.lab.audit import (
+    AuditError,
+    check_estimator,
+    load_function,
+    registered,
+    registered_weights,
 )
+from tokengym.lab.audit import tokengym_audit as names
+from tokengym.lab.audit.tokengym_audit import Way, adapt, drawn, ground
 from tokengym.scripts.cli import main
 
-SIZES = (2, 4, 8)
-DOORS = {case.name: case for case in LENGTH.cases}
-"""The decision between stopping, which pays 1, and 0.5 followed by another reward."""
+
+def to_go(rewards: Tensor, mask: Tensor) -> Tensor:
+    return (rewards * mask).flip(1).cumsum(1).flip(1)
 
 
-def case_of(check: str, name: str) -> Case:
-    return next(
-        case for each in CHECKS if each.name == check for case in each.cases if case.name == name
-    )
+def above(scores: Tensor, group_ids: Tensor) -> Tensor:
+    """Return scores less their prompt's mean."""
+    same = (group_ids[:, None] == group_ids).float()
+    return scores - same @ scores / same.sum(1)
 
 
-# --- planted mistakes -----------------------------------------------------------------------------
+# --- what is wrong --------------------------------------------------------------------------------
 
-MISTAKES = [
-    (planted.own_reward, "token rewards", "reversed", names.OWN_ALONE),
-    (planted.late, "token rewards", "blind", names.OFF_BY_ONE),
-    (planted.whitened_before_the_mask, "masks and replies", "leaks", names.PADDING),
-    (planted.mean_of_each_index, "length", "reversed", names.CENTRED),
-    (planted.per_length, "length", "reversed", names.PER_LENGTH),
-    (planted.value_after, "shared prefix", "biased", names.LATE_VALUE),
-    (planted.masked_values, "masks and replies", "leaks", names.MASKED_VALUES),
-    (planted.other_turns, "turns", "reversed", names.OTHER_TURNS),
-    (planted.turns_alone, "turns", "reversed", names.OWN_ALONE),
-    (planted.mean_of_each_turn, "turns", "reversed", names.CENTRED),
-    (planted.divided_by_zero, "groups", "not finite", None),
-    (planted.ranks, "large rewards", "reversed", None),
-    (planted.neighbours, "groups", "leaks", None),
-    (planted.refuses_equal, "groups", "refused", None),
-    (planted.blocks, "groups", "leaks", None),
-    (planted.a_large_constant, "length", "blind", None),
-    (planted.discounts_backwards, "discount", "reversed", None),
+
+def own_reward(token_rewards: Tensor, response_mask: Tensor) -> Tensor:
+    return token_rewards * response_mask
+
+
+def paid_per_token(scores: Tensor, response_mask: Tensor) -> Tensor:
+    return scores + response_mask.sum(1)
+
+
+def constant(token_rewards: Tensor, response_mask: Tensor) -> Tensor:
+    return torch.full_like(token_rewards, 1000.0) * response_mask
+
+
+def whitened_before_the_mask(token_rewards: Tensor, response_mask: Tensor) -> Tensor:
+    returns = to_go(token_rewards, response_mask)
+    return (returns - returns.mean()) / (returns.std() + 1e-6)
+
+
+def under_the_mask(token_rewards: Tensor, response_mask: Tensor, values: Tensor) -> Tensor:
+    after = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
+    return (token_rewards + after - values) * response_mask
+
+
+def divided_by_zero(scores: Tensor, group_ids: Tensor) -> Tensor:
+    centred = above(scores, group_ids)
+    return centred / above(centred**2, group_ids).add(centred**2).clamp(max=0).sqrt()
+
+
+def refuses_equal(scores: Tensor, group_ids: Tensor) -> Tensor:
+    centred = above(scores, group_ids)
+    for group in group_ids.unique():
+        if float(centred[group_ids == group].abs().max()) < 1e-6:
+            raise ValueError("the rewards of a group are equal")
+    return centred
+
+
+def surprise(scores: Tensor, group_ids: Tensor, log_probs: Tensor) -> Tensor:
+    return above(scores, group_ids)[:, None] * -log_probs
+
+
+def to_the_reference(scores: Tensor, group_ids: Tensor, ref_log_probs: Tensor) -> Tensor:
+    return above(scores, group_ids)[:, None] * (1.0 - 0.3 * ref_log_probs)
+
+
+def cut_at_two(scores: Tensor, response_mask: Tensor) -> Tensor:
+    return ((scores - scores.mean()) / (scores.std() + 1e-4)).clamp(-2.0, 2.0)
+
+
+def bad_at_the_first_token(scores: Tensor, positions: Tensor, group_ids: Tensor) -> Tensor:
+    gain = above(scores, group_ids)[:, None]
+    return gain * ((gain > 0) | (positions == 0))
+
+
+WRONG = [
+    (own_reward, "reversed"),
+    (paid_per_token, "biased|tilted|reversed"),
+    (constant, "blind"),
+    (whitened_before_the_mask, "reads padding"),
+    (under_the_mask, "reads padding"),
+    (divided_by_zero, "not finite"),
+    (refuses_equal, "raises"),
+    (surprise, "tilted"),
+    (to_the_reference, "tilted"),
+    (cut_at_two, "tilted|biased|reversed"),
+    (bad_at_the_first_token, "biased|tilted|reversed"),
 ]
 
 
-@pytest.mark.parametrize(
-    ("function", "check", "verdict", "fault"), MISTAKES, ids=lambda x: getattr(x, "__name__", "")
-)
-def test_a_mistake_is_caught_by_name(
-    function: Callable[..., Any], check: str, verdict: str, fault: str | None
-) -> None:
-    audit = check_estimator(function, checks=(check,), group_sizes=(2, 4))
+@pytest.mark.parametrize(("function", "kind"), WRONG, ids=lambda x: getattr(x, "__name__", ""))
+def test_what_is_wrong_fails_and_is_told(function: Callable[..., Any], kind: str) -> None:
+    audit = check_estimator(function)
     assert not audit.holds
-    assert audit.checks[0].verdict == verdict
-    assert audit.checks[0].fails
-    for sentence in audit.checks[0].says.split("; "):
-        assert re.search(r"\d.*\(limit|^\d+ more$", sentence), sentence  # a figure and the limit
-    assert max(map(len, str(audit).splitlines())) < 200  # a line for each sentence
-    if fault is not None:
-        assert fault in audit.faults
+    assert re.fullmatch(kind, audit.verdict), str(audit)
+    assert audit.verdict in names.KINDS
+    assert audit.tree
+    if audit.verdict in ("tilted", "biased", "reversed", "blind"):
+        assert re.search(r"a \(chance .*\) is worth .* and taken for ", audit.says)
+    assert json.loads(json.dumps(audit.to_dict()))["holds"] is False
 
 
-def test_a_division_by_the_deviation_is_no_charge_for_length() -> None:
-    assert named_faults(adapt(planted.whitened_before_the_mask)) == (names.PADDING,)
+def test_the_smallest_tree_is_one_that_a_person_can_work_out() -> None:
+    """The first token's own reward alone: a pays 0 and then loses, b pays less than nothing."""
+    audit = check_estimator(own_reward)
+    lines = [line.strip() for line in audit.tree]
+    assert len(lines) == 4  # a prompt, two ways, and a token behind one of them
+    assert audit.says.startswith("at the first token, a (chance ")
 
 
-# --- correct estimators ---------------------------------------------------------------------------
+def test_worths_are_those_of_the_tree() -> None:
+    """a, .5, pays 1; b, .5, pays 0 and then 4 or 0: worth 2. The mean is 1.5."""
+    ways = (Way(4, 1.0), Way(4, 0.0, (Way(2, 4.0), Way(2, 0.0)), 1))
+    tree = names.Tree(ways, 1.0)
+    assert tree.worth[0, :2].tolist() == [1.0, 2.0]
+    assert tree.value[0] == 1.5
+    assert tree.true[:, :2].tolist() == [[-0.5, 0.5], [2.0, -2.0]]
+    halved = names.Tree(ways, 0.5)
+    assert halved.worth[0, :2].tolist() == [1.0, 1.0]
+    lie = names.Ground(trees=(ways,))
+    assert drawn(lie)[2] == "  b  chance 0.5, pays 0, then a reply of 1"
+    alone = names.Judge(adapt(own_reward), lie).fault()
+    assert alone.kind == "reversed"
+    assert alone.taken == pytest.approx((2.0, 1.0))  # 1 and 0, each 1 above
 
-CORRECT = [
-    *("verl_grpo", "verl_gae", "trl_rloo", "openrlhf_returns", "turn_matrix", "nemo"),
-    *("step_lists", "score_lists", "whitened"),
+
+# --- what is right --------------------------------------------------------------------------------
+
+
+def verl_grpo(
+    token_level_rewards: Tensor, response_mask: Tensor, index: np.ndarray, config: object = None
+) -> tuple[Tensor, Tensor]:
+    scores = token_level_rewards.sum(1)
+    advantages = torch.zeros_like(scores)
+    for group in set(index):
+        own = torch.from_numpy(index == group)
+        advantages[own] = (scores[own] - scores[own].mean()) / (scores[own].std() + 1e-6)
+    spread = advantages[:, None] * response_mask
+    return spread, spread
+
+
+def verl_gae(
+    token_level_rewards: Tensor, values: Tensor, response_mask: Tensor, gamma: float, lam: float
+) -> tuple[Tensor, Tensor]:
+    return losses.gae(
+        token_level_rewards, values, response_mask.bool(), gamma=gamma, gae_lambda=lam
+    )
+
+
+def trl_rloo(rewards: Tensor, num_generations: int) -> Tensor:
+    return losses.rloo(rewards, num_generations)
+
+
+def openrlhf_returns(rewards: Tensor, action_mask: Tensor, gamma: float) -> Tensor:
+    return losses.rewards_to_go(rewards, action_mask.bool(), gamma=gamma)
+
+
+def turn_matrix(rewards: Tensor, turn_ids: Tensor, action_masks: Tensor) -> Tensor:
+    returns = rewards.flip(1).cumsum(1).flip(1)
+    return returns.gather(1, turn_ids.clamp(min=0)) * action_masks
+
+
+def nemo(prompt_ids: Tensor, rewards: Tensor, mask: Tensor, **_: object) -> Tensor:
+    return above(rewards, prompt_ids[:, 0])[:, None].expand(mask.shape)
+
+
+def step_lists(rewards: list[list[float]]) -> list[np.ndarray]:
+    return [np.cumsum(row[::-1])[::-1] for row in rewards]
+
+
+def score_lists(rewards: list[np.ndarray], algorithm_config: object) -> tuple[list, list]:
+    advantages = [group - group.mean() for group in rewards]
+    return advantages, advantages
+
+
+def weighted_others(scores: Tensor, response_mask: Tensor, group_ids: Tensor) -> Tensor:
+    """A weighted mean of the other rows in float32, over a deviation that has the row."""
+    weights = 1.0 / (1.0 + response_mask.sum(1).float())
+    same = group_ids[:, None] == group_ids
+    others = (same & ~torch.eye(len(scores), dtype=torch.bool)).float() * weights
+    deviation = torch.stack([scores[own].std() for own in same])
+    return (scores - (others @ scores) / others.sum(1)) / (deviation + 1e-4)
+
+
+def by_entropy(token_rewards: Tensor, entropy: Tensor, kl: Tensor, response_mask: Tensor) -> Tensor:
+    return (to_go(token_rewards, response_mask) * (1.0 + entropy) - kl) * response_mask
+
+
+RIGHT = [
+    *(verl_grpo, verl_gae, trl_rloo, openrlhf_returns, turn_matrix, nemo),
+    *(step_lists, score_lists, weighted_others, by_entropy),
 ]
 
 
-@pytest.mark.parametrize("name", CORRECT)
-def test_a_correct_estimator_holds_whatever_its_signature(name: str) -> None:
-    function = getattr(planted, name)
-    adapter = "steps" if name == "step_lists" else None
-    # What is unbiased is so in the smallest groups.
-    sizes = SIZES if name in ("verl_grpo", "whitened") else (2, 4)
-    audit = check_estimator(function, adapter=adapter, group_sizes=sizes)
-    assert audit.holds, audit.checks
-    assert named_faults(adapt(function, adapter=adapter)) == ()
-    assert sum(check.applies for check in audit.checks) >= 3
-
-
-UNBIASED = ["reinforce", "loo", "rloo"]
-OTHERS = ["reinforce++", "gae", "grpo", "dr-grpo", "turn-returns"]
-
-
-@pytest.mark.parametrize("name", UNBIASED)
-def test_an_unbiased_registered_estimator_is_equal_to_the_gradient(name: str) -> None:
-    checks = ("turns", "length", "masks and replies", "discount", "shared prefix")
-    audit = check_estimator(registered(name), checks=checks, group_sizes=(2, 4))
-    assert {check.verdict for check in audit.checks if check.applies} == {"equal"}
-    assert named_faults(registered(name)) == ()
-
-
-@pytest.mark.parametrize("name", OTHERS)
-def test_other_registered_estimators_hold(name: str) -> None:
-    checks = ("length", "discount")
-    audit = check_estimator(registered(name), checks=checks, group_sizes=SIZES)
-    assert audit.holds, audit.checks
-    assert named_faults(registered(name)) == ()
-
-
-def test_rewards_that_are_advantages_are_shown_as_such() -> None:
-    vineppo = registered("vineppo")
-    options: dict[str, Any] = {"checks": ("length",), "group_sizes": SIZES}
-    assert check_estimator(vineppo, pays="advantages", **options).holds
-    assert not check_estimator(vineppo, **options).holds
-
-
-# --- verdicts -------------------------------------------------------------------------------------
-
-
-def test_a_factor_below_one_is_a_rescaling() -> None:
-    """The group's own mean contains the row: (G - 1) / G."""
-    audit = check_estimator(registered("dr-grpo"), checks=("length",), group_sizes=SIZES)
-    (check,) = audit.checks
-    assert check.verdict == "rescaled"
-    assert check.cases[0].scale == pytest.approx((1 / 2, 3 / 4, 7 / 8), abs=1e-5)
-    assert check.cases[1].scale == (None, None, None)  # where the gradient is 0
-    assert check.cases[1].bias == pytest.approx((0, 0, 0), abs=1e-5)
-
-
-def test_a_bias_that_falls_with_the_group_is_no_failure() -> None:
-    audit = check_estimator(planted.whitened, checks=("length",), group_sizes=(4, 8, 16))
-    (check,) = audit.checks
-    assert check.verdict == "vanishing bias"
-    even = next(case for case in check.cases if case.case == "longer earns the same")
-    assert even.bias[0] > 1.5 * even.bias[1] > 2.0 * even.bias[2] > 0.0
-
-
-def test_a_small_bias_that_stays_is_not_said_to_fall() -> None:
-    """turn-returns weighs two decisions 2.9 and 3.2 times, at every size."""
-    audit = check_estimator(
-        registered("turn-returns"), checks=("token rewards",), group_sizes=(2, 4)
-    )
-    readings = {reading.case: reading for reading in audit.checks[0].cases}
-    both = readings["two decisions"]
-    assert both.bias[0] == pytest.approx(both.bias[1], rel=0.02)
-    assert both.verdict == "uneven"
-    assert readings["three tokens"].verdict == "vanishing bias"
-
-
-@pytest.mark.parametrize("sizes", [(2, 8), (2, 3), (2, 4, 6)], ids=str)
-def test_what_falls_with_the_group_does_so_at_any_sizes(sizes: tuple[int, ...]) -> None:
-    """The limit of large groups is taken from the two largest, whatever their ratio."""
-    audit = check_estimator(planted.paid_a_token, checks=("length",), group_sizes=sizes)
-    assert audit.checks[0].verdict == "vanishing bias"
-
-
-def test_a_constant_does_not_stay_at_the_best_response() -> None:
-    """Its expected gradient is 0, and so is the rounding of its sum."""
-    audit = check_estimator(planted.a_large_constant, checks=("length",), group_sizes=(2, 4))
-    assert not any(case.best_stays for case in audit.checks[0].cases)
-
-
-def test_noise_and_the_best_response_are_measured() -> None:
-    loo = check_estimator(registered("loo"), checks=("length",), group_sizes=SIZES)
-    first = loo.checks[0].cases[0]
-    assert first.best_stays is True
-    assert first.noise is not None
-    assert first.ideal_noise == pytest.approx(0.0, abs=1e-9)  # A is +x or -x: always one gradient
-    wrong = check_estimator(planted.mean_of_each_index, checks=("length",), group_sizes=SIZES)
-    assert wrong.checks[0].cases[0].best_stays is False
+@pytest.mark.parametrize("function", RIGHT, ids=lambda x: x.__name__)
+def test_a_correct_estimator_holds_whatever_its_signature(function: Callable[..., Any]) -> None:
+    audit = check_estimator(function, adapter="steps" if function is step_lists else None)
+    assert audit.holds, str(audit)
 
 
 @pytest.mark.parametrize(
-    ("function", "skipped"),
-    [
-        (planted.trl_rloo, ["token rewards", "turns", "masks and replies", "discount"]),
-        (planted.per_length, ["turns", "groups", "discount"]),
-        (planted.verl_grpo, ["turns", "discount"]),
-        (planted.turn_matrix, ["token rewards", "groups", "discount"]),
-    ],
-    ids=lambda x: getattr(x, "__name__", ""),
+    "name", ["reinforce", "loo", "rloo", "reinforce++", "gae", "grpo", "dr-grpo", "turn-returns"]
 )
-def test_a_question_that_does_not_apply_is_never_passed(
-    function: Callable[..., Any], skipped: list[str]
-) -> None:
-    checks = {check.name: check for check in check_estimator(function, group_sizes=(2, 4)).checks}
-    assert [name for name, check in checks.items() if not check.applies] == skipped
-    for name in skipped:
-        assert checks[name].verdict == "not applicable"
-        assert "is given no" in checks[name].says
+def test_registered_estimators_hold(name: str) -> None:
+    audit = check_estimator(registered(name))
+    assert audit.holds, str(audit)
 
 
 def test_what_is_promised_is_what_is_shown() -> None:
-    """Divided by the mean score, a cost has the wrong sign, unless there is promised to be none."""
+    vineppo = registered("vineppo")
+    assert check_estimator(vineppo, pays="advantages").holds
+    assert not check_estimator(vineppo).holds
 
     def by_the_mean(token_level_rewards: Tensor, response_mask: Tensor, index: Any) -> Tensor:
         scores = token_level_rewards.sum(1)
         return ((scores - scores.mean()) / (scores.mean() + 1e-6))[:, None] * response_mask
 
-    plain = check_estimator(by_the_mean, checks=("length",), group_sizes=SIZES)
-    promised = check_estimator(
-        by_the_mean, checks=("length", "token rewards"), non_negative=True, pays="outcome",
-        group_sizes=SIZES,
-    )  # fmt: skip
-    assert not plain.holds
-    assert promised.holds
-    assert not promised.checks[0].applies  # the sum alone is read
+    assert not check_estimator(by_the_mean, pays="outcome").holds
+    assert check_estimator(by_the_mean, non_negative=True, pays="outcome").holds
 
 
-# --- numbers worked out independently -------------------------------------------------------------
+# --- what remembers or draws ----------------------------------------------------------------------
 
 
-def gradient_of_going_on(
-    function: Callable[..., Any], case: str, size: int, **options: Any
-) -> float:
-    """Return the expected gradient on the logit of the longer response."""
-    decisions = DOORS[case].build()
-    (found,) = expectations(adapt(function, **options), decisions, (size,))
-    return float(found.gradient[0, decisions.vocabulary.index("on")])
+class MovingAverage:
+    """A baseline from past batches."""
+
+    def __init__(self, sign: float) -> None:
+        self.level, self.sign = 0.0, sign
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        advantages = self.sign * (scores - self.level)
+        self.level = 0.9 * self.level + 0.1 * float(scores.mean())
+        return advantages
 
 
-def test_the_true_gradient_is_the_difference_of_the_values() -> None:
-    """p (1 - p) (Q(on) - Q(stop)) = 1/4 (0.5 + 0.75 - 1)."""
-    decisions = DOORS["longer earns more"].build()
-    assert decisions.gradient[0].tolist() == pytest.approx([0.0, -0.0625, 0.0625, 0.0])
-    discounted = case_of("discount", "discounted below").build()
-    assert float(discounted.gradient.abs().max()) == pytest.approx(0.25 * (0.5 - 0.5 * 0.75))
+def drawn_row(scores: Tensor, generator: torch.Generator) -> Tensor:
+    """A baseline that is one other row."""
+    rows = torch.arange(len(scores))
+    steps = torch.randint(1, len(scores), (len(scores),), generator=generator)
+    return scores - scores[(rows + steps) % len(scores)]
+
+
+def test_what_remembers_or_draws_is_judged() -> None:
+    assert check_estimator(MovingAverage(1.0)).holds
+    assert check_estimator(MovingAverage(-1.0)).verdict == "reversed"
+    assert check_estimator(drawn_row).holds
+
+
+def test_luck_is_no_verdict() -> None:
+    own = torch.Generator().manual_seed(0)
+
+    def loud(scores: Tensor) -> Tensor:
+        return scores + 20.0 * torch.randn(len(scores), generator=own)
+
+    with pytest.raises(AuditError, match="draws too much to be judged"):
+        check_estimator(loud)
+
+
+# --- weights and losses ---------------------------------------------------------------------------
+
+
+def good_alone(advantages: Tensor) -> Tensor:
+    return (advantages > 0).float()
+
+
+def of_the_state(response_mask: Tensor, entropy: Tensor) -> Tensor:
+    return response_mask * (0.5 + entropy)
+
+
+def reinforce(log_probs: Tensor, advantages: Tensor, response_mask: Tensor) -> Tensor:
+    return -log_probs * advantages * response_mask
+
+
+def clipped(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor) -> Tensor:
+    ratio = (log_probs - old_log_probs).exp()
+    return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(0.8, 1.2)).mean()
+
+
+def per_response(log_probs: Tensor, advantages: Tensor, response_mask: Tensor) -> Tensor:
+    sums = (-log_probs * advantages * response_mask).sum(1)
+    return (sums / response_mask.sum(1).clamp(min=1)).mean()
 
 
 @pytest.mark.parametrize(
-    ("name", "case", "size", "expected"),
+    ("function", "place", "holds"),
     [
-        ("trl_rloo", "longer earns more", 8, 0.0625),
-        ("trl_rloo", "longer earns the same", 8, 0.0),
-        ("nemo", "longer earns more", 8, 0.0625 * 7 / 8),
-        # Index by index, 0.5 is compared with 1: (0.5 - 1) / 4, and nothing else is read.
-        ("own_reward", "longer earns more", 8, -0.125 * 7 / 8),
-        ("own_reward", "longer earns the same", 64, -0.125 * 63 / 64),
+        (good_alone, "weights", False),
+        (of_the_state, "weights", True),
+        (reinforce, "loss", True),
+        (clipped, "loss", True),
+        (per_response, "loss", False),
     ],
+    ids=lambda x: getattr(x, "__name__", ""),
 )
-def test_figures_worked_by_hand(name: str, case: str, size: int, expected: float) -> None:
-    found = gradient_of_going_on(getattr(planted, name), case, size)
-    assert found == pytest.approx(expected, abs=1e-5)
+def test_a_weight_and_a_loss_are_judged(function: Any, place: Any, holds: bool) -> None:
+    audit = check_estimator(function, place=place)
+    assert audit.holds == holds, str(audit)
 
 
-def test_enumerated_batches_are_all_ordered_draws() -> None:
-    """Every multiset with its orders gives the same as every ordered draw."""
-    case = next(case for case in TOKEN_REWARDS.cases if case.name == "two decisions")
-    decisions = case.build()
-    estimator = adapt(planted.whitened)
-    probs, total = decisions.probs, torch.zeros_like(decisions.probs)
-    for rows in itertools.product(range(4), repeat=2):
-        chance = float(decisions.chances[list(rows)].prod())
-        advantages = estimator.estimate(decisions.whole.take(torch.tensor(rows)))
-        for row, gains in zip(rows, advantages, strict=True):
-            for time, gain in enumerate(gains):
-                state = decisions.responses.states[row, time]
-                score = -probs[state].clone()
-                score[decisions.responses.tokens[row, time]] += 1.0
-                total[state] += chance * gain * score / 2
-    (found,) = expectations(estimator, decisions, (2,))
-    torch.testing.assert_close(found.gradient, total)
-    assert float(batches(decisions, 3, (1,))[1].sum()) == pytest.approx(1.0)
+def test_a_registered_weight_is_judged_inside_its_group() -> None:
+    assert check_estimator(registered_weights("constant")).holds
+    assert not check_estimator(registered_weights("entropy")).holds
+    with pytest.raises(AuditError, match=r"reads 'attention'.*the scorer"):
+        registered_weights("reward-attention")
 
 
-def test_values_are_exact_and_make_any_lambda_unbiased() -> None:
-    def gae(token_rewards: Tensor, response_mask: Tensor, values: Tensor) -> Tensor:
-        from tokengym.agents import losses
+# --- what a function is given ---------------------------------------------------------------------
 
-        return losses.gae(token_rewards, values, response_mask, gamma=1.0, gae_lambda=0.3)[0]
 
-    audit = check_estimator(gae, group_sizes=(2, 4))
-    assert {check.verdict for check in audit.checks if check.applies} == {"equal"}
+def test_every_name_is_given() -> None:
+    """Of three ways, .5, .3 and .2, the second leads to a choice of two, .7 and .3."""
+    seen: dict[str, Any] = {}
+
+    def every(
+        token_rewards, response_mask, input_ids, positions, turn_ids, turn_scores, state_ids,
+        scores, group_ids, group_size, values, final_values, segment_ends, gamma, gae_lambda,
+        log_probs, old_log_probs, top_log_probs, ref_log_probs, entropy, ref_entropy, kl, generator,
+    ):  # fmt: skip
+        seen.update(locals())
+        return to_go(token_rewards, response_mask)
+
+    assert check_estimator(every).holds
+    ways = (Way(50, 1.0), Way(30, 0.0, (Way(21, 0.5), Way(9, 0.0)), 2), Way(20, 0.0))
+    lie = names.Ground(trees=(ways,))
+    batch, _ = lie.batch([torch.arange(4)])
+    adapt(every).estimate(batch)
+    log = math.log
+    second = {
+        "positions": [0, -1, -1, 1],
+        "turn_ids": [0, -1, -1, 1],
+        "input_ids": [2, 9, 9, 1],
+        "log_probs": [log(0.3), 0, 0, log(0.7)],
+        "ref_log_probs": [log(1 / 6), 0, 0, log(2 / 3)],
+        "entropy": [1.0297, 0, 0, 0.6109],
+        "values": [0.5 + 0.3 * 0.35, 0, 0, 0.35],
+    }
+    for name, expected in second.items():
+        assert seen[name][1].tolist() == pytest.approx(expected, abs=1e-4), name
+    assert seen["scores"].tolist() == [1.0, 0.5, 0.0, 0.0]
+    assert seen["top_log_probs"][1, 3].tolist() == pytest.approx(
+        [log(0.7), log(0.3), *[-math.inf] * 2]
+    )
+    assert seen["turn_scores"][1].isnan().tolist() == [False, True, True, False]
+    assert float((seen["kl"] < 0).sum()) == 0.0
+    assert seen["group_size"] == 4
+
+
+def test_what_is_there_by_construction() -> None:
+    made = [ground(number) for number in range(names.BATCHES)]
+    grown = [lie.grown for lie in made]
+    assert all(bool(trees[0].true.any()) for trees in grown)
+    assert {len(trees) for trees in grown} == {1, 2, 3}
+    assert any((tree.rewards.sum(1) == names.EQUAL).all() for trees in grown for tree in trees)
+    assert {lie.pad for lie in made} == {0, 1, 2}
+    assert {lie.lost for lie in made} == {0, 2}
+    assert {0.02, 1 / 30} <= {round(float(tree.chances.min()), 9) for t in grown for tree in t} | {
+        1 / 30
+    }
+    assert max(int(tree.mask.sum(1).max()) for trees in grown for tree in trees) >= 6
+    assert {ground(number, discounts=True).gamma for number in range(8)} == {0.5, 0.9, 1.0}
+
+
+def test_changes_in_place_are_said() -> None:
+    def centred(token_rewards: Tensor, response_mask: Tensor, scores: Tensor) -> Tensor:
+        token_rewards *= response_mask
+        scores -= scores.mean()
+        return scores
+
+    audit = check_estimator(centred)
+    assert audit.writes == ("scores",)  # rewards are 0 off the mask, and stay
+    assert str(audit).endswith("changes scores in place")
+    assert audit.holds
+
+
+def test_what_a_partial_fixes_stays_and_arrays_do_as_well() -> None:
+    lambdas: set[float] = set()
+
+    def returns(token_level_rewards: np.ndarray, response_mask: np.ndarray, lam: float) -> Any:
+        lambdas.add(lam)
+        return np.flip(np.cumsum(np.flip(token_level_rewards * response_mask, 1), 1), 1)
+
+    assert check_estimator(functools.partial(returns, lam=0.5), numpy=True).holds
+    assert lambdas == {0.5}
+
+
+@pytest.mark.parametrize("state", ["float64", "inference", "autocast", "gradients"])
+def test_the_state_of_the_process_changes_no_verdict(state: str) -> None:
+    def figures() -> Any:
+        audit = check_estimator(turn_matrix)
+        return audit.verdict, audit.size
+
+    plain, before = figures(), torch.get_rng_state()
+    dtype = torch.get_default_dtype()
+    try:
+        if state == "float64":
+            torch.set_default_dtype(torch.float64)
+        with (
+            torch.inference_mode(state == "inference"),
+            torch.autocast("cpu", enabled=state == "autocast"),
+            torch.set_grad_enabled(state == "gradients"),
+        ):
+            assert figures() == plain
+    finally:
+        torch.set_default_dtype(dtype)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 # --- what cannot be run ---------------------------------------------------------------------------
@@ -306,15 +441,16 @@ def raising(token_rewards: Tensor) -> Tensor:
         (wrong_shape, {}, r"wrong_shape.*got \(\)"),
         (raising, {}, r"raising.*KeyError.*advantages"),
         (lambda token_rewards, critic: 0, {}, "'critic'.*'tokengym'"),
+        (lambda scores, hidden_states: 0, {}, "'hidden_states'.*top_log_probs"),
         (lambda rewards: rewards, {}, r"adapter.*tokengym, verl"),
         (lambda token_rewards, /: 0, {}, "'token_rewards'"),
-        (planted.trl_rloo, {"adapter": "tlr"}, "'tlr'.*'trl'"),
-        (planted.late, {"group_sizes": (8,)}, r"sizes.*got"),
-        (planted.late, {"group_sizes": (64, 128)}, "enumerated"),
-        (planted.late, {"group_sizes": (2.0, 4.0)}, r"sizes.*got"),
-        (planted.late, {"checks": ("discount", "turns")}, r"'discount', 'turns'.*turn_ids"),
-        (planted.late, {"checks": ("lenght",)}, "'lenght'.*'length'"),
-        (planted.late, {"pays": "score"}, r"pays.*tokens, outcome, advantages"),
+        (lambda scores, advantages: 0, {}, "'advantages'.*--place weights"),
+        (trl_rloo, {"adapter": "tlr"}, "'tlr'.*'trl'"),
+        (own_reward, {"pays": "score"}, r"pays.*tokens, outcome, advantages"),
+        (own_reward, {"place": "reward"}, r"place.*advantage, weights, loss"),
+        (own_reward, {"place": "loss"}, "names no log_probs"),
+        (good_alone, {"place": "weights", "adapter": "verl"}, "no effect at place 'weights'"),
+        (lambda log_probs, advantages: advantages, {"place": "loss"}, "with its gradient by log_p"),
         (3, {}, r"function.*got 3"),
     ],
 )
@@ -323,107 +459,31 @@ def test_what_cannot_be_run_says_why(function: Any, options: dict[str, Any], mes
         check_estimator(function, **options)
 
 
-def test_group_sizes_of_an_array_are_plain_numbers() -> None:
-    sizes: Any = np.array([2, 4])
-    audit = check_estimator(planted.late, checks=("length",), group_sizes=sizes)
-    assert json.loads(json.dumps(audit.to_dict()))["group_sizes"] == [2, 4]
+def test_a_subject_without_a_function_is_named_as_it_was_given(tmp_path: Path) -> None:
+    file = tmp_path / "adv.py"
+    with pytest.raises(AuditError, match=re.escape(f"there is no Python file {str(file)!r}")):
+        load_function(str(file))
+    file.write_text("def mine(rewards):\n    return rewards\n")
+    with pytest.raises(AuditError, match=re.escape(f"name a function of {file}, {file}:FUNCTION")):
+        load_function(str(file))
 
 
-def test_arrays_do_as_well() -> None:
-    def returns(token_rewards: np.ndarray, response_mask: np.ndarray) -> np.ndarray:
-        return np.flip(np.cumsum(np.flip(token_rewards * response_mask, 1), 1), 1)
-
-    checks = ("token rewards", "length")
-    assert check_estimator(returns, numpy=True, checks=checks, group_sizes=(2, 4)).holds
-
-
-def test_what_a_partial_fixes_stays() -> None:
-    lambdas: list[float] = []
-
-    def gae(token_level_rewards: Tensor, response_mask: Tensor, lam: float) -> Tensor:
-        lambdas.append(lam)
-        return token_level_rewards * response_mask
-
-    options: dict[str, Any] = {"checks": ("groups", "length"), "group_sizes": (2, 4)}
-    check_estimator(functools.partial(gae, lam=0.5), **options)
-    assert {*lambdas} == {0.5}
-
-
-def test_what_batches_share_is_asked_once(monkeypatch: Any) -> None:
-    counts = []
-    for keeps in (True, False):
-        if not keeps:
-            monkeypatch.setattr(
-                names.Answers, "of", lambda answers, _, batch: answers._estimator.estimate(batch)
-            )
-        seen: list[int] = []
-
-        def to_go(token_rewards: Tensor, response_mask: Tensor, seen: Any = seen) -> Tensor:
-            seen.append(1)
-            return (token_rewards * response_mask).flip(1).cumsum(1).flip(1)
-
-        check_estimator(to_go, group_sizes=(2, 4))
-        counts.append(len(seen))
-    assert counts[0] < counts[1]
+def test_files_of_one_name_are_modules_of_their_own(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "adv.py").write_text(f"def f(scores):\n    return {number}\n")
+    found = [load_function(f"{tmp_path / str(number)}/adv.py:f") for number in (0, 1, 2, 0)]
+    assert [function(None) for function in found] == [0, 1, 2, 0]
 
 
 # --- the command ----------------------------------------------------------------------------------
 
 FILE = """
 import sys
-calls = []
-
-def remembers(scores):
-    calls.append(float(scores.mean()))
-    return scores - sum(calls[:-1]) / max(len(calls) - 1, 1)
+from tokengym import token_credit
 
 def leaves(scores):
     sys.exit(0)
-
-def right(token_rewards, response_mask):
-    return (token_rewards * response_mask).flip(1).cumsum(1).flip(1)
-
-def wrong(token_rewards):
-    return token_rewards
-
-def other(rewards):
-    return rewards
-"""
-
-
-def test_the_command_ends_with_a_status(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "mine.py"
-    file.write_text(FILE)
-    quick = ["--checks", "discount", "token rewards", "--group-sizes", "2", "4"]
-    assert main(["audit", f"{file}:right", *quick]) == 0
-    assert "in the 1 that" in capsys.readouterr().out
-    out = tmp_path / "audit.json"
-    assert main(["audit", f"{file}:wrong", *quick, "--out", str(out)]) == 1
-    said = " ".join(capsys.readouterr().out.split())
-    assert "fails token rewards" in said
-    assert "mistake: no reward to go" in said
-    stored = json.loads(out.read_text())
-    assert stored["holds"] is False
-    assert stored["checks"][0]["cases"][0]["case"] == "a late cost"
-    length = ["--checks", "length"]
-    assert main(["audit", f"{file}:remembers", *length, "--draws", "40"]) == 0
-    assert "times the gradient in 40 batches" in " ".join(capsys.readouterr().out.split())
-    assert main(["audit", f"{file}:remembers", *length]) == 2
-    assert main(["audit", f"{file}:leaves", *length]) == 2
-    errors = capsys.readouterr().err.splitlines()
-    assert "cannot be enumerated: it remembers, or draws" in errors[0]
-    assert "ended with SystemExit" in errors[1]
-    assert main(["audit", f"{file}:other"]) == 2
-    assert main(["audit", f"{file}:missing"]) == 2
-    assert main(["audit", "lo"]) == 2
-    assert main(["audit", "loo", "--adapter", "verl"]) == 2
-    errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 4
-    assert "tokengym, verl" in errors[0]
-
-
-OPTIONS = """
-from tokengym import token_credit
 
 def sized(token_rewards, response_mask, scale=1.0):
     return scale * token_rewards.flip(1).cumsum(1).flip(1) * response_mask
@@ -443,86 +503,77 @@ class Needs:
 
     def __call__(self, token_rewards):
         return token_rewards
+
+def other(rewards):
+    return rewards
+
+def positive(advantages):
+    return (advantages > 0).float()
+
+@token_credit
+def steady(token_rewards, response_mask, values, gamma):
+    last = response_mask.cumsum(1) == response_mask.sum(1, keepdim=True)
+    after = values.roll(-1, 1).masked_fill(last, 0.0)
+    return (token_rewards + gamma * after - values) * response_mask
+
+@token_credit
+def misspelt(score, response_mask):
+    return score
 """
 
 
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    (tmp_path / "mine.py").write_text(FILE)
+    return tmp_path / "mine.py"
+
+
 @pytest.mark.parametrize(
-    ("word", "scale"),
+    ("word", "holds"),
     [
-        ("sized", 1.0),
-        ("sized:scale=2", 2.0),
-        ("Sized", 1.0),
-        ("Sized:power=3", 3.0),
-        ("Sized:power=3,scale=2", 6.0),
-        ("marked:power=3,scale=0.5", 1.5),
+        ("sized", True),
+        ("sized:scale=-2", False),
+        ("Sized:power=3", True),
+        ("Sized:power=3,scale=-2", False),
+        ("marked:power=-1,scale=0.5", False),
+        ("steady", True),  # columns are a row's own tokens, as PPO shows them
     ],
 )
 def test_the_command_takes_the_words_that_a_learner_takes(
-    tmp_path: Any, word: str, scale: float
+    mine: Path, word: str, holds: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file, out = tmp_path / "mine.py", tmp_path / "out.json"
-    file.write_text(OPTIONS)
-    quick = ["--checks", "token rewards", "--group-sizes", "2", "4", "--out", str(out)]
-    assert main(["audit", f"{file}:{word}", *quick]) == 0
-    (check,) = json.loads(out.read_text())["checks"]
-    found = [one for case in check["cases"] for one in case["scale"] if one is not None]
-    assert found == pytest.approx([scale] * len(found))
-    assert found
+    out = mine.with_suffix(".json")
+    assert main(["audit", f"{mine}:{word}", "--out", str(out)]) == int(not holds)
+    said = capsys.readouterr().out
+    assert ("holds in 40 batches" if holds else "reversed: at the first token") in said
+    assert json.loads(out.read_text())["holds"] == holds
 
 
-def test_words_that_cannot_be_made_are_told_in_one_line(
-    tmp_path: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "mine.py"
-    file.write_text(OPTIONS)
-    for word in ("sized:scal=2", "Sized:scal=2", "Needs", "gone:scale=1"):
-        assert main(["audit", f"{file}:{word}"]) == 2
-    errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 4
-    assert "has no option 'scal'; it has token_rewards, response_mask, scale" in errors[0]
-    assert "has no option 'scal'; it has power" in errors[1]
-    assert "cannot be made" in errors[2]
-    assert "has no 'gone'" in errors[3]
-
-
-def test_a_marked_function_has_a_row_s_own_tokens_in_columns(
-    tmp_path: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The value of the next column is that after the reply, as PPO shows it; else the reply's."""
-    code = (
-        "import tokengym\n"
-        "{mark}def steady(token_rewards, response_mask, values, gamma):\n"
-        "    last = response_mask.cumsum(1) == response_mask.sum(1, keepdim=True)\n"
-        "    after = values.roll(-1, 1).masked_fill(last, 0.0)\n"
-        "    return (token_rewards + gamma * after - values) * response_mask\n"
-    )
-    checks = ["--checks", "masks and replies", "token rewards"]
-    for name, mark, status in (("marked", "@tokengym.token_credit\n", 0), ("bare", "", 1)):
-        file = tmp_path / f"{name}.py"
-        file.write_text(code.format(mark=mark))
-        assert main(["audit", f"{file}:steady", *checks]) == status, capsys.readouterr().out
+def test_the_command_judges_weights(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", f"{mine}:positive", "--place", "weights"]) == 1
+    assert "tilted" in capsys.readouterr().out
+    assert main(["audit", "constant", "--place", "weights"]) == 0
 
 
 @pytest.mark.parametrize(
-    ("mark", "said"),
+    ("words", "said"),
     [
-        ("@token_credit\n", "nobody supplies; did you mean 'scores'? it could also be a column of"),
-        ("", "signature of no adapter; did you mean 'scores'? name one of tokengym, verl"),
+        (["{mine}:leaves"], "ended with SystemExit"),
+        (["{mine}:other"], "tokengym, verl"),
+        (["{mine}:gone"], "has no 'gone'"),
+        (["{mine}:sized:scal=2"], "has no option 'scal'; it has token_rewards, response_mask, sc"),
+        (["{mine}:Sized:scal=2"], "has no option 'scal'; it has power"),
+        (["{mine}:Needs"], "cannot be made"),
+        (["{mine}:misspelt"], "nobody supplies; did you mean 'scores'? it could also be a column"),
+        (["lo"], "'loo'"),
+        (["loo", "--adapter", "verl"], "no effect"),
+        (["loo", "--place", "loss"], "no loss is registered"),
     ],
 )
-def test_a_misspelt_name_is_told_with_its_near_match(mark, said, tmp_path, capsys):
-    rules = "from tokengym import token_credit\n" + mark
-    (tmp_path / "rules.py").write_text(rules + "def mine(score, response_mask): return score\n")
-    assert main(["audit", f"{tmp_path / 'rules.py'}:mine"]) == 2
-    assert said in capsys.readouterr().err
-
-
-def test_the_guide_says_what_no_case_asks() -> None:
-    cases = [case for check in CHECKS for case in check.cases]
-    longest = max(int(case.build().responses.mask.sum(1).max()) for case in cases)
-    assert (longest, max(len(case.prompts) for case in cases)) == (4, 2)
-    page = " ".join(
-        (Path(__file__).parents[3] / "docs/guide/audit.md").read_text(encoding="utf-8").split()
-    )
-    assert "The longest response has four tokens of the policy's own." in page
-    assert "A batch has one prompt or two." in page
+def test_what_the_command_cannot_run_is_told_in_one_line(
+    mine: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["audit", *(word.format(mine=mine) for word in words)]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert said in errors[0]

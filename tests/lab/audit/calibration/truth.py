@@ -197,6 +197,17 @@ DISCOUNTED_REPLIES = (
         "a reply, worth the same", ((then(0.5, 0, end(1, 1), reply=3), end(0.5, 0.9)),), (3,), 0.9
     ),
 )
+ASKED_BY_OTHERS = (
+    Case(
+        "two of three as good, of unlike chance", ((end(0.6, 1), end(0.3, 1), end(0.1, 0)),), (3,)
+    ),
+    Case("a rare prize", ((end(0.97, 0.5), end(0.03, 10)),), (3,)),
+    Case(
+        "a free token, then a gamble worth the sure thing",
+        ((then(1, 0, end(0.5, 3.7), then(0.5, 0, *coin(0.37, 10))),),),
+        (3,),
+    ),
+)
 LOST_ROWS = (
     Case("rows are lost by chance", (coin(0.3, 1),), (4,), lost=0.25),
     Case(
@@ -231,6 +242,7 @@ def cases_of(function: Estimator, pays: str, non_negative: bool) -> list[Case]:
         cases += LOST_ROWS
     if "gamma" in names:
         cases += [*DISCOUNTS, *(DISCOUNTED_REPLIES if sees_mask else ())]
+    cases += ASKED_BY_OTHERS
     if {"group_size", "num_generations"} & set(names):
         cases = [case for case in cases if len(set(case.sizes)) == 1 and not case.interleaved]
     if non_negative:
