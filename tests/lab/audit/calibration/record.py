@@ -16,8 +16,6 @@ FOLDER = Path(__file__).parents[4] / "docs/results/audit_calibration"
 HOLDS, FAILS, NOT_JUDGED = "holds", "fails", "not judged"
 TRUTH = {RIGHT: HOLDS, WRONG: FAILS, NOT_ENUMERABLE: HOLDS}
 """The verdict that is true. What remembers or draws is right, by how it is written."""
-OTHERS = (5000, 7000, 9000)
-"""Forests beside the shipped one."""
 T = TypeVar("T")
 
 
@@ -37,8 +35,6 @@ class Row:
     size: float
     batch: int
     """Number of the batch that has it."""
-    others: str
-    """Verdicts on the other forests."""
     seconds: float
     """CPU seconds of the verdict."""
 
@@ -57,17 +53,16 @@ def found(estimator: Estimator) -> tuple[str, str]:
 
 
 def find(estimator: Estimator) -> Row:
-    """Prove the truth of an estimator and ask the audit, on four forests.
+    """Prove the truth of an estimator and ask the audit.
 
     Raises:
         AssertionError: if the brute force does not find what the estimator is labelled as.
     """
     case = timed(lambda: prove(estimator))[0]
     (verdict, fault, size, batch), seconds = timed(lambda: asked(estimator))
-    others = " ".join(timed(lambda f=forest: asked(estimator, f))[0][0] for forest in OTHERS)
     return Row(
         estimator.kind, estimator.idea, estimator.label, case,
-        verdict, fault, size, batch, others, seconds,
+        verdict, fault, size, batch, seconds,
     )  # fmt: skip
 
 
@@ -157,13 +152,11 @@ def margins(rows: Sequence[Row]) -> str:
     wrong = min((row for row in rows if row.truth == WRONG), key=lambda row: row.size)
     late = max((row for row in rows if row.truth == WRONG), key=lambda row: row.batch)
     seconds = sorted(row.seconds for row in rows)
-    unlike = sum(set(row.others.split()) != {row.verdict} for row in rows)
     return "\n".join([
         f"- **Largest fault of a right one**: {right.size:.2g} ({right.idea}). The limit is "
         f"{audit.TOLERANCE:g}.",
         f"- **Smallest of a wrong one**: {wrong.size:.2g} ({wrong.idea}).",
         f"- **Last batch that was needed**: {late.batch + 1} of {audit.BATCHES} ({late.idea}).",
-        f"- **Three other forests** say something else of {unlike} of {len(rows)}.",
         f"- **CPU seconds of a verdict**: median {seconds[len(seconds) // 2]:.1f}, largest "
         f"{seconds[-1]:.1f}.",
     ])  # fmt: skip
