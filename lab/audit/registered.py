@@ -26,7 +26,10 @@ from tokengym.rewards import NAMES, SUPPLIERS
 OF_POLICY = ("log_probs", "ref_log_probs", "entropy", "top_log_probs", "kl")
 """Names that a batch of the audit has as a round of PPO has them."""
 OF_EPISODES = frozenset(
-    {"response_ids", "row_seeds", "turn_ids", "turn_scores", "state_ids", "positions"}
+    {
+        *("response_ids", "row_seeds", "turn_ids", "turn_scores", "state_ids", "positions"),
+        "segment_ends",
+    }
 )
 """Names of the texts that the tokens say; what the texts read like, they do not."""
 LACKS = frozenset(
