@@ -292,7 +292,7 @@ def reinforce(log_probs: Tensor, advantages: Tensor, response_mask: Tensor) -> T
 
 def clipped(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor) -> Tensor:
     ratio = (log_probs - old_log_probs).exp()
-    return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(0.8, 1.2)).mean()
+    return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(0.8, 1.2)).sum()
 
 
 def per_response(log_probs: Tensor, advantages: Tensor, response_mask: Tensor) -> Tensor:
