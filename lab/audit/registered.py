@@ -88,8 +88,8 @@ def registered_weights(weights: str | Callable[..., Any]) -> Adapted:
 
     Example:
         >>> from tokengym.lab.audit import check_estimator
-        >>> check_estimator(registered_weights("entropy")).verdict
-        'holds'
+        >>> check_estimator(registered_weights("constant")).holds
+        True
     """
     found = find_weights(weights)
     _refuse_what_is_not_there(found)
