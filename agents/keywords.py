@@ -23,6 +23,8 @@ class PPOKeywords(TypedDict, total=False):
     learning_rate_schedule: LrSchedule
     n_warmup_updates: int
     advantage: str | Callable[..., Any]
+    weights: str | Callable[..., Any] | None
+    loss: str | Callable[..., Any]
     group_size: int | None
     drop_equal_groups: bool
     std_floor: float

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tokengym.agents.ppo.advantages import Estimator
 from tokengym.rewards.credits.names import NAMES
 
 EVERYWHERE = (
-    *("response_mask", "positions", "turn_ids", "token_rewards", "scores"),
+    *("response_mask", "positions", "turn_ids", "token_rewards", "scores", "paid"),
     *("group_ids", "group_size", "gamma", "std_floor"),
 )
 """Names that every door has: they are in the mask, the rewards and what tells the prompts apart."""
@@ -22,7 +21,7 @@ OF_TEXTS = tuple(
 OF_SCORER = tuple(
     name
     for name, one in NAMES.items()
-    if one.supplier == "scorer" and name not in ("scores", "score_parts")
+    if one.supplier == "scorer" and name not in ("scores", "paid", "score_parts")
 )
 """Names that the scorer of a `TokenCredit` gives, where it has them."""
 
@@ -85,7 +84,7 @@ DOORS: Mapping[str, Door] = {
 def who_has(name: str) -> str:
     """Return the trainers that give a name to an advantage function, for messages."""
     titles = [door.title for door in DOORS.values() if name in door.names]
-    if name in NAMES and name not in Estimator.lacks:
+    if name in NAMES and name != "advantages":
         titles.append("PPO(advantage=...)")
     if name not in NAMES:
         titles = [door.title for door in DOORS.values() if door.has_columns]

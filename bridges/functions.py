@@ -38,12 +38,6 @@ Advantage = str | Callable[..., Any]
 inputs, marked or bare."""
 
 
-class _Estimator(Estimator):
-    """An estimator of rows that are no round: what they lack is the door's to say."""
-
-    lacks = frozenset()
-
-
 class DoorAdvantage:
     """An advantage as a door calls it: with the names that the door's rows have.
 
@@ -73,10 +67,10 @@ class DoorAdvantage:
     ) -> None:
         self.door = DOORS[door]
         self.word = advantage if isinstance(advantage, str) and advantage in ESTIMATORS else None
-        self.estimator = None if self.word is not None else find_advantage(advantage, _Estimator)
+        self.estimator = None if self.word is not None else find_advantage(advantage)
         self.scorer, self.columns = scorer, frozenset(columns)
         if self.estimator is not None:
-            if self.estimator.signature.models or self.estimator.needs_reference:
+            if self.estimator.signature.models:
                 raise SettingsError(
                     f"{self.estimator.who} reads a language model, which no door loads; "
                     "train with a learner of tokengym.agents"
@@ -111,7 +105,7 @@ class DoorAdvantage:
     def _is_shipped(self) -> bool:
         """Whether its function is one of PPO's own."""
         function = None if self.estimator is None else self.estimator.function
-        return getattr(function, "__module__", "") == find_advantage.__module__
+        return getattr(function, "__module__", "") == Estimator.__module__
 
     def _check(self, name: str, lacks: Mapping[str, str]) -> None:
         """Refuse a name that the door cannot supply."""

@@ -21,14 +21,11 @@ if TYPE_CHECKING:
     from tokengym.rewards.attribution.policy_reader import PolicyReader as PolicyReader
     from tokengym.rewards.check import check_reward as check_reward
     from tokengym.rewards.credits.bound import Source as Source
-    from tokengym.rewards.credits.models import ModelNames as ModelNames
     from tokengym.rewards.credits.names import NAMES as NAMES
     from tokengym.rewards.credits.names import SUPPLIERS as SUPPLIERS
     from tokengym.rewards.credits.options import Cut as Cut
     from tokengym.rewards.credits.probe import Probe as Probe
     from tokengym.rewards.credits.rule import Rule as Rule
-    from tokengym.rewards.credits.token_credit import REFERENCE as REFERENCE
-    from tokengym.rewards.credits.token_credit import LanguageModel as LanguageModel
     from tokengym.rewards.credits.token_credit import is_token_credit as is_token_credit
     from tokengym.rewards.credits.token_credit import token_credit as token_credit
     from tokengym.rewards.credits.words import REWARDS as REWARDS

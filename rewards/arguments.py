@@ -27,7 +27,7 @@ OF_MANY = frozenset({"prompts", "completions", "responses"})
 """Names that other trainers give lists of a field, where a function here gets one episode."""
 OF_RESPONSE = frozenset({"response", "response_ids", "turns", "completion"})
 """Fields of which a function names one, unless it takes the response second."""
-OF_RULES = frozenset({"response_mask", "scores"})
+OF_RULES = frozenset({"response_mask", "scores", "paid"})
 """Names that nearly every rule of credit reads."""
 ALL_COLUMNS = "*"
 """Stands for every column of the data, see `EpisodeArguments.columns`."""

@@ -16,7 +16,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from tokengym.base.own_code import copy_of_own, name_of_own
-from tokengym.envs.episode import Episode, episodes_from_infos
+from tokengym.envs.episode import RAW_SCORE, Episode, episodes_from_infos
 from tokengym.rewards.credits.names import CARRIED
 from tokengym.rewards.credits.rule import Rule
 from tokengym.rewards.errors import RewardCheckError, RewardError
@@ -25,6 +25,8 @@ from tokengym.rewards.reward import Reward
 from tokengym.rewards.scores import Scores
 
 _LOG = logging.getLogger(__name__)
+PAID_LESS = 0.25
+"""By how much less than the score `try_rule` pays, as a normalisation does."""
 _MAX_STEPS = 10_000
 _OF_SIZES = re.compile(r"size of (the )?tensor|Sizes of tensors|shapes cannot be multiplied")
 """In torch's errors of tensors that do not go together."""
@@ -117,9 +119,9 @@ def try_rule(envs: VectorEnv[Any, Any, Any], *, seed: int = 0, is_forgotten: boo
     What is wrong with it whatever its scores then shows before a run is done: a result of another
     type or shape, a name, attribute or module that is not there, a call with wrong arguments, and
     sizes that do not go together. The responses are those of random tokens to prompts of the task,
-    with the scores 0, 1, 0, ... and figures of no policy. A scorer may never give such scores, so
-    whatever else is raised is a warning, as are finite rewards that do not sum to the score. What
-    is not finite is nothing.
+    with the scores 0, 1, 0, ..., `PAID_LESS` less of which is paid, and figures of no policy. A
+    scorer may never give such scores, so whatever else is raised is a warning, as are finite
+    rewards that do not sum to what is paid. What is not finite is nothing.
 
     Called is a copy of the function, of another run of its file "rules.py", so that what it
     remembers there is left alone, unless it ``is_forgotten``. A function that was passed as a
@@ -137,7 +139,9 @@ def try_rule(envs: VectorEnv[Any, Any, Any], *, seed: int = 0, is_forgotten: boo
     """
     reward: Reward = _paid_layers(envs)[0].reward
     rule = reward.credit
-    of_others = {*rule.reads_of("scorer")} - {"scores"} | {*rule.reads_of("policy")} - CARRIED
+    of_others = {*rule.reads_of("scorer")} - {"scores", "paid"} | {
+        *rule.reads_of("policy")
+    } - CARRIED
     if of_others or rule.signature.models or rule.needs_reference:
         return
     own = rule.function
@@ -151,7 +155,8 @@ def try_rule(envs: VectorEnv[Any, Any, Any], *, seed: int = 0, is_forgotten: boo
     rng = np.random.default_rng(seed)
     with _unpaid(envs):
         played = _play_rows(envs, seed, rng)
-    scores = Scores([row % 2.0 for row in range(len(played))])
+    raw = np.arange(len(played)) % 2.0
+    scores = Scores(raw - PAID_LESS, {RAW_SCORE: raw})
     episodes = [
         replace(_with_figures(_unscored(one), rng), score=float(score))
         for one, score in zip(played, scores.values, strict=True)
@@ -164,15 +169,15 @@ def try_rule(envs: VectorEnv[Any, Any, Any], *, seed: int = 0, is_forgotten: boo
             raise
         said = str(error)
     else:
-        rows = zip(scores.values.tolist(), tokens.cpu().numpy(), strict=True)
+        rows = [*zip(scores.values.tolist(), tokens.cpu().numpy(), strict=True)]
         apart = [(score, float(row.sum())) for score, row in rows if not close_sum(score, row)]
         if not tried.conserves or not apart or not bool(tokens.isfinite().all()):
             return
         score, total = apart[0]
-        said = (
-            f"{tried.who} gives rewards that sum to {total:.6g}, the score is {score:.6g}; "
-            "rescale them, or declare conserves=False"
-        )
+        remedy = "rescale them, or declare conserves=False"
+        if all(close_sum(score + PAID_LESS, row) for score, row in rows):
+            remedy = "they sum to scores, what the scorer said: divide paid"
+        said = f"{tried.who} gives rewards that sum to {total:.6g}, {score:.6g} is paid; {remedy}"
     _LOG.warning(
         "%s; the runs begin all the same, as their scores and texts may never be those that it was "
         "tried on: random tokens, scored 0 and 1",
@@ -245,6 +250,8 @@ def _check_of_policy(
     for one in rows:
         if one.has_score:
             _check_tokens(one, one.info["score"], [*one.step_rewards], [reward.credit])
+    if reward.credit.needs_policy:  # which continues in another way each time
+        return
     _check_all_same("the same tokens", rows, _paid(reward, played, episodes))
     for one, row, episode in zip(played, rows, episodes, strict=True):
         (alone,) = _paid(reward, [one], [episode])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokengym.envs.episode import Episode
+from tokengym.envs.episode import RAW_SCORE, Episode
 from tokengym.rewards.credits.names import SUPPLIERS
 from tokengym.rewards.credits.probe import Continuations
 from tokengym.rewards.credits.rule import Rule, as_rule
@@ -66,8 +66,6 @@ class RewardTraits:
     """Whether the rule continues responses with a policy."""
     carried: tuple[str, ...]
     """Names that the rule reads of the policy that wrote the episode, which carries them."""
-    compares: bool
-    """Whether the rule reads such names of a frozen language model too."""
     statistics: tuple[str, ...]
     """Names of the running statistics of its scorer, which episodes change."""
 
@@ -198,7 +196,6 @@ class Reward:
             gae_lambda=self.credit.gae_lambda,
             needs_policy=self.credit.needs_policy,
             carried=self.credit.carried,
-            compares=self.credit.compares,
             statistics=tuple(one.name for one in self.statistics),
         )
 
@@ -273,7 +270,7 @@ class Reward:
     @property
     def _asks_scorer(self) -> bool:
         """Whether the rule asks the scorer for more than the scores."""
-        return bool({*self.credit.reads_of("scorer")} - {"scores", "score_parts"})
+        return bool({*self.credit.reads_of("scorer")} - {"scores", "paid", "score_parts"})
 
     def _evaluate_finished(self, episodes: Sequence[Episode]) -> list[Episode]:
         """Return what `evaluate` does, of episodes that no partner's failure lost."""
@@ -430,9 +427,11 @@ class Reward:
         for row, tokens in enumerate(rewards):
             score = float(scores.values[row])
             if not close_sum(score, tokens):
-                total = float(np.sum(tokens, dtype=np.float64))
+                total, said = float(np.sum(tokens, dtype=np.float64)), scores.parts.get(RAW_SCORE)
+                remedy = "rescale them, or declare conserves=False"
+                if said is not None and close_sum(float(said[row]), tokens):
+                    remedy = "they sum to scores, what the scorer said: divide paid"
                 raise CreditError(
                     f"credit {self.credit.signature.who} gives episode {row} rewards that sum to "
-                    f"{total:.6g}, its score is {score:.6g}; rescale them, or declare "
-                    "conserves=False"
+                    f"{total:.6g}, its score is {score:.6g}; {remedy}"
                 )

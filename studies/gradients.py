@@ -31,7 +31,6 @@ from tokengym.lab.gradients.oracle import (
     gradient_of,
     policies_along,
     rule_of,
-    weights_of,
 )
 from tokengym.lab.study import DOCS, Docs, command_line, read_rows, write_rows
 from tokengym.lab.tables import fill, markdown_table
@@ -111,12 +110,12 @@ def measure(
         chances = response_probs(probs, small.responses)
         for rule in rules:
             rewards, scores = small.rewarded(rule_of(rule), centre=chances)
-            cells: list[tuple[str, str, Tensor | None, bool]] = []
+            cells: list[tuple[str, str, Tensor | str | None, bool]] = []
             cells += [(name, "constant", None, True) for name in estimators]
             if "gae" in estimators:
                 cells.append(("gae", "constant", None, False))
             if rule == "sparse" and "rloo" in estimators:
-                weights = {name: weights_of(small, probs, name) for name in WEIGHTS[1:]}
+                weights: dict[str, Tensor | str] = {name: name for name in WEIGHTS[1:]}
                 weights[PROPORTIONAL] = proportional(small, probs)
                 cells += [("rloo", name, weight, True) for name, weight in weights.items()]
             for name, weighting, weight, critic in cells:

@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from tokengym.evaluation.runs.comparison import Comparison as Comparison
     from tokengym.evaluation.runs.decide import decide as decide
     from tokengym.rewards import FunctionScorer as FunctionScorer
-    from tokengym.rewards import LanguageModel as LanguageModel
     from tokengym.rewards import RewardModel as RewardModel
     from tokengym.rewards import Scorer as Scorer
     from tokengym.rewards import Scores as Scores

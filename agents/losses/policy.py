@@ -308,6 +308,31 @@ def adaptive_kl_coef(
     return kl_coef * (1.0 + error * min(n_steps, horizon) / horizon)
 
 
+def masked_ratio(log_probs: Tensor, old_log_probs: Tensor, response_mask: Tensor) -> Tensor:
+    """Return rho = pi / pi_old of each token, (batch, time); 1 outside the mask.
+
+    Masked before the exp: an infinite ratio under the mask would give a nan gradient.
+    """
+    return (log_probs - old_log_probs).masked_fill(~response_mask, 0.0).exp()
+
+
+def clipped_loss(
+    log_probs: Tensor,
+    old_log_probs: Tensor,
+    advantages: Tensor,
+    response_mask: Tensor,
+    *,
+    clip_range: float,
+    clip_range_high: float | None = None,
+) -> Tensor:
+    """Return each token's part of `policy_loss`, (batch, time)."""
+    check_shapes(log_probs, old_log_probs=old_log_probs, advantages=advantages)
+    ratio = masked_ratio(log_probs, old_log_probs, response_mask)
+    high = clip_range if clip_range_high is None else clip_range_high
+    clipped = ratio.clamp(1.0 - clip_range, 1.0 + high)
+    return -torch.minimum(ratio * advantages, clipped * advantages)
+
+
 def policy_loss(
     log_probs: Tensor,
     old_log_probs: Tensor,
@@ -343,13 +368,15 @@ def policy_loss(
 
     Source: Schulman et al. 2017, arXiv:1707.06347, eq. 7.
     """
-    check_shapes(log_probs, old_log_probs=old_log_probs, advantages=advantages)
-    # Masked before the exp: an infinite ratio under the mask would give a nan gradient.
-    ratio = (log_probs - old_log_probs).masked_fill(~response_mask, 0.0).exp()
-    high = clip_range if clip_range_high is None else clip_range_high
-    clipped = ratio.clamp(1.0 - clip_range, 1.0 + high)
-    surrogate = torch.minimum(ratio * advantages, clipped * advantages)
-    return -masked_mean(surrogate, response_mask, count=count, weights=weights)
+    per_token = clipped_loss(
+        log_probs,
+        old_log_probs,
+        advantages,
+        response_mask,
+        clip_range=clip_range,
+        clip_range_high=clip_range_high,
+    )
+    return masked_mean(per_token, response_mask, count=count, weights=weights)
 
 
 def loss_weights(response_mask: Tensor, mean: str, *, rows: int, horizon: int) -> Tensor:

@@ -57,19 +57,22 @@ HIGH_RATE = 1e-4
 TokenStat = Literal[
     "log_probs",
     "ref_log_probs",
+    "ref_entropy",
     "kl",
     "entropy",
     "values",
     "ref_states",
     "hidden_states",
     "top_log_probs",
+    "log_probs_of",
 ]
 """Figures of response tokens that are read without gradient, (batch, time) each.
 
 Log-probs, the exact KL(policy || reference) and entropy are in nats, values in reward units. The
 hidden states before each token, of the reference and of the policy, (batch, time, hidden), are a
 small part of the logits where the vocabulary is large; "top_log_probs" are the largest log-probs of
-the policy before each token, (batch, time, `NUM_TOP`), nats, falling.
+the policy before each token, (batch, time, `NUM_TOP`), nats, falling; "log_probs_of" are those of
+named tokens.
 """
 NUM_TOP = 20
 """Log-probs before each token that "top_log_probs" has, fewer where there are fewer actions."""
@@ -463,6 +466,7 @@ class PolicyModels(BasePolicy):
         *,
         name: TokenStat,
         ref_states: Tensor | None = None,
+        tokens: Sequence[int] = (),
         max_size: int = 64,
     ) -> Tensor:
         """Return a figure of the responses' tokens without gradient; 0 past a response's end.
@@ -474,6 +478,7 @@ class PolicyModels(BasePolicy):
             action_masks: Tokens that could be sampled at each step; None: all.
             name: The figure, see `TokenStat`.
             ref_states: "ref_states" that were read before; None computes them again.
+            tokens: Ids that "log_probs_of" reads, (batch, time, tokens).
             max_size: Most texts in one forward.
         """
         # Texts of similar length are read together, and their figures put where their rows are.
@@ -485,21 +490,27 @@ class PolicyModels(BasePolicy):
             known = None if ref_states is None else ref_states[bucket]
             if name == "ref_states":
                 figures = self._read_reference(part, known)
-            elif name == "ref_log_probs":
-                states = self._read_reference(part, known)
-                figures = self._token_stats(part, states, masks, reference=True)["log_probs"]
+            elif name in ("ref_log_probs", "ref_entropy"):
+                states, asked = self._read_reference(part, known), name.removeprefix("ref_")
+                how: Any = {"reference": True, "with_entropy": asked == "entropy"}
+                figures = self._token_stats(part, states, masks, **how)[asked]
             elif name == "values":
                 figures = self.values(part)[rows, times]
             elif name == "hidden_states":
                 figures = self.states(part)
-            elif name == "top_log_probs":
+            elif name in ("top_log_probs", "log_probs_of"):
                 logits = self.shaped_logits(self.states(part), None)
                 if masks is not None:
                     logits = masks.forbid_(logits, rows, times)
-                figures = logits.log_softmax(-1).topk(min(NUM_TOP, logits.shape[-1])).values
+                every = logits.log_softmax(-1)
+                figures = (
+                    every[:, list(tokens)]
+                    if tokens
+                    else every.topk(min(NUM_TOP, every.shape[-1])).values
+                )
             else:
-                asked = {"with_entropy": name == "entropy", "with_kl": name == "kl"}
-                computed = self.evaluate(part, masks, **asked, with_values=False, ref_states=known)
+                more = {"with_entropy": name == "entropy", "with_kl": name == "kl"}
+                computed = self.evaluate(part, masks, **more, with_values=False, ref_states=known)
                 figures = getattr(computed, name)[rows, times]
             if whole is None:
                 whole = figures.new_zeros(*sequences.response_mask.shape, *figures.shape[1:])

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from tokengym.agents.ppo.advantages import Estimator as Estimator
     from tokengym.agents.ppo.advantages import find_advantage as find_advantage
     from tokengym.agents.ppo.advantages import register_advantage as register_advantage
+    from tokengym.agents.ppo.functions import LOSSES as LOSSES
+    from tokengym.agents.ppo.functions import OF_SETTINGS as OF_SETTINGS
+    from tokengym.agents.ppo.functions import WEIGHTS as WEIGHTS
+    from tokengym.agents.ppo.functions import Loss as Loss
     from tokengym.agents.ppo.functions import RoundFunction as RoundFunction
+    from tokengym.agents.ppo.functions import Weights as Weights
     from tokengym.agents.ppo.inputs import OF_MASK as OF_MASK
     from tokengym.agents.ppo.inputs import RoundInputs as RoundInputs
     from tokengym.agents.ppo.settings import PPOSettings as PPOSettings

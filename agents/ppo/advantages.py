@@ -18,10 +18,9 @@ from torch import Tensor
 from tokengym.agents import losses
 from tokengym.agents.losses import rewards_to_go
 from tokengym.agents.losses.advantages import check_groups
-from tokengym.agents.ppo.functions import RoundFunction
+from tokengym.agents.ppo.functions import Loss, RoundFunction, Weights
 from tokengym.agents.ppo.inputs import RoundInputs
 from tokengym.agents.ppo.settings import NEEDS, VARIANTS, PPOSettings
-from tokengym.base import objects
 from tokengym.base.registry import Registry
 from tokengym.envs import SettingsError
 from tokengym.rewards import token_credit
@@ -41,7 +40,6 @@ class Estimator(RoundFunction):
     """
 
     kind = "advantage"
-    lacks = RoundFunction.lacks | {"advantages", "generator", "policy_attention", "log_probs_after"}
 
     @property
     def needs_critic(self) -> bool:
@@ -61,7 +59,7 @@ class Estimator(RoundFunction):
     @property
     def uses_token_rewards(self) -> bool:
         """Whether it sees which token was credited, or only the sum."""
-        return "token_rewards" in self.reads or "scores" not in self.reads
+        return "token_rewards" in self.reads or not {"paid", "scores"} & {*self.reads}
 
     @property
     def whitens(self) -> bool:
@@ -71,7 +69,7 @@ class Estimator(RoundFunction):
     @property
     def loss_mean(self) -> str:
         """The mean that its paper takes of the loss; see `PPOSettings.loss_mean`."""
-        return str(self._fact("loss_mean"))
+        return self._fact("loss_mean") or "token"
 
     def estimate(self, inputs: RoundInputs) -> tuple[Tensor, Tensor]:
         """Return advantages and what values should learn, both (batch, time), reward units.
@@ -99,20 +97,11 @@ class Estimator(RoundFunction):
         return inputs.spread(advantages), inputs.spread(returns), check
 
 
-def _adopted(name: str, made: Any) -> Callable[..., Any]:
-    """Return the estimator that a file or an installed package defines."""
-    if not callable(made):
-        raise SettingsError(
-            f"advantage {name} must be a function of named inputs, got {made!r}; write "
-            "def mine(token_rewards, response_mask): ..."
-        )
-    return made
-
-
-ADVANTAGES: Registry[Callable[..., Any]] = Registry(
-    "advantage", group="estimators", from_files=True, adopt=_adopted
+ADVANTAGES = Estimator.functions = Registry(
+    "advantage", group="estimators", from_files=True, adopt=Estimator.adopted
 )
 """The functions of all estimators by name."""
+find_advantage = Estimator.find
 
 
 def register_advantage(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -120,31 +109,18 @@ def register_advantage(function: Callable[..., Any]) -> Callable[..., Any]:
     return ADVANTAGES.register(Estimator(function).name, function)
 
 
-def find_advantage(
-    advantage: str | Callable[..., Any], kind: type[Estimator] = Estimator
-) -> Estimator:
-    """Return an estimator by its function or word: "gae", "path/to/file.py:mine:alpha=0.5".
-
-    Args:
-        advantage: The function or word.
-        kind: Class of what is returned, which says what names there are.
-
-    Raises:
-        SettingsError: if there is none, with the near matches, or it is no such function.
-    """
-    advantage = objects.found(advantage)
-    if not isinstance(advantage, str):
-        name = getattr(advantage, "__name__", repr(advantage))
-        return kind(objects.own(_adopted(name, advantage)))
-    word = ADVANTAGES.parse(advantage)
-    return kind(objects.own(ADVANTAGES.find(word)), **word.options)
-
-
 def check_estimator(
     estimator: Estimator, settings: PPOSettings, reads: Collection[str] = ()
 ) -> None:
     """Refuse settings that do not go with an estimator, or that neither it nor ``reads`` names."""
     name, defaults = estimator.name, PPOSettings()
+    if "advantages" in estimator.reads:
+        raise SettingsError(f"{estimator.who} reads 'advantages', which it is to return")
+    if not estimator.needs_critic and {"values", "final_values"} & {*reads}:
+        raise SettingsError(
+            f"weights= or loss= read values, and advantage={name!r} has no critic; take "
+            "advantage='gae'"
+        )
     if estimator.needs_groups and settings.group_size is None:
         raise SettingsError(
             f"advantage={name!r} needs group_size, the responses to each prompt; pass "
@@ -156,6 +132,8 @@ def check_estimator(
         "group_size": settings.group_size is not None,
         "gamma": "gamma" in (*estimator.reads, *reads),
         "std_floor": "std_floor" in (*estimator.reads, *reads),
+        "clip_range": not reads or "clip_range" in reads,
+        "clip_range_high": not reads or "clip_range_high" in reads,
         "kl_target": settings.kl_target is not None,
     }
     for setting, needs in VARIANTS.items():
@@ -165,9 +143,32 @@ def check_estimator(
                     raise SettingsError(f"{setting} has no effect {NEEDS[need].format(name)}")
 
 
+def functions_of(settings: PPOSettings) -> dict[str, RoundFunction]:
+    """Return the functions that settings name, by place."""
+    places: dict[str, type[RoundFunction]] = {"advantage": Estimator, "weights": Weights}
+    places["loss"] = Loss
+    words = {place: getattr(settings, place) for place in places}
+    return {place: places[place].find(one) for place, one in words.items() if one is not None}
+
+
+def check_parts(loss: RoundFunction, settings: PPOSettings, processes: int = 1) -> None:
+    """Refuse to part a minibatch for a loss that compares its rows."""
+    size = settings.micro_batch_size
+    if loss.by_row or (size is None and processes == 1):
+        return
+    parts = f"processes={processes}" if size is None else f"micro_batch_size={size}"
+    raise SettingsError(
+        f"{loss.who} compares the rows of a minibatch (by_row=False), which {parts} parts; leave "
+        f"{parts.partition('=')[0]} out"
+    )
+
+
 def check_settings(settings: PPOSettings, batch_size: int) -> None:
-    """Refuse an unknown estimator, or settings that do not go with it."""
-    check_estimator(find_advantage(settings.advantage), settings)
+    """Refuse unknown functions, or settings that do not go with them."""
+    functions = functions_of(settings)
+    reads = [name for one in functions.values() for name in one.reads]
+    check_estimator(functions["advantage"], settings, reads)
+    check_parts(functions["loss"], settings)
     if settings.group_size is not None:
         check_groups(batch_size, settings.group_size)
 
@@ -224,23 +225,23 @@ def vineppo(
 
 @register_advantage
 @token_credit(by_row=False)
-def rloo(scores: Tensor, response_mask: Tensor, group_size: int) -> Tensor:
+def rloo(paid: Tensor, response_mask: Tensor, group_size: int) -> Tensor:
     """A = R - the mean of the group's others. Ahmadian et al. 2024, arXiv:2402.14740."""
-    return losses.rloo(scores, group_size)[:, None] * response_mask
+    return losses.rloo(paid, group_size)[:, None] * response_mask
 
 
 @register_advantage
 @token_credit(loss_mean="sequence", by_row=False)
-def grpo(scores: Tensor, response_mask: Tensor, group_size: int, std_floor: float) -> Tensor:
+def grpo(paid: Tensor, response_mask: Tensor, group_size: int, std_floor: float) -> Tensor:
     """A = (R - the group's mean) / its deviation. Shao et al. 2024, arXiv:2402.03300."""
-    return losses.grpo(scores, group_size, std_floor=std_floor)[:, None] * response_mask
+    return losses.grpo(paid, group_size, std_floor=std_floor)[:, None] * response_mask
 
 
 @register_advantage
 @token_credit(loss_mean="constant", by_row=False)
-def dr_grpo(scores: Tensor, response_mask: Tensor, group_size: int) -> Tensor:
+def dr_grpo(paid: Tensor, response_mask: Tensor, group_size: int) -> Tensor:
     """A = R - the group's mean. Liu et al. 2025, arXiv:2503.20783."""
-    return losses.dr_grpo(scores, group_size)[:, None] * response_mask
+    return losses.dr_grpo(paid, group_size)[:, None] * response_mask
 
 
 @register_advantage

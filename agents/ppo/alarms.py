@@ -32,6 +32,8 @@ below that of the best learning rate of their arm, 127 that moved less 0.02, and
 
 Figures: TypeAlias = dict[str, float]
 """Figures of a minibatch, or of a part of one, as `UpdateStats` names them."""
+OF_LOSS = "loss/"
+"""Before the names of figures that the policy loss reports."""
 FigureTensors: TypeAlias = dict[str, Tensor]
 """The same on the device, () each."""
 
@@ -68,6 +70,8 @@ class UpdateStats:
     log_prob_gap: float
     """Largest |log_probs - old_log_probs| then, nats."""
     num_minibatches: int
+    of_loss: Figures
+    """What the policy loss reports, by name."""
 
     @classmethod
     def of(cls, minibatches: Sequence[Sequence[Figures]]) -> "UpdateStats":
@@ -75,9 +79,13 @@ class UpdateStats:
         names = ("loss", "policy_loss", "value_loss", "approx_kl", "clip_fraction", "kl")
         figures = [part for parts in minibatches for part in parts]
         means = {n: sum(part.get(n, 0.0) for part in figures) / len(minibatches) for n in names}
+        reported = {n: 0.0 for part in figures for n in part if n.startswith(OF_LOSS)}
+        for name in reported:
+            reported[name] = sum(part.get(name, 0.0) for part in figures) / len(minibatches)
         first = minibatches[0]  # before a step was taken
         return cls(
             **means,
+            of_loss={n.removeprefix(OF_LOSS): value for n, value in reported.items()},
             ratio_error=max(part["ratio_error"] for part in first),
             log_prob_gap=max(part["log_prob_gap"] for part in first),
             num_minibatches=len(minibatches),
@@ -136,19 +144,6 @@ class TrainingAlarms:
                 f"credit {credit!r} declares gae_lambda={declared:g}, which was measured on "
                 f"responses of a fixed length; {ended:.0%} of these ended by themselves: compare "
                 f"with gae_lambda={GAE_LAMBDA:g}, and pass the one that you mean",
-            )
-
-    def check_sampler(self, credit: str, temperature: float, *, has_masks: bool) -> None:
-        """Warn of a rule that holds the sampling policy against a frozen model, read as it is."""
-        shaped = [f"temperature={temperature:g}"] if temperature != 1.0 else []
-        shaped += ["tokens that could not be drawn"] if has_masks else []
-        if shaped:
-            self.warn(
-                "sampler",
-                f"credit {credit!r} reads log_probs or entropy of the policy as it samples, here "
-                f"with {' and '.join(shaped)}, and those of a frozen model as they are: the two "
-                "differ for one and the same model; read them under advantage= or weights=, where "
-                "both are as sampled",
             )
 
     def check(

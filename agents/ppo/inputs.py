@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,22 +15,29 @@ from torch import Tensor
 
 from tokengym.agents.policy.sequences import sent
 from tokengym.agents.ppo.settings import GAE_LAMBDA
-from tokengym.envs import Episode
+from tokengym.envs import Episode, encode_contents
 from tokengym.rewards import CreditError
 from tokengym.rewards.credits.inputs import Inputs
+from tokengym.rewards.credits.names import NAMES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from tokengym.agents.policy.models import PolicyModels
     from tokengym.agents.ppo.settings import PPOSettings
     from tokengym.rewards import Scorer
-    from tokengym.rewards.attribution.policy_reader import Shape
+    from tokengym.rewards.attribution.policy_reader import PolicyReader, Shape
+    from tokengym.rewards.credits.probe import Continuations
 
 
 OF_MASK = frozenset(
     {"response_mask", "positions", "turn_ids", "state_ids", "group_ids", "segment_ends"}
 )
 """Names that are there without episodes."""
+OF_STEP = frozenset(
+    "log_probs old_log_probs advantages entropy ref_log_probs response_mask positions".split()
+)
+"""Names that a gradient step has of its own."""
 
 
 class RoundInputs(Inputs):
@@ -50,6 +59,9 @@ class RoundInputs(Inputs):
         reads: Names that will be read, so that what one pass of a model gives comes from one.
         shape: How the sampler shapes a model's logits before the tokens of a row of the mask,
             (time, vocab), given with the row's number; None leaves them as they are.
+        models: The policy's, for what reads texts once more.
+        read: Reads a figure of the round's tokens by name, `PPO.read` of this round.
+        continuations: The policy, which continues texts.
     """
 
     def __init__(
@@ -64,8 +76,13 @@ class RoundInputs(Inputs):
         host_mask: NDArray[np.bool_] | None = None,
         reads: Sequence[str] = (),
         shape: Shape | None = None,
+        models: PolicyModels | None = None,
+        read: Callable[..., Tensor] | None = None,
+        continuations: Continuations | None = None,
     ) -> None:
         self._mask, self._given, self._settings = response_mask, dict(given), settings
+        if "scores" in given:  # unless somebody pays another sum
+            self._given.setdefault("paid", given["scores"])
         self._laid_out = set[str]()
         self._host_mask = response_mask.cpu().numpy() if host_mask is None else host_mask
         shown_rows = np.flatnonzero(self._host_mask.any(1))
@@ -74,7 +91,32 @@ class RoundInputs(Inputs):
         if shape is not None:
             self.shape = lambda logits, row: shape(logits, int(shown_rows[row]))
         dtype = given["token_rewards"].dtype if "token_rewards" in given else torch.float32
-        super().__init__(shown, scorer=scorer, tokenizer=tokenizer, reads=reads, dtype=dtype)
+        more: Any = {"reads": reads, "dtype": dtype, "continuations": continuations}
+        super().__init__(shown, scorer=scorer, tokenizer=tokenizer, **more)
+        self._models, self._read_figure = models, read
+
+    def whole(self, value: Any) -> Any:
+        """Return a value of the shown rows as one of all; 0 or None of a lost one."""
+        if self._is_plain or not isinstance(value, Tensor | list):
+            return value
+        if isinstance(value, Tensor):
+            whole = value.new_zeros(len(self._mask), *value.shape[1:])
+            return whole.index_copy(0, self._rows, value)
+        rows = dict(zip(self._rows.tolist(), value, strict=True))
+        return [rows.get(row) for row in range(len(self._mask))]
+
+    def of_rows(self, name: str, value: Any) -> Any:
+        """Return what `whole` returned of a name, of the rows and columns that are here."""
+        if isinstance(value, list):
+            return [value[row] for row in self._rows.tolist()]
+        if not isinstance(value, Tensor):
+            return value
+        value = value if self._is_plain else value[self._rows]
+        axes = NAMES[name].shape.strip("()").split(", ") if name in NAMES else ["batch", "time"]
+        for axis, said in enumerate(axes[: value.dim()]):
+            if said.startswith(("time", "1 + time")):
+                value = value.narrow(axis, 0, self.time + said.startswith("1"))
+        return value
 
     def give(self, name: str, value: Any, *, is_own: bool = False) -> None:
         """Supply a further name, such as the advantages that a weight reads.
@@ -85,6 +127,7 @@ class RoundInputs(Inputs):
             is_own: Whether its columns are a row's own tokens already.
         """
         self._given[name] = value
+        self._known.pop(name, None)
         if is_own:
             self._laid_out.add(name)
 
@@ -179,6 +222,68 @@ class RoundInputs(Inputs):
             return super()._supply_state_ids()
         mask = self["response_mask"]  # without texts, the state of a prompt is all there is
         return self["group_ids"][:, None].expand(mask.shape).where(mask, -1)
+
+    @contextmanager
+    def _reader(self, *, frozen: bool = False) -> Iterator[PolicyReader]:
+        """Yield what reads texts by the policy's model, or by its frozen reference."""
+        from tokengym.rewards import PolicyReader
+
+        assert self._models is not None
+        assert self.tokenizer is not None
+        with self._models.weights(frozen) as model:
+            yield PolicyReader(model.model).bind(self.tokenizer)
+
+    def _supply_policy_attention(self) -> Tensor:
+        from tokengym.rewards import policy_attention
+
+        with self._reader() as reader:
+            matrices = policy_attention(reader, self.episodes)
+        whole = torch.zeros(len(matrices), self.time, self.time, dtype=torch.float32)
+        for row, (matrix, places) in enumerate(zip(matrices, self.places, strict=True)):
+            whole[row, : len(places), : len(places)] = torch.as_tensor(matrix)[places][:, places]
+        return whole
+
+    def _supply_log_probs_after(self) -> Callable[[Sequence[str]], Tensor]:
+        """Return what reads own tokens where a text stands before the prompt, behind BOS."""
+
+        def log_probs_after(texts: Sequence[str]) -> Tensor:
+            assert self.tokenizer is not None
+            bos, told = self.tokenizer.bos_token_id, []
+            for one, ids in zip(self.episodes, encode_contents(self.tokenizer, texts), strict=True):
+                first = int(bool(one.prompt_ids) and one.prompt_ids[0] == bos)
+                shown = (*one.prompt_ids[:first], *ids, *one.prompt_ids[first:])
+                told.append(replace(one, prompt_ids=shown))
+            with self._reader() as reader:
+                rows = reader.figures(told, ["log_probs"], shape=self.shape)["log_probs"]
+            own = [row[places] for row, places in zip(rows, self.places, strict=True)]
+            return self.padded(own).to(self._mask.device)
+
+        return log_probs_after
+
+    def _supply_log_probs_of(self) -> Callable[[Sequence[int]], Tensor]:
+        """Return what reads log-probs of named tokens before each own token."""
+
+        def log_probs_of(ids: Sequence[int]) -> Tensor:
+            assert self._read_figure is not None
+            return self._shown(self._read_figure(name="log_probs_of", tokens=tuple(ids)))
+
+        return log_probs_of
+
+    def _whole_scores(self) -> Tensor:
+        scores: Tensor = self["scores"]  # of the scorer as it is, which scores continuations here
+        return scores
+
+    def _supply_ref_attention(self) -> Tensor:
+        with self._reader(frozen=True) as self.reference:
+            return super()._supply_ref_attention()
+
+    def _supply_ref_log_prob_of(self) -> Callable[..., Tensor]:
+        def log_prob_of(*texts: Any, **how: Any) -> Tensor:
+            with self._reader(frozen=True) as self.reference:
+                found: Tensor = Inputs._supply_ref_log_prob_of(self)(*texts, **how)
+                return found.to(self._mask.device)
+
+        return log_prob_of
 
     def _supply_group_ids(self) -> Tensor:
         size = self._settings.group_size or 1

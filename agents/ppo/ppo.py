@@ -12,7 +12,7 @@ to read, held equal by a test, is examples/ppo_in_one_file.py.
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,8 +31,9 @@ from tokengym.agents.losses.policy import Whitening, whitening
 from tokengym.agents.policy.models import TokenStat
 from tokengym.agents.policy.sampling import shape_logits
 from tokengym.agents.policy.sequences import ActionMasks, Sequences, sent
-from tokengym.agents.ppo.advantages import check_estimator, find_advantage
+from tokengym.agents.ppo.advantages import check_estimator, check_parts, functions_of
 from tokengym.agents.ppo.alarms import (
+    OF_LOSS,
     Figures,
     FigureTensors,
     RoundStats,
@@ -40,11 +41,13 @@ from tokengym.agents.ppo.alarms import (
     UpdateStats,
     movement,
 )
-from tokengym.agents.ppo.functions import RoundFunction
+from tokengym.agents.ppo.functions import Loss, RoundFunction, Weights
 from tokengym.agents.ppo.inputs import RoundInputs
 from tokengym.agents.ppo.settings import GAE_LAMBDA, Objective, PPOSettings
 from tokengym.agents.ppo.steps import GradientSteps, read_once
+from tokengym.agents.processes import launched
 from tokengym.agents.rollouts.experience import Experience, scores_of, token_rewards_of
+from tokengym.agents.rollouts.given import PolicyContinuations
 from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.agents.rollouts.rounds import Environments
 from tokengym.base.errors import SettingsError
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
     from tokengym.agents.keywords import PPOKeywords
     from tokengym.agents.policy.policy import CausalLMPolicy
     from tokengym.agents.policy.settings import Schedule
+    from tokengym.agents.ppo.advantages import Estimator
 
 MAX_RATIO_ERROR = 0.1
 """Largest |ratio - 1| before the first gradient step that rounding in float32 explains."""
@@ -120,17 +124,21 @@ class PPO(EpisodicAlgorithm):
 
     @classmethod
     def data_columns(cls, settings: PPOSettings) -> list[str]:
-        """Return the columns of the data that the estimator reads."""
-        return find_advantage(settings.advantage).columns
+        """Return the columns of the data that its functions read."""
+        return [column for one in functions_of(settings).values() for column in one.columns]
 
     def check_settings(self) -> None:
-        """Find the estimator.
+        """Find the functions.
 
         Raises:
-            SettingsError: if the estimator is unknown, or lacks what a setting is for.
+            SettingsError: if one is unknown, or lacks what a setting is for.
         """
         self._tokenizer = self.rounds.attribute("tokenizer")
-        self.estimator = find_advantage(self.settings.advantage).bind(self._tokenizer)
+        every = functions_of(self.settings).items()
+        self._functions: Any = {place: one.bind(self._tokenizer) for place, one in every}
+        self.estimator: Estimator = self._functions["advantage"]
+        self.weight: Weights | None = self._functions.get("weights")
+        self.policy_loss: Loss = self._functions["loss"]
         self.has_critic = self.estimator.needs_critic
         self._alarms, self._log_prob_gap = TrainingAlarms(), 0.0
 
@@ -141,14 +149,20 @@ class PPO(EpisodicAlgorithm):
             SettingsError: in one line, with who could supply the name.
         """
         check_estimator(self.estimator, self.settings, self.names_read)
+        check_parts(self.policy_loss, self.settings, launched())
         settings = partial(self.rounds.attribute, "settings")
         for function in self.functions:
             function.check_supply(self.reward.scorer, self._columns, settings)
 
     @property
     def functions(self) -> tuple[RoundFunction, ...]:
-        """Functions that read a round by names: the estimator."""
-        return (self.estimator,)
+        """Functions that read a round by names, or a gradient step."""
+        return (self.estimator, *([self.weight] if self.weight else []), self.policy_loss)
+
+    @property
+    def is_clipped(self) -> bool:
+        """Whether the loss clips the ratio at ``clip_range``."""
+        return "clip_range" in self.policy_loss.reads
 
     @property
     def names_read(self) -> list[str]:
@@ -193,7 +207,7 @@ class PPO(EpisodicAlgorithm):
         self._alarms.check(
             update=self._n_updates,
             played=self._round,
-            clip_fraction=stats.clip_fraction,
+            clip_fraction=stats.clip_fraction if self.is_clipped else 0.0,
             clip_range=self.objective().clip_range[0],
             group_size=self.settings.group_size,
             learning_rate=self.policy.optimizer.param_groups[0]["lr"],
@@ -224,7 +238,7 @@ class PPO(EpisodicAlgorithm):
         sequences = played.sequences(self.device, group_size=settings.group_size)
         mask = sequences.response_mask  # (batch, time), as all figures of tokens below
         # (batch, time), (batch,) and (batch,), the last on the host
-        rewards, scores, teaches = self._earned(played, sequences.host_mask)
+        rewards, paid, teaches = self._earned(played, sequences.host_mask)
         asked: dict[str, Tensor] = {}  # what the host has to know, by name
         read = partial(self.read, sequences, played.action_masks)
         # The reference is read once: its states, (batch, time, hidden), give its log-probs here and
@@ -245,7 +259,7 @@ class PPO(EpisodicAlgorithm):
             if has_exact_kl:
                 paid_kl = read(name="kl", ref_states=ref_states)
             rewards = rewards - self.kl_coef * paid_kl
-            scores = scores - self.kl_coef * paid_kl.sum(1)
+            paid = paid - self.kl_coef * paid_kl.sum(1)
         values = final_values = None
         if (critic := self.policy.critic) is not None:
             # A network of its own reads whole texts once, not a token at a time.
@@ -257,28 +271,23 @@ class PPO(EpisodicAlgorithm):
         # Functions are asked where the estimator or a weight reads the name.
         given: dict[str, Any] = {
             "token_rewards": rewards,
-            "scores": scores,
+            "scores": partial(self._raw_scores, played),
+            "paid": paid,
             "values": values,
-            "final_values": torch.zeros_like(scores) if final_values is None else final_values,
+            "final_values": torch.zeros_like(paid) if final_values is None else final_values,
             "log_probs": played.log_probs,
+            "old_log_probs": old_log_probs,
             "entropy": played.entropy,
             "ref_log_probs": ref_log_probs,
+            "ref_entropy": partial(read, name="ref_entropy"),
             "kl": paid_kl,
             "segment_ends": partial(self._segment_ends, played, mask),
             "hidden_states": partial(read, name="hidden_states"),
+            "ref_hidden_states": partial(read, name="ref_states"),
             "top_log_probs": partial(read, name="top_log_probs"),
+            "generator": self._generator,
         }
-        inputs = RoundInputs(
-            mask,
-            given,
-            settings=settings,
-            episodes=played.episodes,
-            scorer=self.reward.scorer,
-            tokenizer=self._tokenizer,
-            host_mask=sequences.host_mask,
-            reads=self.names_read,
-            shape=partial(self.as_sampled, played.action_masks),
-        )
+        inputs = self._round_inputs(played, sequences, given, read)
         advantages, returns, check = self.estimator.queued(inputs)
         asked |= {"is_finite": (advantages.isfinite() & returns.isfinite()).all()}
         asked |= self._figures(played, sequences, (paid_kl, kl), values, returns)
@@ -293,7 +302,7 @@ class PPO(EpisodicAlgorithm):
             token_rewards=rewards,
             response_mask=mask,
             values=values,
-            scores=scores,
+            paid=paid,
             sequences=sequences,
             action_masks=played.action_masks,
             old_log_probs=old_log_probs,
@@ -303,8 +312,9 @@ class PPO(EpisodicAlgorithm):
             ref_states=ref_states,
             advantage_scale=scale,
         )
-        experience = self.weigh(experience, inputs)
-        if settings.kl_in == "reward":  # paid already: the update has no use for them
+        experience = self._weighed(experience, inputs)
+        # Paid already: the update has no use for them, unless its loss reads them.
+        if settings.kl_in == "reward" and "ref_log_probs" not in self.policy_loss.reads:
             experience = replace(experience, ref_log_probs=None)
         self.logger.record("time/assign_s", time.perf_counter() - started)
         if not teaches.any():  # no group does, and the next rounds have others
@@ -315,10 +325,57 @@ class PPO(EpisodicAlgorithm):
             return experience
         return experience.select(torch.from_numpy(np.flatnonzero(teaches)))
 
-    def weigh(self, experience: Experience, inputs: RoundInputs) -> Experience:
-        """Return what the update learns from; a subclass may weigh the advantages of tokens."""
-        del inputs
-        return experience
+    def _round_inputs(
+        self,
+        played: RolloutBatch,
+        sequences: Sequences,
+        given: dict[str, Any],
+        read: Callable[..., Tensor],
+    ) -> RoundInputs:
+        """Return the names of a round, each computed when it is asked for."""
+        continuations = None
+        if "continue_from" in self.names_read:
+            continuations = PolicyContinuations(self.env, self, seed=self._seed_of_update)
+        return RoundInputs(
+            sequences.response_mask,
+            given,
+            settings=self.settings,
+            episodes=played.episodes,
+            scorer=self.reward.scorer,
+            tokenizer=self._tokenizer,
+            host_mask=sequences.host_mask,
+            reads=self.names_read,
+            shape=partial(self.as_sampled, played.action_masks),
+            models=self.policy,
+            read=read,
+            continuations=continuations,
+        )
+
+    def _weighed(self, experience: Experience, inputs: RoundInputs) -> Experience:
+        """Return the round with its advantages weighed, and with what its loss reads."""
+        advantages = experience.advantages
+        inputs.give("advantages", advantages)
+        if self.weight is not None:
+            advantages = advantages * self.weight.weigh(inputs)
+            inputs.give("advantages", advantages)
+        of_round = self.policy_loss.arguments(inputs, self.policy_loss.of_round)
+        named = {name: inputs.whole(value) for name, value in of_round.items()}
+        if inputs.continuations is not None:
+            self.num_timesteps += inputs.continuations.count_tokens()
+        return replace(experience, advantages=advantages, named=named)
+
+    def _generator(self) -> torch.Generator:
+        """Return a source of draws of this update."""
+        return torch.Generator().manual_seed(self._seed_of_update)
+
+    @property
+    def _seed_of_update(self) -> int:
+        return (self.seed or 0) * 1_000_003 + self._n_updates
+
+    def _raw_scores(self, played: RolloutBatch) -> Tensor:
+        """Return what the scorer said of each response, (batch,); nan where it said nothing."""
+        values = [np.nan if e.raw_score is None else e.raw_score for e in played.episodes]
+        return sent(torch.tensor(values, dtype=torch.float32), self.device)
 
     def update(self, experience: Experience) -> UpdateStats:
         """Take the gradient steps of one update and move the KL coefficient.
@@ -391,7 +448,10 @@ class PPO(EpisodicAlgorithm):
         count, rows = minibatch.sequences.num_tokens, len(minibatch.response_mask)
         parts: list[FigureTensors] = []
         self.policy.optimizer.zero_grad(set_to_none=True)
-        for own in self.processes.own_rows(minibatch, self.settings.micro_batch_size):
+        own_rows = [torch.arange(rows)]  # a loss that compares rows is shown all of them
+        if self.policy_loss.by_row:
+            own_rows = self.processes.own_rows(minibatch, self.settings.micro_batch_size)
+        for own in own_rows:
             part = minibatch.select(own)
             whole = torch.zeros((), dtype=torch.float32, device=self.device)
             figures: FigureTensors = {}
@@ -422,7 +482,7 @@ class PPO(EpisodicAlgorithm):
         now = policy.evaluate(  # figures of tokens, (batch, time)
             part.sequences,
             part.action_masks,
-            with_entropy=goal.ent_coef != 0.0,
+            with_entropy=goal.ent_coef != 0.0 or "entropy" in self.policy_loss.reads,
             with_kl=goal.kl_coef != 0.0 and goal.kl_estimator == "exact",
             with_values=goal.reads_values,
             ref_states=part.ref_states,
@@ -432,21 +492,26 @@ class PPO(EpisodicAlgorithm):
         if goal.loss_mean != "token":
             horizon = self.rounds.max_new_tokens or self.policy.max_length
             weights = losses.loss_weights(mask, goal.loss_mean, rows=rows, horizon=horizon)
-        # Clipped surrogate: -min(ratio A, clip(ratio, 1 - low, 1 + high) A).
         low, high = goal.clip_range
-        loss: Any = losses.policy_loss(
-            now.log_probs,
-            part.old_log_probs,
-            part.advantages,
-            mask,
-            clip_range=low,
-            clip_range_high=high,
-            count=count,
-            weights=weights,
+        of_step = {
+            "log_probs": now.log_probs,
+            "old_log_probs": part.old_log_probs,
+            "advantages": part.advantages,
+            "entropy": now.entropy,
+            "ref_log_probs": part.ref_log_probs,
+            "clip_range": low,
+            "clip_range_high": high,
+        }
+        host_mask = part.sequences.host_mask
+        step = RoundInputs(
+            mask, {**of_step, **part.named}, settings=self.settings, host_mask=host_mask
         )
+        per_token, reported = self.policy_loss.per_token(step, part.named)
+        loss: Any = losses.masked_mean(per_token, mask, count=count, weights=weights)
         figures = {"policy_loss": loss.detach()}
+        figures |= {f"{OF_LOSS}{name}": one.sum() / rows for name, one in reported.items()}
         # Entropy bonus, of the distribution that the token was drawn from.
-        if now.entropy is not None:
+        if now.entropy is not None and goal.ent_coef != 0.0:
             loss = loss - goal.ent_coef * losses.masked_mean(now.entropy, mask, count=count)
         # KL to the reference. Whitening has divided the advantages by their deviation: the price is
         # divided by it too, and so stays in the unit of the rewards.
@@ -496,7 +561,9 @@ class PPO(EpisodicAlgorithm):
             vf_coef=settings.vf_coef,
             kl_coef=self.kl_coef if is_in_loss else 0.0,
             kl_estimator=settings.kl_estimator,
-            loss_mean=self.estimator.loss_mean if mean == "auto" else mean,
+            loss_mean=(
+                self.policy_loss.loss_mean or self.estimator.loss_mean if mean == "auto" else mean
+            ),
             values_alone=values_alone,
             reads_values=values_alone or critic is None or critic.network is None,
         )
@@ -516,7 +583,7 @@ class PPO(EpisodicAlgorithm):
     def _earned(
         self, played: RolloutBatch, mask: NDArray[np.bool_]
     ) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
-        """Return a round's token rewards, scores, and which of its rows teach something.
+        """Return a round's token rewards, what each row is paid, and which rows teach something.
 
         These are (batch, time), (batch,) and (batch,), the last on the host as the (batch, time)
         response mask is.
@@ -550,9 +617,6 @@ class PPO(EpisodicAlgorithm):
         declared = settings.gae_lambda if "gae_lambda" in self.decided else None
         if declared and (traits := self.reward.traits) is not None:
             self._alarms.check_lambda(declared, traits.credit, played.episodes)
-        if (traits := self.reward.traits) is not None and traits.compares:
-            has_masks = played.action_masks is not None
-            self._alarms.check_sampler(traits.credit, self.policy.temperature, has_masks=has_masks)
         if settings.drop_equal_groups:
             assert settings.group_size is not None
             varied = teaches & losses.varied_groups(scores, settings.group_size).numpy()
@@ -589,12 +653,15 @@ class PPO(EpisodicAlgorithm):
         action_masks: ActionMasks | None,
         name: TokenStat,
         ref_states: Tensor | None = None,
+        tokens: Sequence[int] = (),
     ) -> Tensor:
         """Return a figure of a round's tokens, (batch, time), without gradient.
 
         ``ref_states``, (batch, time, hidden), were read before; None computes them again.
+        "log_probs_of" reads those of ``tokens``.
         """
         how: Any = {"name": name, "ref_states": ref_states, "max_size": self._max_rows}
+        how |= {"tokens": tokens} if tokens else {}
         return self.processes.of_rows(self.policy.token_stats, sequences, action_masks, **how)
 
     def as_sampled(self, action_masks: ActionMasks | None, logits: Tensor, row: int) -> Tensor:
@@ -713,7 +780,11 @@ class PPO(EpisodicAlgorithm):
         record("train/policy_gradient_loss", stats.policy_loss)  # as SB3's PPO calls it
         if self.has_critic:
             record("train/value_loss", stats.value_loss)
-        for name in ("loss", "approx_kl", "clip_fraction", "ratio_error"):
+        for name in ("loss", "approx_kl", "ratio_error"):
             record(f"train/{name}", getattr(stats, name))
+        if self.is_clipped:
+            record("train/clip_fraction", stats.clip_fraction)
+        for name, value in stats.of_loss.items():
+            record(f"train/{name}", value)
         record("train/log_prob_gap", max(stats.log_prob_gap, self._log_prob_gap))
         return stats

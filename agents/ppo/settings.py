@@ -56,6 +56,12 @@ class PPOSettings(EpisodicSettings):
     advantage: str | Callable[..., Any] = "gae"
     """Estimator of the advantages, by name or "file.py:name", or the function of named inputs
     itself; see `tokengym.agents.ppo.advantages`."""
+    weights: str | Callable[..., Any] | None = None
+    """Factors on the advantages, after whitening, by name or "file.py:name", or the function of
+    named inputs itself; None leaves them."""
+    loss: str | Callable[..., Any] = "clipped"
+    """Policy loss of each token, likewise: "clipped", "gspo", "cispo", "sapo", or one of one's own;
+    see `tokengym.agents.ppo.policy_losses`."""
     group_size: int | None = None
     """Consecutive rows that answer one prompt, at least 2 and a divisor of the rows; None gives
     each row a prompt of its own. Estimators with a group baseline need it."""
@@ -143,10 +149,12 @@ class PPOSettings(EpisodicSettings):
         super().__post_init__()
         for name, choices in CHOICES.items():
             check_choice(self, name, choices)
-        if callable(self.advantage):  # settings are plain data
-            object.__setattr__(self, "advantage", word_of(self.advantage))
-        if not isinstance(self.advantage, str):
-            raise SettingsError(f"advantage must be a name or function, got {self.advantage!r}")
+        for place in ("advantage", "weights", "loss"):
+            word = getattr(self, place)
+            if callable(word):  # settings are plain data
+                object.__setattr__(self, place, word := word_of(word))
+            if not isinstance(word, str) and (place != "weights" or word is not None):
+                raise SettingsError(f"{place} must be a name or function, got {word!r}")
         check_count(self, "n_epochs", "n_minibatches", most=MAX_PASSES)
         check_count(
             self, "group_size", least=2, optional=True, hint="a group of one has no baseline"
@@ -190,6 +198,8 @@ NEEDS = {
     "gamma": "with advantage={!r}, which reads none; leave it out, or load an agent that was saved "
     "with it by load(path, gamma=1.0)",
     "std_floor": "with advantage={!r}, which reads none; leave it out",
+    "clip_range": "with a loss that reads none; leave it out",
+    "clip_range_high": "with a loss that reads none; leave it out",
     "kl_target": "without kl_target; pass both, or neither",
 }
 """What a variant of PPO may need, with the end of the error where it lacks it."""
@@ -203,6 +213,8 @@ VARIANTS = {
     "n_value_warmup": ("critic",),
     "drop_equal_groups": ("group_size",),
     "std_floor": ("group_size", "std_floor"),
+    "clip_range": ("clip_range",),
+    "clip_range_high": ("clip_range_high",),
     "kl_horizon": ("kl_target",),
 }
 """Settings of `PPOSettings` that are refused without what they need: they would do nothing."""

@@ -1,7 +1,7 @@
 """A round as tensors: what an update learns from."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ class Experience:
     """(batch, time) bool."""
     values: Tensor | None
     """(batch, time), reward units; None without a critic."""
-    scores: Tensor
+    paid: Tensor
     """(batch,), reward units, of whole responses, minus the price of the KL where it is in the
     reward; not summed from token rewards, so that it is the same number under every credit."""
     sequences: Sequences
@@ -43,6 +43,9 @@ class Experience:
     """(batch, time), nats, under the frozen reference; needed for a sampled KL in the loss."""
     ref_states: Tensor | None = None
     """(batch, time, hidden) of the frozen reference, for the exact KL; None computes them again."""
+    named: Mapping[str, Any] = field(default_factory=dict)
+    """What else the loss reads of the round, by name: (batch, ...) tensors or lists, in columns of
+    a row's own tokens."""
     advantage_scale: float = 1.0
     """Standard deviation that whitening divided the advantages by, reward units."""
 
@@ -50,13 +53,21 @@ class Experience:
         """Return (kept,) rows, with no more padding than they need; see `Sequences.select`."""
         sequences = self.sequences.select(rows)
         time, rows = sequences.num_times, sent(rows, self.response_mask.device)
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        values: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
         for name, value in values.items():
             if isinstance(value, Tensor):  # (batch,), or (batch, time, ...)
                 values[name] = value[rows] if value.dim() == 1 else value[rows, :time]
+        values["named"] = {name: _of(one, rows) for name, one in self.named.items()}
         masks = None if self.action_masks is None else self.action_masks.select(rows)
         values |= {"sequences": sequences, "action_masks": masks}
         return Experience(**values)
+
+
+def _of(value: Any, rows: Tensor) -> Any:
+    """Return a tensor's or list's rows; anything else, such as a generator, as it is."""
+    if isinstance(value, list):
+        return [value[row] for row in rows.tolist()]
+    return value[rows] if isinstance(value, Tensor) else value
 
 
 def token_rewards_of(episodes: Sequence[Episode], time: int, place: str) -> NDArray[np.float32]:

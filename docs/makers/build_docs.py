@@ -30,7 +30,7 @@ from tokengym.envs import GenerationSettings, TokenGenerationEnv, TokenGeneratio
 from tokengym.envs.tasks import Task, TaskOptions, registered_tasks
 from tokengym.evaluation.measure.measures import MEASURES, NUMBERS, OF_ERROR, OF_POLICY
 from tokengym.registration import EnvReward, make_env
-from tokengym.rewards.credits.names import NAMES, SUPPLIERS
+from tokengym.rewards.credits.names import NAMES, PLACES, SUPPLIERS, places_of
 from tokengym.scripts.cli import command_names, find_command
 from tokengym.scripts.commands.options import Option, options_of
 from tokengym.version import REPOSITORY
@@ -350,20 +350,24 @@ def names() -> str:
         "# Names that a rule reads",
         "A function of token credit gets what its parameters name: a "
         "[rule](../guide/idea.md) under `reward=` and `--rewards`, an "
-        "estimator under `advantage=`, a weight under `weights=`. Any other name is a column of "
-        "the data. Columns of a tensor are the tokens that the policy wrote, from 0; past a row's "
-        "end values are 0. Under `reward=` they are in float64, so that a row earns the same bits "
-        "in any batch, but for the last ones of what a model's pass says, which other sizes of the "
-        "batch may change; under the others in float32, on the policy's device.",
+        "estimator under `advantage=`, a weight under `weights=`, a policy loss under `loss=`; the "
+        "last columns say where a name is. Any other name is a column of the data. Columns of a "
+        "tensor are the tokens that the policy wrote, from 0; past a row's end values are 0. Under "
+        "`reward=` they are in float64, so that a row earns the same bits in any batch, but for "
+        "the last ones of what a model's pass says, which other sizes of the batch may change; "
+        "under the others in float32, on the policy's device.",
     ]
     for supplier, said in SUPPLIERS.items():
         rows = [
-            (f"`{name}`", f"`{one.shape}`", one.unit or "-", _cell(one.meaning))
+            (
+                *(f"`{name}`", f"`{one.shape}`", one.unit or "-", _cell(one.meaning)),
+                *("yes" if place in places_of(name) else "no" for place in PLACES),
+            )
             for name, one in NAMES.items()
             if one.supplier == supplier
         ]
         if rows:
-            blocks += [f"## From {said.partition(':')[0]}", _table(_NAMES_HEADER, rows)]
+            blocks += [f"## From {said.partition(':')[0]}", _table([*_NAMES_HEADER, *PLACES], rows)]
             if remedy := said.partition(":")[2].strip():
                 blocks.append(f"Where it is missing: {remedy}.")
             if supplier == "policy":

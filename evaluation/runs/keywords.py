@@ -46,6 +46,8 @@ class CompareKeywords(TypedDict, total=False):
     learning_rate_schedule: LrSchedule | None
     n_warmup_updates: int | None
     advantage: str | Callable[..., Any] | None
+    weights: str | Callable[..., Any] | None
+    loss: str | Callable[..., Any] | None
     group_size: int | None
     drop_equal_groups: bool | None
     std_floor: float | None
@@ -140,4 +142,3 @@ class CompareKeywords(TypedDict, total=False):
     enhancer: Any | None
     enhancer_candidates: int | None
     preference_model: str | None
-    weights: str | Callable[..., Any] | None

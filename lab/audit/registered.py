@@ -36,8 +36,10 @@ LACKS = frozenset(
     name
     for name, one in NAMES.items()
     if (one.supplier in ("texts", "scorer") and name not in (*OF_EPISODES, "response_mask"))
-    or name == "hidden_states"
-) - {"scores"}
+    or (one.supplier == "reference" and name not in OF_POLICY)
+    or name in ("hidden_states", "policy_attention", "generator")
+    or one.shape.startswith("f(")
+) - {"scores", "paid"}
 """Names that a tree has not: texts, a scorer's account of tokens, and a network."""
 
 

@@ -26,7 +26,6 @@ from tokengym.lab.gradients.oracle import (
     gradient_of,
     policies_along,
     rule_of,
-    weights_of,
 )
 from tokengym.lab.replay.agreement import agreement
 from tokengym.lab.tables import markdown_table
@@ -342,16 +341,15 @@ def _gradients(
         small = SmallOracle.make(ends=ends)
         policies = policies_along(small, small.true_scores(), shares=amounts.shares)
         for share, probs in zip(amounts.shares, policies, strict=True):
-            try:
-                weights = None if weight is None else weights_of(small, probs, weight)
-            except SettingsError as error:
-                return {"refused": str(error)}
             for rule, estimator in pairs:
                 chances = response_probs(probs, small.responses)
                 rewards, scores = small.rewarded(rule_of(rule), centre=chances, probs=probs)
-                check = gradient_of(
-                    small, probs, rewards, scores, estimator, weights=weights, seed=amounts.seed
-                )
+                try:
+                    check = gradient_of(
+                        small, probs, rewards, scores, estimator, weights=weight, seed=amounts.seed
+                    )
+                except SettingsError as error:
+                    return {"refused": str(error)}
                 figures = ("cosine", "scale", "relative_error", "noise", "standard_error")
                 rows.append(
                     {

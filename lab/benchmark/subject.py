@@ -7,11 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+from tokengym.agents.ppo import WEIGHTS
 from tokengym.base import did_you_mean, split_file_word
 from tokengym.envs import SettingsError
 from tokengym.lab.gradients.oracle import estimator_names
-from tokengym.lab.learners.weighted import WEIGHTS
-from tokengym.rewards import REWARDS
+from tokengym.rewards import NAMES, REWARDS
 
 Kind = Literal["rule", "estimator", "weight", "function"]
 WEIGHT = "weight:"
@@ -28,8 +28,8 @@ HELD_BY: Mapping[Kind, str] = {
     "function": "hold it against exact gradients: tokengym audit {}",
 }
 """What measures a subject that the board does not."""
-OF_ADVANTAGES = {"token_rewards", "token_level_rewards", "response_mask", "group_ids", "turn_ids"}
-"""Parameters of functions that estimate advantages, of which no score or rule has one."""
+OF_OTHERS = {"token_level_rewards", "rewards", "index"}
+"""Parameters of other trainers' functions that estimate advantages."""
 
 
 def kind_of(subject: str) -> Kind:
@@ -59,10 +59,10 @@ def kind_of(subject: str) -> Kind:
 
 
 def _kind_in_file(file: Path, name: str) -> Kind:
-    """Return what a file's object is, by what it reads and its decorator; nothing is run.
+    """Return what a file's function is, by who supplies what it reads; nothing is run.
 
-    A function of advantages is a weight, one of token rewards an estimator; any other that
-    ``token_credit`` marks is a rule, and any object but a function too.
+    One of advantages is a weight, one of what a trainer alone has an estimator, one with other
+    trainers' names a function that they call, and any other a rule, as any other object is.
     """
     if not file.is_file():
         return "rule"  # which is said where it is loaded
@@ -71,12 +71,12 @@ def _kind_in_file(file: Path, name: str) -> Kind:
             if isinstance(node, ast.FunctionDef) and node.name == name:
                 given = node.args
                 named = {arg.arg for arg in (*given.posonlyargs, *given.args, *given.kwonlyargs)}
-                is_marked = any("token_credit" in ast.dump(one) for one in node.decorator_list)
                 if "advantages" in named:
                     return "weight"
-                if is_marked:
-                    return "estimator" if "token_rewards" in named else "rule"
-                return "function" if named & OF_ADVANTAGES else "rule"
+                if named & OF_OTHERS:
+                    return "function"
+                is_of_trainer = any(n in NAMES and NAMES[n].supplier == "trainer" for n in named)
+                return "estimator" if is_of_trainer else "rule"
     return "rule"
 
 

@@ -25,7 +25,7 @@ from tokengym.rewards import token_credit
 
 @token_credit(by_row=False)
 def gigpo(
-    scores: Tensor,
+    paid: Tensor,
     token_rewards: Tensor,
     response_mask: Tensor,
     turn_ids: Tensor,
@@ -40,12 +40,12 @@ def gigpo(
     states = numbered(
         [(of_row[row], shown) for row, one in enumerate(episodes) for shown in last_replies(one)]
     )
-    return _advantages(turns, scores, group_ids, states, gamma, omega)
+    return _advantages(turns, paid, group_ids, states, gamma, omega)
 
 
 @token_credit(by_row=False)
 def gigpo_prefix(
-    scores: Tensor,
+    paid: Tensor,
     token_rewards: Tensor,
     response_mask: Tensor,
     turn_ids: Tensor,
@@ -60,14 +60,14 @@ def gigpo_prefix(
     begins[:, 1:] &= turn_ids[:, 1:] != turn_ids[:, :-1]
     groups = group_ids[:, None].expand_as(state_ids)[begins].tolist()
     states = numbered(list(zip(groups, state_ids[begins].tolist(), strict=True)))
-    return _advantages(turns, scores, group_ids, states, gamma, omega)
+    return _advantages(turns, paid, group_ids, states, gamma, omega)
 
 
 def _advantages(
-    turns: Turns, scores: Tensor, groups: Tensor, states: Tensor, gamma: float, omega: float
+    turns: Turns, paid: Tensor, groups: Tensor, states: Tensor, gamma: float, omega: float
 ) -> Tensor:
     """Return the advantages (batch, time) of turns that begin in numbered states, (turns,)."""
-    of_episode = centred(scores, groups, scale=False)
+    of_episode = centred(paid, groups, scale=False)
     returns = losses.rewards_to_go(turns.rewards, turns.mask, gamma=gamma)
     own = torch.zeros_like(returns)
     own[turns.mask] = centred(returns[turns.mask], states.to(returns.device), scale=False)

@@ -11,7 +11,7 @@ from tokengym.rewards import token_credit
 
 @token_credit(by_row=False)
 def turn_auxiliary(
-    scores: Tensor,
+    paid: Tensor,
     token_rewards: Tensor,
     response_mask: Tensor,
     turn_ids: Tensor,
@@ -27,5 +27,5 @@ def turn_auxiliary(
     whatever the episode came to. NeMo-RL's pull request 3543, 2026, with immediate credit.
     """
     turns = Turns.of(token_rewards, turn_ids, response_mask)
-    of_episode = losses.grpo(scores, group_size, std_floor=std_floor)
+    of_episode = losses.grpo(paid, group_size, std_floor=std_floor)
     return turns.on_tokens(of_episode[:, None] + weight * turns.rewards)

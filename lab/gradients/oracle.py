@@ -6,8 +6,9 @@ taken to be large: whitening scales by the policy's own mean and deviation, and 
 tokens of a batch divides by the expected length.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -18,9 +19,11 @@ from tokengym.agents import losses
 from tokengym.agents.ppo import (
     ADVANTAGES,
     OF_MASK,
+    OF_SETTINGS,
     Estimator,
     PPOSettings,
     RoundInputs,
+    Weights,
     find_advantage,
 )
 from tokengym.envs import Episode, SettingsError, encode_contents
@@ -39,12 +42,13 @@ from tokengym.lab.gradients.exact import (
     true_gradient,
     values_to_come,
 )
-from tokengym.lab.learners.weighted import find_weights
 from tokengym.rewards import Reward
 
 SMALL_WORDS = ("film", "good", "not")
 HORIZON = 3
 GROUP_SIZE = 4
+OF_GROUP = frozenset({"advantages", "token_rewards", "scores", "paid", "group_ids"})
+"""Names that a group of enumerated responses has."""
 LARGE = 2**16
 """Responses of a large batch."""
 SAMPLES = 100_000
@@ -215,7 +219,7 @@ def gradient_of(
     *,
     group_size: int = GROUP_SIZE,
     critic: bool = True,
-    weights: Tensor | None = None,
+    weights: Tensor | str | None = None,
     seed: int = 0,
 ) -> GradientCheck:
     """Return an estimator's expected gradient under a rule, beside the true one.
@@ -232,7 +236,8 @@ def gradient_of(
         group_size: Responses of a group, for an estimator that needs groups.
         critic: Whether an estimator that needs a critic gets the exact values of the rule's reward
             to go; otherwise values of 0, those of an untrained critic.
-        weights: (responses, time) weights of the advantages; None is 1 everywhere.
+        weights: Weight on the advantages by name, asked of each group with its advantages, or
+            (responses, time) factors; None is 1 everywhere.
         seed: Seed of the drawing.
     """
     if isinstance(estimator, str):
@@ -240,16 +245,22 @@ def gradient_of(
     responses, mask = small.responses, small.responses.mask
     chances = response_probs(probs, responses)
     lengths = mask.sum(1).to(probs.dtype)
-    factors = torch.ones_like(rewards) if weights is None else weights
+    figures = small.figures(probs)
+    weight = _enumerated(weights, figures) if isinstance(weights, str) else None
+    weighed = partial(_weighed, weight, figures)
+    factors = weights if isinstance(weights, Tensor) else torch.ones_like(rewards)
     if estimator.loss_mean == "sequence":
         factors = factors * ((chances * lengths).sum() / lengths)[:, None]
     settings = PPOSettings(group_size=group_size if estimator.needs_groups else None)
 
-    def advantages(r: Tensor, m: Tensor, s: Tensor, values: Tensor | None) -> Tensor:
+    def advantages(rows: Tensor, values: Tensor | None = None) -> Tensor:
+        r, m, s = rewards[rows], mask[rows], scores[rows]
         given = {"token_rewards": r, "scores": s, "final_values": torch.zeros_like(s)}
         if values is not None:
             given["values"] = values
-        return estimator.estimate(RoundInputs(m, given, settings=settings))[0]
+        inputs = RoundInputs(m, given, settings=settings)
+        found = estimator.estimate(inputs)[0]
+        return weighed(found, inputs, rows) if estimator.needs_groups else found
 
     given = rewards
     if not estimator.needs_groups:
@@ -261,21 +272,56 @@ def gradient_of(
         rows = torch.arange(len(mask)) if estimator.by_row else _large_batch(chances)
         first = torch.searchsorted(rows, torch.arange(len(mask)))
         told = None if values is None else values[rows]
-        given = advantages(rewards[rows], mask[rows], scores[rows], told)[first]
+        given = advantages(rows, told)
         if estimator.whitens:
-            given = _whitened(given, mask, chances)
+            given = _whitened(given[first], mask, chances)[rows]
+        alone = {"token_rewards": rewards[rows], "scores": scores[rows]}
+        given = weighed(given, RoundInputs(mask[rows], alone, settings=settings), rows)[first]
+
+    def by_number(numbers: Tensor, m: Tensor, s: Tensor) -> Tensor:
+        del m, s
+        rows = numbers[:, 0].long()
+        return advantages(rows) if estimator.needs_groups else given[rows]
 
     return check_gradient(
         probs,
         responses,
-        given,
+        torch.arange(len(mask))[:, None].expand(mask.shape),
         scores,
-        (lambda r, m, s: advantages(r, m, s, None)) if estimator.needs_groups else _as_given,
+        by_number,
         weights=factors,
         group_size=group_size if estimator.needs_groups else 1,
         samples=SAMPLES,
         seed=seed,
     )
+
+
+def _enumerated(word: str, figures: Mapping[str, Tensor]) -> Weights:
+    """Return a weight by name, or refuse one that reads what a table of states has not."""
+    weight: Weights = Weights.find(word)
+    known = {*OF_MASK, *OF_GROUP, *OF_SETTINGS, *figures}
+    if missing := [*({*weight.reads} - known), *weight.signature.models]:
+        raise SettingsError(
+            f"weights {word!r} reads {missing[0]}, which a table of states lacks; it is not "
+            "enumerated"
+        )
+    return weight
+
+
+def _weighed(
+    weight: Weights | None,
+    figures: Mapping[str, Tensor],
+    advantages: Tensor,
+    inputs: RoundInputs,
+    rows: Tensor,
+) -> Tensor:
+    """Return the advantages of some responses times the weight, which is asked with them."""
+    if weight is None:
+        return advantages
+    for name, values in figures.items():
+        inputs.give(name, values[rows])
+    inputs.give("advantages", advantages)
+    return advantages * weight.weigh(inputs)
 
 
 def _large_batch(chances: Tensor) -> Tensor:
@@ -285,37 +331,6 @@ def _large_batch(chances: Tensor) -> Tensor:
     """
     counts = (chances * LARGE).round().long().clamp(min=1)
     return torch.arange(len(chances)).repeat_interleave(counts)
-
-
-def weights_of(small: SmallOracle, probs: Tensor, weight: str) -> Tensor:
-    """Return the weights that a name gives to every response, (responses, time).
-
-    Args:
-        small: The task.
-        probs: (states, vocab) of the policy.
-        weight: Name of a weight on the advantage, or "path/to/file.py:Name".
-    """
-    found = find_weights(weight)
-    mask = small.responses.mask
-    given = {
-        "token_rewards": torch.zeros(mask.shape, dtype=probs.dtype),
-        "advantages": mask.to(probs.dtype),
-        **small.figures(probs),
-    }
-    missing = sorted({*found.reads} - OF_MASK - given.keys())
-    if missing or found.signature.models or not found.by_row:
-        read = missing or [*found.signature.models] or ["other responses"]
-        raise SettingsError(
-            f"weights {weight!r} reads {read[0]}, which a table of states lacks; it is not "
-            "enumerated"
-        )
-    return found.weigh(RoundInputs(mask, given, settings=PPOSettings()))
-
-
-def _as_given(rewards: Tensor, mask: Tensor, scores: Tensor) -> Tensor:
-    """Return advantages that were computed for all responses beforehand."""
-    del mask, scores
-    return rewards
 
 
 def _whitened(advantages: Tensor, mask: Tensor, chances: Tensor) -> Tensor:

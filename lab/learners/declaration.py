@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from tokengym.agents import LEARNERS, Learner
 from tokengym.agents.offline import Candidates
-from tokengym.lab.learners.settings import NLPOSettings, OnlineDPORun, RAFTRun, WeightedPPOSettings
+from tokengym.lab.learners.settings import NLPOSettings, OnlineDPORun, RAFTRun
 
 NLPO = replace(
     LEARNERS.find("ppo"),
@@ -16,10 +16,7 @@ NLPO = replace(
 WEIGHTED_PPO = replace(
     LEARNERS.find("ppo"),
     name="weighted-ppo",
-    summary="PPO with weights on the advantage of each token",
-    settings=WeightedPPOSettings,
-    algorithm="tokengym.lab.learners.weighted:WeightedPPO",
-    check="tokengym.lab.learners.weighted:check_settings",
+    summary="PPO, by the name it had with weights on the advantage of each token",
 )
 ONLINE_DPO = Learner(
     name="online-dpo",

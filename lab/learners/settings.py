@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from tokengym.agents.offline import PreferenceLoss, Sampling, Tuning
 from tokengym.agents.ppo import PPOSettings
-from tokengym.base import check_choice, check_count, check_number, word_of
-from tokengym.envs import SettingsError
+from tokengym.base import check_choice, check_count, check_number
 
 Enhancer = Literal["temperatures", "checkpoint", "best-of-n", "disagreement"]
 
@@ -109,23 +107,6 @@ class RAFTRun(IterativeRun):
         sampling=Sampling(temperatures=(1.0,)),
         tuning=Tuning.for_tiny_models(),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightedPPOSettings(PPOSettings):
-    """Settings of PPO with weights on the advantage."""
-
-    weights: str | Callable[..., Any] = "constant"
-    """Weights of each token's advantage, mean 1 over a response, by name with options or
-    "file.py:name", or the function of named inputs itself; see `tokengym.lab.learners.weights`.
-    "constant" weighs all alike."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if callable(self.weights):
-            object.__setattr__(self, "weights", word_of(self.weights))
-        if not isinstance(self.weights, str):
-            raise SettingsError(f"weights must be a name or function, got {self.weights!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Weights on the advantage, each known to ``WeightedPPO(weights=...)`` by its name.
+"""Weights on the advantage, each known to ``PPO(weights=...)`` by its name.
 
 Each is a function of named inputs that returns (batch, time) weights >= 0 with mean 1 over each
 response; `weighing` has the formulas.
@@ -16,18 +16,12 @@ from tokengym.agents import losses
 from tokengym.base import check_number
 from tokengym.envs import SettingsError
 from tokengym.lab.learners import weighing
-from tokengym.rewards import LanguageModel, token_credit
+from tokengym.rewards import token_credit
 
 
-def _are_shares(*names: str) -> Callable[[SimpleNamespace], None]:
+def _shares(*names: str) -> Callable[[SimpleNamespace], None]:
     """Return a check that options lie in (0, 1]."""
-
-    def check(options: SimpleNamespace) -> None:
-        for name in names:
-            if not 0.0 < getattr(options, name) <= 1.0:
-                raise SettingsError(f"{name} must lie in (0, 1], got {getattr(options, name)}")
-
-    return check
+    return lambda options: check_number(options, *names, above=0, most=1)
 
 
 @token_credit
@@ -49,7 +43,7 @@ def position(response_mask: Tensor, positions: Tensor, power: float = 1.0) -> Te
     return losses.mean_one((positions + 1).float() ** power, response_mask)
 
 
-@token_credit(check=_are_shares("top"))
+@token_credit(check=_shares("top"))
 def entropy(response_mask: Tensor, entropy: Tensor, top: float = 0.2) -> Tensor:
     """Gradient on the share of tokens with the highest entropy alone: Wang et al. 2025.
 
@@ -58,7 +52,7 @@ def entropy(response_mask: Tensor, entropy: Tensor, top: float = 0.2) -> Tensor:
     return weighing.top_weights(entropy, response_mask, share=top)
 
 
-@token_credit(by_row=False, check=_are_shares("share"))
+@token_credit(by_row=False, check=_shares("share"))
 def gtpo(response_mask: Tensor, entropy: Tensor, advantages: Tensor, share: float = 0.5) -> Tensor:
     """Entropy against that of the other responses. Tan et al. 2025, arXiv:2508.04349."""
     return weighing.entropy_bonus_weights(entropy, advantages, response_mask, share=share)
@@ -84,16 +78,22 @@ def reward_attention(response_mask: Tensor, attention: Tensor) -> Tensor:
     return losses.mean_one(attention, response_mask)
 
 
-@token_credit(check=lambda options: check_number(options, "temperature", above=0))
+@token_credit(
+    check=lambda options: check_number(options, "temperature", above=0),
+    models={"path": "language"},
+)
 def teacher(
-    response_mask: Tensor, ref_log_probs: Tensor, path: LanguageModel, temperature: float = 1.0
+    response_mask: Tensor,
+    ref_log_probs: Tensor,
+    path_log_probs: Tensor,
+    temperature: float = 1.0,
 ) -> Tensor:
     """Departure of a better model from the reference: softmax of log pi_teacher - log pi_ref.
 
     Both are read as the policy samples. The temperature here is in nats; large makes all weights 1.
     """
     return weighing.softmax_weights(
-        path.log_probs - ref_log_probs, response_mask, temperature=temperature
+        path_log_probs - ref_log_probs, response_mask, temperature=temperature
     )
 
 
@@ -123,7 +123,7 @@ def rsi(
 
 
 def _is_gate(options: SimpleNamespace) -> None:
-    _are_shares("quantile")(options)
+    check_number(options, "quantile", above=0, most=1)
     check_number(options, "boost", least=0)
     check_number(options, "boost", finite=True)
 
@@ -140,7 +140,7 @@ def oar(
     return weighing.gated_weights(gradient.abs(), response_mask, quantile=quantile, boost=boost)
 
 
-@token_credit(check=_are_shares("mix", "clip"))
+@token_credit(check=_shares("mix", "clip"))
 def self_teacher(
     response_mask: Tensor,
     log_probs: Tensor,

@@ -267,7 +267,7 @@ def is_by_score(rule: str) -> bool:
     made = choice.made
     if not isinstance(made, Rule) or choice.kind != "any" or made.signature.models:
         return False
-    of_texts = {*made.reads_of("texts"), "scores"}
+    of_texts = {*made.reads_of("texts"), "scores", "paid"}
     return of_texts.issuperset(made.reads) and made.cut not in ("line", "sentence")
 
 

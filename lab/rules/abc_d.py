@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from tokengym.rewards import REFERENCE, last, shares, token_credit
+from tokengym.rewards import last, shares, token_credit
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokengym.rewards import LanguageModel
+
+def _former(options: SimpleNamespace) -> None:
+    options.reference = options.reference or options.model
 
 
-@token_credit(beta=0.8)
-def abc_d(scores: Tensor, response_mask: Tensor, model: LanguageModel = REFERENCE) -> Tensor:
+@token_credit(beta=0.8, check=_former)
+def abc_d(
+    paid: Tensor, response_mask: Tensor, ref_attention: Tensor, model: str | None = None
+) -> Tensor:
     """Each token earns its share of the score by how much the policy looked back at it later on.
 
     Weight of token t: the attention it received from the steps after it, on average over them, in
@@ -24,32 +29,35 @@ def abc_d(scores: Tensor, response_mask: Tensor, model: LanguageModel = REFERENC
     stay comparable over a whole run and cost one forward pass.
 
     Args:
-        scores: R.
+        paid: R.
         response_mask: The tokens.
-        model: Folder or hub name of the language model, or a `PolicyReader`; None takes the
-            bundle's policy.
+        ref_attention: a of the reference, or of ``reference=PATH``.
+        model: Former name of ``reference``, for words that are stored.
 
     Source: Chan et al. 2024, arXiv:2402.00782, ABC-D.
     """
-    weights = received_attention(model.attention, response_mask)
-    return scores[:, None] * shares(weights, response_mask)
+    weights = received_attention(ref_attention, response_mask)
+    return paid[:, None] * shares(weights, response_mask)
 
 
-@token_credit(beta=0.8)
-def abc_d2(scores: Tensor, response_mask: Tensor, model: LanguageModel = REFERENCE) -> Tensor:
+@token_credit(beta=0.8, check=_former)
+def abc_d2(
+    paid: Tensor, response_mask: Tensor, ref_attention: Tensor, model: str | None = None
+) -> Tensor:
     """Each token earns its share of the score by how much the policy looked at it at the end.
 
     ABC-D by the attention of the last step alone.
 
     Args:
-        scores: R.
+        paid: R.
         response_mask: The tokens.
-        model: As for `abc_d`.
+        ref_attention: As for `abc_d`.
+        model: Likewise.
 
     Source: Chan et al. 2024, arXiv:2402.00782, the variant ABC-D2.
     """
-    weights = last_written_row(model.attention, response_mask)
-    return scores[:, None] * shares(weights, response_mask)
+    weights = last_written_row(ref_attention, response_mask)
+    return paid[:, None] * shares(weights, response_mask)
 
 
 def received_attention(attention: Tensor, response_mask: Tensor) -> Tensor:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from tokengym.base import check_number
-from tokengym.rewards import REFERENCE, CreditError, token_credit
+from tokengym.rewards import CreditError, token_credit
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from tokengym.rewards import LanguageModel
 
 
 def check_beta(options: SimpleNamespace) -> None:
@@ -41,9 +39,9 @@ def answer_gain(
     prompts: Sequence[str],
     positions: Tensor,
     segment_ends: Tensor,
+    ref_log_prob_of: Callable[..., Tensor],
     cue: str = "",
     beta: float = 1.0,
-    reference: LanguageModel = REFERENCE,
 ) -> Tensor:
     """Each token earns how much likelier it made the right answer, in log-probability.
 
@@ -60,14 +58,13 @@ def answer_gain(
         prompts: Named where one has no answer.
         positions: t.
         segment_ends: What V is asked after, with ``segments`` or ``cut``.
+        ref_log_prob_of: log p, of the environment's reference policy or ``reference=PATH``.
         cue: Text between the response and the answer, such as " The answer is ".
         beta: Reward units per nat; 0 leaves `sparse`.
-        reference: Folder or hub name of the language model; None takes the environment's reference
-            policy.
 
     Source: RREDCoT, Ielanskyi et al. 2026, arXiv:2606.06475, redistributes by a model's own account
     of the answer; Wang et al. 2025, arXiv:2510.14967, pays gains of its probability, per turn.
     """
     ends = segment_ends == positions
-    known = reference.log_prob_of(answers(references, prompts, cue), ends=ends)
+    known = ref_log_prob_of(answers(references, prompts, cue), ends=ends)
     return beta * known.diff(dim=1)

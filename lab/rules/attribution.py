@@ -15,15 +15,13 @@ ROUNDING = 1e-6
 
 
 @token_credit
-def gradient(
-    scores: Tensor, gradient: Tensor, response_mask: Tensor, rescale: bool = True
-) -> Tensor:
+def gradient(paid: Tensor, gradient: Tensor, response_mask: Tensor, rescale: bool = True) -> Tensor:
     """Each token earns what it did to the score by its gradient, good or bad.
 
     a_t = e_t . dR/de_t, e_t the embedding of token t; a forward and a backward pass.
 
     Args:
-        scores: R.
+        paid: R.
         gradient: a.
         response_mask: The tokens.
         rescale: Whether the parts are scaled to sum to the score (`rescaled`), or keep their size
@@ -32,12 +30,12 @@ def gradient(
     Source: Simonyan et al. 2014, arXiv:1312.6034.
     """
     spread = rescaled if rescale else rest_on_last
-    return spread(scores, gradient, response_mask)
+    return spread(paid, gradient, response_mask)
 
 
 @token_credit
 def integrated_gradients(
-    scores: Tensor, integrated_gradients: Tensor, response_mask: Tensor, rescale: bool = True
+    paid: Tensor, integrated_gradients: Tensor, response_mask: Tensor, rescale: bool = True
 ) -> Tensor:
     """Each token earns what it did to the score by integrated gradients, good or bad.
 
@@ -48,7 +46,7 @@ def integrated_gradients(
     own one; as many forward and backward passes as the line has points.
 
     Args:
-        scores: R.
+        paid: R.
         integrated_gradients: a.
         response_mask: The tokens.
         rescale: As for `gradient`.
@@ -56,13 +54,11 @@ def integrated_gradients(
     Source: Sundararajan et al. 2017, arXiv:1703.01365.
     """
     spread = rescaled if rescale else rest_on_last
-    return spread(scores, integrated_gradients, response_mask)
+    return spread(paid, integrated_gradients, response_mask)
 
 
 @token_credit
-def deeplift(
-    scores: Tensor, deeplift: Tensor, response_mask: Tensor, rescale: bool = True
-) -> Tensor:
+def deeplift(paid: Tensor, deeplift: Tensor, response_mask: Tensor, rescale: bool = True) -> Tensor:
     """Each token earns what it did to the score by DeepLIFT, good or bad.
 
     The parts sum to R minus the score of a blank response.
@@ -71,7 +67,7 @@ def deeplift(
     response through the model; a pass over twice the texts and its backward pass.
 
     Args:
-        scores: R.
+        paid: R.
         deeplift: a.
         response_mask: The tokens.
         rescale: As for `gradient`.
@@ -79,12 +75,12 @@ def deeplift(
     Source: Shrikumar et al. 2017, arXiv:1704.02685.
     """
     spread = rescaled if rescale else rest_on_last
-    return spread(scores, deeplift, response_mask)
+    return spread(paid, deeplift, response_mask)
 
 
 @token_credit
 def leave_one_out(
-    scores: Tensor,
+    paid: Tensor,
     score_without: Callable[[Tensor], Tensor],
     response_mask: Tensor,
     rescale: bool = True,
@@ -95,13 +91,13 @@ def leave_one_out(
     rounds in batches of other texts; n further scorings.
 
     Args:
-        scores: R; the score as given, so that centring and clipping are in both terms.
+        paid: R; the score as given, so that centring and clipping are in both terms.
         score_without: R of the response without some tokens.
         response_mask: The tokens.
         rescale: As for `gradient`.
     """
-    parts = scores[:, None] - score_without(each_alone(response_mask))
+    parts = paid[:, None] - score_without(each_alone(response_mask))
     # Scaled to the score, the last digits of two passes would be all of it.
-    parts = parts.where(parts.abs() > ROUNDING * scores.abs().clamp(min=1.0)[:, None], 0.0)
+    parts = parts.where(parts.abs() > ROUNDING * paid.abs().clamp(min=1.0)[:, None], 0.0)
     spread = rescaled if rescale else rest_on_last
-    return spread(scores, parts, response_mask)
+    return spread(paid, parts, response_mask)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tokengym.base import check_count
-from tokengym.rewards import CreditError, held, last, token_credit
+from tokengym.rewards import CreditError, held, token_credit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,9 +25,7 @@ def _check(options: SimpleNamespace) -> None:
 # With beta < 1 a part of the score is paid on the last token: these rewards are no advantages.
 @token_credit(gae_lambda=lambda beta: 0.0 if beta == 1.0 else None, check=_check)
 def mc(
-    scores: Tensor,
     continue_from: Callable[[int, Tensor], Tensor],
-    response_mask: Tensor,
     positions: Tensor,
     segment_ends: Tensor,
     k: int = 9,
@@ -48,9 +46,7 @@ def mc(
     of every round and count the continuations as sampled tokens.
 
     Args:
-        scores: R.
-        continue_from: Mean score of k continuations.
-        response_mask: The tokens.
+        continue_from: V: the mean score of k continuations, and R behind the last token.
         positions: t.
         segment_ends: What V is asked after, with ``segments`` or ``cut``.
         k: Continuations of each prefix, at most `MAX_K`; the paper uses 9.
@@ -58,6 +54,6 @@ def mc(
     Source: Kazemnejad et al. 2024, "VinePPO: Refining Credit Assignment in RL Training of LLMs",
     arXiv:2410.01679.
     """
-    ends, is_last = segment_ends == positions, last(response_mask)
-    values = scores[:, None].where(is_last, continue_from(k, ends & ~is_last))
+    ends = segment_ends == positions
+    values = continue_from(k, ends)
     return held(torch.nn.functional.pad(values, (1, 0)), ends).diff(dim=1)

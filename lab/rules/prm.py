@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tokengym.base import check_choice
 from tokengym.lab.rules.pure import check_temperature, min_form
@@ -11,8 +11,6 @@ from tokengym.rewards import CreditError, held, last, token_credit
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from tokengym.rewards import ModelNames as RewardModel  # which stands for one
 
 StepForm = Literal["sum", "min", "last", "delta"]
 """How values of steps become rewards; see `prm`."""
@@ -30,12 +28,14 @@ def _check(options: SimpleNamespace) -> None:
     parts=lambda form: form == "delta",
     conserves=lambda form: form == "delta",
     check=_check,
+    models={"model": "reward"},
 )
 def prm(
     response_mask: Tensor,
     positions: Tensor,
     segment_ends: Tensor,
-    model: RewardModel,
+    model_prefix_scores: Tensor,
+    model_config: dict[str, Any],
     form: StepForm = "delta",
     temperature: float = 0.1,
 ) -> Tensor:
@@ -57,16 +57,17 @@ def prm(
         response_mask: The tokens.
         positions: t.
         segment_ends: The ends of the steps.
-        model: Folder or hub name of the process model, a causal classifier of one logit with the
-            policy's vocabulary, or the model itself.
+        model_prefix_scores: M of a process model, ``model=PATH``: its folder or hub name, a causal
+            classifier of one logit with the policy's vocabulary, or the model itself.
+        model_config: Its configuration.
         form: "sum", "min", "last" or "delta".
         temperature: Of "min", reward units. The paper uses 0.1.
 
     Source: Lightman et al. 2023, arXiv:2305.20050 (steps); Wang et al. 2024, "Math-Shepherd",
     arXiv:2312.08935 (values); Cheng et al. 2025, arXiv:2504.15275 (min).
     """
-    values = model.prefix_scores
-    if STEPS_KEY in model.config:
+    values = model_prefix_scores
+    if STEPS_KEY in model_config:
         values = values.sigmoid()
     ends = segment_ends == positions
     if form == "delta":

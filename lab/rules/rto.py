@@ -7,12 +7,12 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from tokengym.base import check_number
-from tokengym.rewards import REFERENCE, CreditError, on_last, token_credit
+from tokengym.rewards import CreditError, on_last, token_credit
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokengym.rewards import LanguageModel, Source
+    from tokengym.rewards import Source
 
 
 def _check(options: SimpleNamespace) -> None:
@@ -20,13 +20,13 @@ def _check(options: SimpleNamespace) -> None:
     options.reference = options.reference or _saved_reference(options.policy)
 
 
-@token_credit(conserves=False, check=_check)
+@token_credit(conserves=False, check=_check, models={"policy": "language"})
 def rto(
-    scores: Tensor,
+    paid: Tensor,
     response_mask: Tensor,
-    policy: LanguageModel,
+    policy_log_probs: Tensor,
+    ref_log_probs: Tensor,
     beta: float = 0.1,
-    reference: LanguageModel = REFERENCE,
 ) -> Tensor:
     """Each token earns how much likelier DPO made it, and the last one the score as well.
 
@@ -37,20 +37,20 @@ def rto(
     response's log-ratio, not to the score.
 
     Args:
-        scores: R.
+        paid: R.
         response_mask: The tokens.
-        policy: Folder that ``tokengym train --agent dpo`` or ``DPO.save`` wrote, or folder or hub
-            name of a language model.
+        policy_log_probs: log pi_dpo, of ``policy=PATH``: what ``tokengym train --agent dpo`` or
+            ``DPO.save`` wrote, or folder or hub name of a language model.
+        ref_log_probs: log pi_ref, of ``reference=PATH``, else of the reference saved with the
+            policy, else of the bundle's policy.
         beta: Reward units per nat. 0.1 is DPO's usual beta, at which the log-ratio is DPO's own
             implicit reward; 0 leaves `sparse`.
-        reference: Language model in the denominator; None takes the reference saved with the
-            policy, or else the bundle's policy.
 
     Source: Zhong et al. 2024, "DPO Meets PPO: Reinforced Token Optimization for RLHF",
     arXiv:2404.18922; implicit reward: Rafailov et al. 2024, arXiv:2404.12358.
     """
-    log_ratio = policy.log_probs - reference.log_probs
-    return beta * log_ratio + on_last(scores, response_mask)
+    log_ratio = policy_log_probs - ref_log_probs
+    return beta * log_ratio + on_last(paid, response_mask)
 
 
 def _saved_reference(policy: Source) -> Path | None:

@@ -34,7 +34,7 @@ def _check(options: SimpleNamespace) -> None:
 
 @token_credit(segments=6, parts=True, check=_check)
 def scar(
-    scores: Tensor,
+    paid: Tensor,
     score_without: Callable[[Tensor], Tensor],
     positions: Tensor,
     segment_ends: Tensor,
@@ -55,7 +55,7 @@ def scar(
     reward units.
 
     Args:
-        scores: R.
+        paid: R.
         score_without: R of the response without some pieces.
         positions: t.
         segment_ends: The ends of the pieces.
@@ -93,7 +93,7 @@ def scar(
             worth = estimate.values
             errors[row] = np.sqrt(np.mean(estimate.standard_errors**2))
         parts[row, :size] = (worth / np.bincount(owner))[owner]
-    return scores.new_tensor(parts), {"shapley_error": scores.new_tensor(errors)}
+    return paid.new_tensor(parts), {"shapley_error": paid.new_tensor(errors)}
 
 
 def coalitions(players: int) -> NDArray[np.bool_]:

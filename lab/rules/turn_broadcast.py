@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @token_credit(cut="turn", conserves=lambda published: not published)
-def turn_broadcast(scores: Tensor, turn_ids: Tensor, published: bool = False) -> Tensor:
+def turn_broadcast(paid: Tensor, turn_ids: Tensor, published: bool = False) -> Tensor:
     """Each turn earns an equal share of the episode's score, or all of it.
 
     r_{e_k} = R / K for each of K turns with last tokens e_k;  R where ``published``
@@ -23,7 +23,7 @@ def turn_broadcast(scores: Tensor, turn_ids: Tensor, published: bool = False) ->
     reward as the advantage of its tokens and nothing else, which is what those trainers do.
 
     Args:
-        scores: R.
+        paid: R.
         turn_ids: The turns.
         published: Whether each turn earns all of the score.
 
@@ -40,4 +40,4 @@ def turn_broadcast(scores: Tensor, turn_ids: Tensor, published: bool = False) ->
     """
     ends = turn_ends(turn_ids)
     count = 1 if published else ends.sum(1, keepdim=True)
-    return scores[:, None] / count * ends
+    return paid[:, None] / count * ends

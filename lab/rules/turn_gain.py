@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tokengym.lab.rules.answer_gain import answers, check_beta
 from tokengym.lab.rules.turn_return import turn_ends
-from tokengym.rewards import REFERENCE, last, on_last, rest_on_last, token_credit
+from tokengym.rewards import last, on_last, rest_on_last, token_credit
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokengym.rewards import LanguageModel
-
 
 @token_credit(cut="turn", conserves=lambda published: not published, check=check_beta)
 def turn_gain(
-    scores: Tensor,
+    paid: Tensor,
     response_mask: Tensor,
     turn_ids: Tensor,
     references: Sequence[str | None],
     prompts: Sequence[str],
+    ref_log_prob_of: Callable[..., Tensor],
     cue: str = "",
     beta: float = 1.0,
-    reference: LanguageModel = REFERENCE,
     published: bool = False,
 ) -> Tensor:
     """Each turn but the last earns what it added to the probability of the reference answer.
@@ -37,22 +35,23 @@ def turn_gain(
     nats. The answer is scored right after the conversation; ``cue`` is what stands between.
 
     Args:
-        scores: R.
+        paid: R.
         response_mask: The tokens.
         turn_ids: The turns.
         references: a.
         prompts: Named where one has no answer.
+        ref_log_prob_of: As for `answer_gain`. The paper reads the policy that learns, this a frozen
+            one.
         cue: As for `answer_gain`.
         beta: Reward units per unit of probability.
-        reference: As for `answer_gain`. The paper reads the policy that learns, this a frozen one.
         published: Whether the last turn earns the whole score, and the rewards sum to more.
 
     Source: Wang et al. 2025, IGPO, arXiv:2510.14967. Its advantages are the rewards normalised over
     the group's turns and summed with a discount in turns: the learner's part.
     """
     answer, ends = answers(references, prompts, cue), turn_ends(turn_ids)
-    known = reference.log_prob_of(answer, mean=True, ends=ends).exp()
+    known = ref_log_prob_of(answer, mean=True, ends=ends).exp()
     gains = beta * known.diff(dim=1) * ~last(response_mask)
     if published:
-        return gains + on_last(scores, response_mask)
-    return rest_on_last(scores, gains, response_mask)
+        return gains + on_last(paid, response_mask)
+    return rest_on_last(paid, gains, response_mask)

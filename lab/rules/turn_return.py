@@ -33,7 +33,7 @@ def turn_ends(turn_ids: Tensor) -> Tensor:
 
 @token_credit(cut="turn", conserves=lambda gamma: gamma == 1.0, check=check_gamma)
 def turn_return(
-    scores: Tensor,
+    paid: Tensor,
     turn_scores: Tensor,
     turn_ids: Tensor,
     response_mask: Tensor,
@@ -49,7 +49,7 @@ def turn_return(
     rewards sum to G_1 and not to the score, unless gamma is 1: then they are `turn_score`'s.
 
     Args:
-        scores: R.
+        paid: R.
         turn_scores: s.
         turn_ids: The turns.
         response_mask: The tokens.
@@ -64,7 +64,7 @@ def turn_return(
         >>> turn_return(torch.tensor([2.0]), scores, turns, turns >= 0, gamma=0.5).tolist()
         [[-1.0, 2.0]]
     """
-    paid = rest_on_last(scores, turn_scores.nan_to_num(), response_mask)
+    earned = rest_on_last(paid, turn_scores.nan_to_num(), response_mask)
     # G is the same at all tokens of a turn, so that it changes at a turn's last token alone.
-    returns = (paid[:, None] @ powers(gamma, turn_ids).to(paid))[:, 0]
+    returns = (earned[:, None] @ powers(gamma, turn_ids).to(earned))[:, 0]
     return -returns.diff(dim=1, append=returns.new_zeros(len(returns), 1))

@@ -126,6 +126,17 @@ class PolicyReader(Shared):
         """Return, per episode, the entropy of pi( | x, y_<t) before each token, (n,) nats."""
         return self.figures(episodes, ["entropy"])["entropy"]
 
+    def hidden_states(self, episodes: Sequence[Episode]) -> list[NDArray[np.float64]]:
+        """Return, per episode, the last layer's states before each token, (n, width)."""
+        result = [np.zeros((0, 0))] * len(episodes)
+        for batch in self.batches(episodes):
+            states = self.model.base_model(**batch.tensors, use_cache=False)[0]
+            table = states.double().cpu().numpy()
+            for place, index in enumerate(batch.indices):
+                start = len(episodes[index].prompt_ids) - 1
+                result[index] = table[place, start : start + len(episodes[index].response_ids)]
+        return result
+
     def figures(
         self, episodes: Sequence[Episode], names: Sequence[str], *, shape: Shape | None = None
     ) -> dict[str, list[NDArray[np.float64]]]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @token_credit(beta=0.8)
-def abc(scores: Tensor, attention: Tensor, response_mask: Tensor) -> Tensor:
+def abc(paid: Tensor, attention: Tensor, response_mask: Tensor) -> Tensor:
     """Each token earns its share of the score by how much the reward model looked at it.
 
     r_t = beta * R * alpha_t / sum_s alpha_s + (1 - beta) * R * 1[t = n - 1]
@@ -23,4 +23,4 @@ def abc(scores: Tensor, attention: Tensor, response_mask: Tensor) -> Tensor:
 
     Source: Chan et al. 2024, "Dense Reward for Free in RLHF", arXiv:2402.00782, eq. 5.
     """
-    return scores[:, None] * shares(attention, response_mask)
+    return paid[:, None] * shares(attention, response_mask)

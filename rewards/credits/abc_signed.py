@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # docs/results/earlier.md: a share says what its token is worth, later ones are noise to it.
 @token_credit(gae_lambda=lambda beta: 0.5 if beta == 1.0 else None)
 def abc_signed(
-    scores: Tensor, signed_attention: Tensor, response_mask: Tensor, rescale: bool = True
+    paid: Tensor, signed_attention: Tensor, response_mask: Tensor, rescale: bool = True
 ) -> Tensor:
     """Each token earns what the reward model's attention says it did to the score, good or bad.
 
@@ -28,7 +28,7 @@ def abc_signed(
     by themselves (docs/results/tasks.md): on a task of your own try 0.95 too.
 
     Args:
-        scores: R.
+        paid: R.
         signed_attention: a.
         response_mask: The tokens.
         rescale: Whether the parts are scaled to sum to the score (`rescaled`), or keep their size
@@ -38,4 +38,4 @@ def abc_signed(
     values is Kobayashi et al. 2020, arXiv:2004.10102.
     """
     spread = rescaled if rescale else rest_on_last
-    return spread(scores, signed_attention, response_mask)
+    return spread(paid, signed_attention, response_mask)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -56,6 +56,8 @@ class BoundFunction:
     """Options that every one of its kind has, with their defaults."""
     of_learner: ClassVar[frozenset[str]] = frozenset()
     """Names beside those of `NAMES` that a learner supplies."""
+    binds_reference: ClassVar[bool] = False
+    """Whether it has the reference policy itself; a trainer has its own."""
 
     def __init__(self, function: Callable[..., Any], **options: Any) -> None:
         positional = getattr(function, "args", ()) if isinstance(function, partial) else ()
@@ -77,8 +79,8 @@ class BoundFunction:
         if isinstance(function, type):
             made = tuple(inspect.signature(function).parameters)
             self.function = function(**{name: own[name] for name in made})
-        self._of_call = tuple(name for name in own if name not in made)
-        self.reference: Source | None = None
+        self._of_call = tuple(n for n in own if n not in made and n not in signature.models)
+        self.reference: Source | None = self.options.pop("reference", None)
         """The frozen language model that ``ref_log_probs`` and its kin are read from."""
 
     def _shared(self, own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,7 +88,7 @@ class BoundFunction:
         del own, given
         return {}
 
-    def _own_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def _own_options(self, given: dict[str, Any]) -> dict[str, Any]:
         """Return the function's own options, checked."""
         signature = self.signature
         own = {**signature.options}
@@ -108,9 +110,11 @@ class BoundFunction:
                 f"'{self.name}:{missing[0]}={written}'"
             )
         if self.declared.check is not None:
-            checked = SimpleNamespace(**own)
+            more = {"reference": given.get("reference")} if self.binds_reference else {}
+            checked = SimpleNamespace(**more, **own)
             self.declared.check(checked)
             own |= {name: getattr(checked, name) for name in own}
+            given.update({name: getattr(checked, name) for name in more})
         return own
 
     def __repr__(self) -> str:
@@ -129,7 +133,8 @@ class BoundFunction:
     @property
     def columns(self) -> list[str]:
         """Columns of the data that it reads; "reference" is that of the references."""
-        named = [name for name in self.reads if name not in NAMES and name not in self.of_learner]
+        known = {*NAMES, *self.of_learner}
+        named = [n for n in self.reads if n not in known and self.signature.model_of(n) is None]
         return [*named, *(["reference"] if "references" in self.reads else [])]
 
     def _fact(self, name: str) -> Any:
@@ -144,9 +149,8 @@ class BoundFunction:
 
     @property
     def needs_reference(self) -> bool:
-        """Whether an option that is a language model stands for the frozen reference."""
-        models = self.signature.models.items()
-        return any(kind == "LanguageModel" and self.options[name] is None for name, kind in models)
+        """Whether it reads the frozen reference policy."""
+        return any(NAMES[n].supplier == "reference" for n in self.reads if n in NAMES)
 
     def with_reference(self, source: Source) -> Self:
         """Return it with a language model to read; itself if it has one or reads none."""
@@ -163,71 +167,58 @@ class BoundFunction:
             CreditError: if it reads a language model and there is none.
             TokenizerError: if a model's vocabulary is another one.
         """
-        if not self.needs_reference and not self.signature.models:
-            return self
         other = copy.copy(self)
         other.options = dict(self.options)
         for name, kind in self.signature.models.items():
-            if (source := self.options[name]) is not None:
-                other.options[name] = self._loaded(name, kind, source).bind(tokenizer)
-                if kind == "RewardModel":
-                    self._check_accounts(other.options[name])
-            elif kind == "RewardModel":
+            other.options[name] = model = _loaded(kind, self.options[name]).bind(tokenizer)
+            lacks = [n for m, n in self._of_models if m == name and n in ACCOUNTS]
+            lacks = [n for n in lacks if ACCOUNTS[n] not in (model.attribution_kinds or ())]
+            if lacks:
                 raise CreditError(
-                    f"{self.kind} {self.name!r} reads a model; write '{self.name}:{name}=PATH'"
+                    f"{self.kind} {self.name!r} reads {lacks[0]} of {model.name}, which has none "
+                    "for these texts; take a causal model with the policy's tokenizer"
                 )
-        if self.needs_reference:
+        if self.needs_reference and self.binds_reference:
             other.reference = self.reader().bind(tokenizer)
         return other
 
     @property
-    def _named(self) -> tuple[str, ...]:
-        """Names in the function's own code, of models' attributes among others."""
-        code = getattr(inspect.unwrap(self.function), "__code__", None)
-        return () if code is None else code.co_names
-
-    def _check_accounts(self, model: Any) -> None:
-        """Refuse a model without an account of tokens that the function's own code names."""
-        lacks = [one for one in self._named if one in ACCOUNTS]
-        lacks = [one for one in lacks if ACCOUNTS[one] not in (model.attribution_kinds or ())]
-        if lacks:
-            raise CreditError(
-                f"{self.kind} {self.name!r} reads {lacks[0]} of {model.name}, which has none for "
-                "these texts; take a causal model with the policy's tokenizer"
-            )
+    def _of_models(self) -> list[tuple[str, str]]:
+        """Models with the names of the table that it reads of each."""
+        return [found for name in self.signature.reads if (found := self.signature.model_of(name))]
 
     def reader(self) -> PolicyReader:
         """Return what reads the reference policy, loaded when it is first needed."""
         if self.reference is None:
             raise CreditError(
                 f"{self.kind} {self.name!r} reads a frozen language model, and there is no "
-                f"reference policy; {self._reference_remedy()}"
+                f"reference policy; write '{self.name}:reference=PATH', or take a task with a "
+                "bundle, or TokenCredit(reference_policy=PATH)"
             )
-        self.reference = reader = self._loaded("reference", "LanguageModel", self.reference)
+        self.reference = reader = _loaded("language", self.reference)
         return reader
-
-    def _reference_remedy(self) -> str:
-        models = self.signature.models.items()
-        named = [name for name, kind in models if kind == "LanguageModel"]
-        unnamed = [name for name in named if self.options[name] is None]
-        if unnamed:
-            return f"write '{self.name}:{unnamed[0]}=PATH'"
-        return "take a task with a bundle, or TokenCredit(reference_policy=PATH)"
-
-    def _loaded(self, name: str, kind: str, source: Any) -> Any:
-        if kind == "LanguageModel":
-            from tokengym.rewards.attribution.policy_reader import PolicyReader
-
-            is_source = isinstance(source, str | Path)
-            return PolicyReader.from_pretrained(source) if is_source else source
-        from tokengym.rewards.scorers.reward_model import RewardModel
-
-        return RewardModel.from_pretrained(source) if isinstance(source, str | Path) else source
 
     # --- calling ----------------------------------------------------------------------------------
 
+    def arguments(self, inputs: Inputs, names: Collection[str]) -> dict[str, Any]:
+        """Return the values of names that it reads, those of its models among them."""
+        read_of: dict[str, list[str]] = {}
+        for model, name in self._of_models:
+            read_of.setdefault(model, []).append(name)
+        under = {one: inputs.under(self.options[one], asked) for one, asked in read_of.items()}
+        found = {}
+        for name in names:
+            of_model = self.signature.model_of(name)
+            found[name] = under[of_model[0]][of_model[1]] if of_model else inputs[name]
+        return found
+
     def call(
-        self, inputs: Inputs, given: Mapping[str, Any] | None = None, *, waits: bool = True
+        self,
+        inputs: Inputs,
+        given: Mapping[str, Any] | None = None,
+        *,
+        waits: bool = True,
+        with_gradient: bool = False,
     ) -> tuple[Tensor, Figures]:
         """Return what the function makes of its inputs, (batch, time), and its figures.
 
@@ -235,23 +226,19 @@ class BoundFunction:
             inputs: Its inputs by name.
             given: Names whose values are others than those of the inputs.
             waits: As of `tokengym.rewards.credits.calling.call`.
+            with_gradient: Likewise.
 
         Raises:
             CreditError: if it raises, or returns what is no number for each column of each row.
         """
         from tokengym.rewards.credits.calling import call
-        from tokengym.rewards.credits.models import ModelNames
 
-        known = given or {}
-        arguments = {
-            name: known[name] if name in known else inputs[name] for name in self.signature.reads
-        }
+        reads, given = self.signature.reads, given or {}
+        arguments = self.arguments(inputs, [name for name in reads if name not in given])
+        arguments |= {name: given[name] for name in reads if name in given}
         options = {name: self.options[name] for name in self._of_call}
-        for name in self.signature.models:
-            model = self.reader() if options[name] is None else options[name]
-            options[name] = ModelNames(model, inputs, self._named)
         mask = inputs["response_mask"]
-        how: Any = {"what": self.kind, "waits": waits}
+        how: Any = {"what": self.kind, "waits": waits, "with_gradient": with_gradient}
         return call(self.signature, self.function, arguments, options, mask, **how)
 
     # --- copies -----------------------------------------------------------------------------------
@@ -281,3 +268,16 @@ class BoundFunction:
             load(state)
         elif state:
             raise CreditError(f"{self.kind} {self.name!r} holds no state, got {sorted(state)}")
+
+
+def _loaded(kind: str, source: Any) -> Any:
+    """Return the model of a folder or hub name; a model as it is."""
+    if not isinstance(source, str | Path):
+        return source
+    if kind == "language":
+        from tokengym.rewards.attribution.policy_reader import PolicyReader
+
+        return PolicyReader.from_pretrained(source)
+    from tokengym.rewards.scorers.reward_model import RewardModel
+
+    return RewardModel.from_pretrained(source)

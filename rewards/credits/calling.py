@@ -28,6 +28,7 @@ def call(
     *,
     what: str = "credit",
     waits: bool = True,
+    with_gradient: bool = False,
 ) -> tuple[Tensor, Figures]:
     """Return what a function makes of its inputs, (batch, time), 0 outside the mask, and figures.
 
@@ -37,8 +38,9 @@ def call(
         arguments: Its inputs by name, which it may not change.
         options: Its options by name.
         response_mask: (batch, time) bool.
-        what: Kind of the function in messages: "credit", "advantage" or "weight".
+        what: Kind of the function in messages: "credit", "advantage", "weights" or "loss".
         waits: Whether the result is checked to be finite, for which a device is waited for.
+        with_gradient: Whether the result keeps the gradient of the inputs, and must have one.
 
     Raises:
         CreditError: in one line with the function's file and line, if it raises, changes an input
@@ -46,7 +48,7 @@ def call(
     """
     versions = {k: v._version for k, v in arguments.items() if isinstance(v, Tensor)}
     who = f"{what} {signature.who}"
-    with torch.no_grad():
+    with torch.set_grad_enabled(with_gradient):
         try:
             result = function(**arguments, **options)
         except BaseException as error:
@@ -67,17 +69,13 @@ def call(
     if not isinstance(figures, Mapping):
         kind = type(figures).__name__
         raise CreditError(f"{who} returned {kind} beside its result; return a dict of figures")
-    check = checked if waits else shaped
-    return check(rewards, response_mask, who), dict(figures)
+    found = shaped(rewards, response_mask, who, with_gradient=with_gradient)
+    if waits:
+        check_finite(found, who)
+    return found, dict(figures)
 
 
-def checked(result: Any, response_mask: Tensor, who: str) -> Tensor:
-    """Return a function's result, 0 outside the mask, or refuse it."""
-    check_finite(found := shaped(result, response_mask, who), who)
-    return found
-
-
-def shaped(result: Any, response_mask: Tensor, who: str) -> Tensor:
+def shaped(result: Any, response_mask: Tensor, who: str, *, with_gradient: bool = False) -> Tensor:
     """Return a function's result, 0 outside the mask; refuse what is no result of its shape.
 
     An array of NumPy becomes a tensor.
@@ -93,7 +91,10 @@ def shaped(result: Any, response_mask: Tensor, who: str) -> Tensor:
             f"{who} returned a tensor of shape {tuple(result.shape)}; return (batch, time), "
             f"here {shape}"
         )
-    if result.requires_grad:
+    if with_gradient:
+        if not result.requires_grad:
+            raise CreditError(f"{who} returned a tensor without a gradient; read log_probs")
+    elif result.requires_grad:
         raise CreditError(f"{who} returned a tensor with a gradient; return result.detach()")
     return result.to(response_mask.device).where(response_mask, 0.0)
 

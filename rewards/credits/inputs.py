@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from tokengym.base.settings import check_memory
-from tokengym.envs.episode import Episode
+from tokengym.envs.episode import RAW_SCORE, Episode
 from tokengym.envs.prompts.contents import special_tokens
 from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.envs.turns.partner import POLICY
@@ -21,6 +21,7 @@ from tokengym.rewards.credits.names import ACCOUNTS, CARRIED, NAMES, OF_LANGUAGE
 from tokengym.rewards.credits.probe import Continuations, Probe
 from tokengym.rewards.errors import CreditError, NoScoreError
 from tokengym.rewards.maths.signed_parts import shift_reply_credit
+from tokengym.rewards.maths.tokens import last
 from tokengym.rewards.scorers.base import Scorer, Scores, checked_accounts
 from tokengym.rewards.scores import remedy_for
 
@@ -101,6 +102,15 @@ class Inputs:
             self.asked.append(name)
             self._known[name] = self._supply(name)
         return self._known[name]
+
+    def under(self, model: Any, reads: Sequence[str]) -> Inputs:
+        """Return the batch as a model of its own reads it, its reference's or scorer's names."""
+        kind: dict[str, Any] = {"scorer" if isinstance(model, Scorer) else "reference": model}
+        known = {"config": model.model.config.to_dict()} if "config" in reads else {}
+        how: Any = {"tokenizer": self.tokenizer, "dtype": self.dtype, "reads": reads}
+        inner = Inputs(self.episodes, given=known, **how, **kind)
+        inner.shape = self.shape
+        return inner
 
     def _supply(self, name: str) -> Any:
         if name in ACCOUNTS and name != "prefix_scores":
@@ -275,9 +285,9 @@ class Inputs:
     def _ask(self, kinds: Sequence[str]) -> None:
         """Ask the scorer for kinds of attribution, and for all others that will be read."""
         scorer = self._scorer()
-        of_reads = [ACCOUNTS[name] for name in self.reads if name in ACCOUNTS]
-        if self.each_prefix and "prefix" in of_reads:
-            of_reads.remove("prefix")
+        of_reads = {ACCOUNTS[name]: None for name in self.reads if name in ACCOUNTS}
+        if self.each_prefix:
+            of_reads.pop("prefix", None)
         wanted = [kind for kind in dict.fromkeys([*kinds, *of_reads]) if kind not in self._accounts]
         self.asked.append(f"score({', '.join(wanted)})")
         scores, accounts = checked_accounts(scorer, self.episodes, wanted)
@@ -326,9 +336,13 @@ class Inputs:
     def _number(self, values: ArrayLike) -> Tensor:
         return torch.as_tensor(np.asarray(values, np.float64)).to(self.dtype)
 
-    def _supply_scores(self) -> Tensor:
+    def _supply_paid(self) -> Tensor:
         self._check_known(int((~self.scored.measured).sum()), "no score")
         return self._number(self.scored.values)
+
+    def _supply_scores(self) -> Tensor:
+        paid, raw = self["paid"], self.scored.parts.get(RAW_SCORE)
+        return paid if raw is None else self._number(raw)
 
     def _supply_score_parts(self) -> dict[str, Tensor]:
         return {name: self._number(part) for name, part in self.scored.parts.items()}
@@ -388,7 +402,7 @@ class Inputs:
         known: dict[tuple[int, bytes], float] = {}  # by row and the bits of what is left out
 
         def score_without(left_out: Tensor) -> Tensor:
-            whole = self["scores"].double()
+            whole = self["paid"].double()
             table = whole[:, None].repeat(1, left_out.shape[1]).numpy()
             asked: dict[tuple[int, int], tuple[int, bytes]] = {}  # by row and question
             for row, places in enumerate(self.places):
@@ -415,7 +429,7 @@ class Inputs:
 
     # --- models -----------------------------------------------------------------------------------
 
-    def _reader(self) -> PolicyReader:
+    def _frozen(self) -> PolicyReader:
         if self.reference is None:
             raise CreditError(f"there is no {SUPPLIERS['reference']}")
         return self.reference
@@ -425,7 +439,7 @@ class Inputs:
         every = [f"ref_{one}" for one in OF_LANGUAGE_MODEL]
         names = [one for one in every if one == name or one in self.reads]
         read = [one.removeprefix("ref_") for one in names]
-        figures = self._reader().figures(self.episodes, read, shape=self.shape)
+        figures = self._frozen().figures(self.episodes, read, shape=self.shape)
         tensors = {f"ref_{one}": self.padded(self._read(rows)) for one, rows in figures.items()}
         self._known |= tensors
         return tensors[name]
@@ -434,18 +448,25 @@ class Inputs:
         from tokengym.rewards.attribution.policy_attention import policy_attention
 
         table = torch.zeros(len(self.episodes), self.time, self.time, dtype=self.dtype)
-        for row, matrix in enumerate(policy_attention(self._reader(), self.episodes)):
+        for row, matrix in enumerate(policy_attention(self._frozen(), self.episodes)):
             # The step that writes the next token stands at the end of the reply before it.
             steps = [span.stop - 1 for span in self.spans(row)]
             own = np.add.reduceat(matrix[steps], self.places[row], axis=1)
             table[row, : len(own), : len(own)] = torch.from_numpy(own).to(self.dtype)
         return table
 
+    def _supply_ref_hidden_states(self) -> Tensor:
+        rows = self._read(self._frozen().hidden_states(self.episodes))
+        table = torch.zeros(len(rows), self.time, rows[0].shape[1], dtype=self.dtype)
+        for row, states in enumerate(rows):
+            table[row, : len(states)] = torch.from_numpy(states)
+        return table
+
     def _supply_ref_log_prob_of(self) -> Callable[..., Tensor]:
         """Return what asks how likely a text is after the first tokens of each row."""
         from tokengym.rewards.attribution.following import log_prob_after
 
-        reader, tokenizer = self._reader(), self._policy_tokenizer()
+        reader, tokenizer = self._frozen(), self._policy_tokenizer()
 
         def log_prob_of(
             texts: Sequence[str], mean: bool = False, ends: Tensor | None = None
@@ -475,7 +496,9 @@ class Inputs:
         """Return what scores k continuations behind some of the own tokens."""
 
         def continue_from(k: int, ends: Tensor) -> Tensor:
-            spots = torch.nonzero(ends).tolist()
+            ends = ends.cpu()
+            is_last = ends & last(self["response_mask"]).cpu()
+            spots = torch.nonzero(ends & ~is_last).tolist()
             check_memory("continuations", k * len(spots), bytes_each=CONTINUATION_BYTES)
             prefixes = []
             for row, place in spots:
@@ -485,9 +508,14 @@ class Inputs:
             table = torch.zeros(ends.shape, dtype=self.dtype)
             for (row, place), value in zip(spots, values.tolist(), strict=True):
                 table[row, place] = value
-            return table
+            return self._whole_scores().cpu()[:, None].to(table).where(is_last, table)
 
         return continue_from
+
+    def _whole_scores(self) -> Tensor:
+        """Return the scores of the texts on the scale of the scores of others, (batch,)."""
+        paid: Tensor = self["paid"]
+        return paid
 
 
 def lack_of(name: str) -> str:

@@ -13,7 +13,7 @@ SUPPLIERS: Mapping[Supplier, str] = {
     "scorer": "the scorer",
     "reference": "frozen language model: take a task with a bundle, or reference_policy=PATH",
     "policy": "the policy that learns: train with a learner of tokengym.agents",
-    "trainer": "a trainer alone: pass the function as advantage= or weights=",
+    "trainer": "a trainer alone: pass the function as advantage=, weights= or loss=",
 }
 """Each supplier in words, which say what to do where there is none."""
 
@@ -63,7 +63,12 @@ NAMES: Mapping[str, Name] = {
     "messages": Name("list of list of dict", "", "texts", "the conversations that were read"),
     "episodes": Name("list of Episode", "", "texts", "all that is known, for what no tensor says"),
     # --- the scorer; what it says of a reply counts at the token before it ------------------------
-    "scores": Name("(batch,)", "reward", "scorer", "score of the whole text"),
+    "scores": Name("(batch,)", "reward", "scorer", "what the scorer said of the whole text"),
+    "paid": Name(
+        *("(batch,)", "reward", "scorer"),
+        "what the response earns in all: its score as it is normalised, and in a trainer less the "
+        "price of the KL",
+    ),
     "score_parts": Name("dict of (batch,)", "", "scorer", "what the score was made of"),
     "attention": Name(
         *(_TOKENS, "weight", "scorer", "attention of the reward model's last layer and token"),
@@ -112,6 +117,9 @@ NAMES: Mapping[str, Name] = {
         *("(batch, time, time)", "weight", "reference"),
         "last layer's, averaged over heads: of the step that writes the next token, to each token",
     ),
+    "ref_hidden_states": Name(
+        "(batch, time, width)", "", "reference", "last layer's states before each token"
+    ),
     "ref_log_prob_of": Name(
         *("f(list of str, mean=False, ends=None) -> (batch, 1 + time)", "nats", "reference"),
         "of one text per row, before the first token and after each with the reply to it; per "
@@ -121,8 +129,8 @@ NAMES: Mapping[str, Name] = {
     # --- the policy that learns; an episode carries the first two ---------------------------------
     "log_probs": Name(
         *(_TOKENS, "nats", "policy"),
-        "of the tokens, as they were sampled: after temperature and action mask, over the tokens "
-        "that top-k and top-p left",
+        "of the tokens: after temperature and action mask, over the tokens that top-k and top-p "
+        "left; by the policy that sampled, and under loss= by that of the gradient step",
     ),
     "entropy": Name(
         _TOKENS, "nats", "policy", "of the policy before each token, as it was sampled"
@@ -131,11 +139,16 @@ NAMES: Mapping[str, Name] = {
         *("f(k, (batch, time) bool) -> (batch, time)", "reward", "policy"),
         "mean score of k continuations behind each token where it is True; 0 elsewhere",
     ),
-    # --- a trainer, under advantage= and weights= -------------------------------------------------
+    # --- a trainer, under advantage=, weights= and loss= ------------------------------------------
+    "old_log_probs": Name(_TOKENS, "nats", "trainer", "by the policy that sampled"),
     "values": Name(_TOKENS, "reward", "trainer", "of the state before each token"),
     "final_values": Name("(batch,)", "reward", "trainer", "past a truncated row's end; else 0"),
     "hidden_states": Name("(batch, time, width)", "", "trainer", "the policy's last layer"),
     "top_log_probs": Name("(batch, time, k)", "nats", "trainer", "largest, falling"),
+    "log_probs_of": Name(
+        *("f(list of int) -> (batch, time, k)", "nats", "trainer"),
+        "of k named tokens before each token, as the policy samples; their mass is exp().sum(-1)",
+    ),
     "kl": Name(_TOKENS, "nats", "trainer", "to the reference, as it is paid and logged"),
     "policy_attention": Name(
         *("(batch, time, time)", "weight", "trainer"),
@@ -163,3 +176,17 @@ CARRIED = frozenset({"log_probs", "entropy"})
 """Names of the policy that an episode carries, so that whoever credits it later reads the same."""
 OF_LANGUAGE_MODEL = frozenset({"log_probs", "entropy"})
 """Names of a language model of each token, which one pass gives together."""
+PLACES = ("reward=", "advantage=", "weights=", "loss=")
+"""Where functions of named inputs are passed."""
+
+
+def places_of(name: str) -> tuple[str, ...]:
+    """Return the places in which a name of the table is read.
+
+    A trainer's names are in its three places, but for the advantages, which an estimator returns,
+    and for what is asked of whole rounds, which a gradient step has a part of.
+    """
+    missing = {"reward="} if NAMES[name].supplier == "trainer" else set[str]()
+    missing |= {"advantage="} if name == "advantages" else set()
+    missing |= {"loss="} if NAMES[name].shape.startswith("f(") else set()
+    return tuple(place for place in PLACES if place not in missing)

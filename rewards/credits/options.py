@@ -15,13 +15,15 @@ Cut = Literal["even", "entropy", "line", "sentence", "turn"]
 "sentence" (ended by ., ! or ?, or the like of other scripts) and "turn" follow the text."""
 COUNTED: tuple[Cut, ...] = ("even", "entropy")
 """Cuts into a number of pieces, which ``segments`` gives."""
-UNIVERSAL: Mapping[str, Any] = {"beta": 1.0, "segments": None, "cut": None}
+UNIVERSAL: Mapping[str, Any] = {"beta": 1.0, "segments": None, "cut": None, "reference": None}
 """The options with their defaults.
 
 - ``beta``: share of the score that is spread, in [0, 1]; the rest stays on the last token.
 - ``segments``: pieces of a response whose token rewards are summed, on the last token of each; None
   pays every token.
 - ``cut``: where the pieces begin, see `Cut`; None is "even" with segments.
+- ``reference``: folder or hub name of the frozen language model that ``ref_log_probs`` and its kin
+  are read of; None is the environment's.
 """
 REPLACED: Mapping[str, str] = {
     "attribution": "'gradient', 'integrated-gradients', 'deeplift' or 'leave-one-out'",

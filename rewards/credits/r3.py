@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 @token_credit(scorer="encoder", scorer_options=COMPONENTS)
-def r3(scores: Tensor, response_mask: Tensor) -> Tensor:
+def r3(paid: Tensor, response_mask: Tensor) -> Tensor:
     """The last token earns the relevance of the response to the question or a reference.
 
     Source: Kim et al. 2024, arXiv:2402.03469.
     """
-    return on_last(scores, response_mask)
+    return on_last(paid, response_mask)

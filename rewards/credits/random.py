@@ -23,7 +23,7 @@ def _check(options: SimpleNamespace) -> None:
 
 @token_credit(control=True, check=_check)
 def random(
-    scores: Tensor, response_mask: Tensor, row_seeds: Sequence[Sequence[int]], seed: int = 0
+    paid: Tensor, response_mask: Tensor, row_seeds: Sequence[Sequence[int]], seed: int = 0
 ) -> Tensor:
     """Each token earns a random part of the score, whatever it says.
 
@@ -32,7 +32,7 @@ def random(
     density, not of finding the right tokens.
 
     Args:
-        scores: R.
+        paid: R.
         response_mask: The tokens.
         row_seeds: What the draw of each row depends on.
         seed: Changes the draw of every episode.
@@ -40,4 +40,4 @@ def random(
     weights = np.zeros(response_mask.shape)
     for row, size in enumerate(response_mask.sum(1).tolist()):
         weights[row, :size] = dirichlet_weights(size, [seed, *row_seeds[row]])
-    return scores[:, None] * scores.new_tensor(weights)
+    return paid[:, None] * paid.new_tensor(weights)

@@ -19,16 +19,16 @@ def _check(options: SimpleNamespace) -> None:
 
 
 @token_credit(control=True, check=_check)
-def recency(scores: Tensor, positions: Tensor, response_mask: Tensor, tau: float = 10.0) -> Tensor:
+def recency(paid: Tensor, positions: Tensor, response_mask: Tensor, tau: float = 10.0) -> Tensor:
     """Each token earns more of the score the later it stands, whatever it says.
 
     alpha_t = exp(-(n - 1 - t) / tau) / sum_s exp(-(n - 1 - s) / tau)
 
     Args:
-        scores: R.
+        paid: R.
         positions: t.
         response_mask: The tokens.
         tau: Tokens over which a weight falls by e; small is nearly sparse, large nearly uniform.
     """
     distance = response_mask.sum(1, keepdim=True) - 1 - positions
-    return scores[:, None] * shares((-distance.to(scores) / tau).exp(), response_mask)
+    return paid[:, None] * shares((-distance.to(paid) / tau).exp(), response_mask)

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tokengym.rewards.credits.bound import BoundFunction
-from tokengym.rewards.credits.names import ACCOUNTS, CARRIED, NAMES, OF_LANGUAGE_MODEL, Supplier
+from tokengym.rewards.credits.names import ACCOUNTS, CARRIED, NAMES, Supplier
 from tokengym.rewards.credits.options import UNIVERSAL, resolved
 from tokengym.rewards.credits.token_credit import is_token_credit
+from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.tokens import on_last, rest_on_last
 
 if TYPE_CHECKING:
@@ -28,12 +29,19 @@ class Rule(BoundFunction):
 
     kind = "credit"
     shared_options = UNIVERSAL
+    binds_reference = True
 
     def _shared(self, own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         defaults = {**self.shared_options, **self.declared.defaults}
         shared = {name: value for name, value in defaults.items() if name not in own}
         of_shared = {name: value for name, value in given.items() if name in shared}
-        return resolved(shared, of_shared)
+        self.options = {**own, **(found := resolved(shared, of_shared))}
+        if found.get("reference") is not None and not self.needs_reference:
+            raise CreditError(
+                f"reference has no effect on {self.name!r}, which reads no ref_log_probs or the "
+                "like; leave it out"
+            )
+        return found
 
     # --- what is true of it -----------------------------------------------------------------------
 
@@ -74,23 +82,19 @@ class Rule(BoundFunction):
         """Names that it reads, with what its pieces and the rest of the score need."""
         more = ["ref_entropy"] if self.cut == "entropy" else []
         if self.parts or self.options.get("beta", 1.0) != 1.0 or self.conserves:
-            more.append("scores")
+            more.append("paid")
         return tuple(dict.fromkeys([*self.signature.reads, *more]))
 
     def reads_of(self, supplier: Supplier) -> list[str]:
         """Return the names that it reads of one supplier; of "data" the columns."""
-        by = {name: NAMES[name].supplier if name in NAMES else "data" for name in self.reads}
+        table = [name for name in self.reads if self.signature.model_of(name) is None]
+        by = {name: NAMES[name].supplier if name in NAMES else "data" for name in table}
         return [name for name, one in by.items() if one == supplier]
 
     @property
     def accounts(self) -> list[str]:
         """Kinds of token attribution that it reads of the scorer."""
         return [ACCOUNTS[name] for name in self.reads if name in ACCOUNTS]
-
-    @property
-    def needs_reference(self) -> bool:
-        """Whether it reads the frozen reference policy of the environment."""
-        return super().needs_reference or bool(self.reads_of("reference"))
 
     @property
     def needs_policy(self) -> bool:
@@ -101,17 +105,6 @@ class Rule(BoundFunction):
     def carried(self) -> tuple[str, ...]:
         """Names that it reads of the policy that wrote an episode, which carries them."""
         return tuple(name for name in self.reads if name in CARRIED)
-
-    @property
-    def compares(self) -> bool:
-        """Whether it reads figures of tokens both of that policy and of a frozen language model."""
-        has_model = "LanguageModel" in self.signature.models.values()
-        frozen = {f"ref_{one}" for one in OF_LANGUAGE_MODEL} & {*self.signature.reads}
-        frozen |= OF_LANGUAGE_MODEL & {*self._named} if has_model else set()
-        return bool(self.carried and frozen)
-
-    def _reference_remedy(self) -> str:
-        return "take cut='even'" if self.cut == "entropy" else super()._reference_remedy()
 
     # --- calling ----------------------------------------------------------------------------------
 
@@ -141,10 +134,10 @@ class Rule(BoundFunction):
         mask = inputs["response_mask"]
         if self.parts:
             rewards = rewards if beta == 1.0 else beta * rewards
-            return rest_on_last(inputs["scores"], rewards, mask) if inputs.ended else rewards
+            return rest_on_last(inputs["paid"], rewards, mask) if inputs.ended else rewards
         if beta == 1.0:
             return rewards
-        rest = (1.0 - beta) * on_last(inputs["scores"], mask) if inputs.ended else 0.0
+        rest = (1.0 - beta) * on_last(inputs["paid"], mask) if inputs.ended else 0.0
         return beta * rewards + rest
 
     def pieces(self, episodes: Sequence[Episode], **supplied: Any) -> list[list[range]]:

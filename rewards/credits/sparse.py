@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 @token_credit
-def sparse(scores: Tensor, response_mask: Tensor) -> Tensor:
+def sparse(paid: Tensor, response_mask: Tensor) -> Tensor:
     """The last token earns the whole score, the others nothing: RLHF as usual.
 
     r_t = R if t = n - 1 else 0
     """
-    return on_last(scores, response_mask)
+    return on_last(paid, response_mask)

@@ -7,16 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from tokengym.base.registry import did_you_mean
 from tokengym.rewards.credits.names import NAMES
 from tokengym.rewards.credits.options import UNIVERSAL, Cut
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.scores import ScorerKind
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 Flag = bool | Callable[..., bool]
@@ -26,34 +23,16 @@ MARK = "token_credit"
 """Attribute under which a function or class has its `Declared`."""
 REQUIRED = inspect.Parameter.empty
 """Default of an option that must be given."""
-MODELS = ("LanguageModel", "RewardModel")
-"""Annotations of options that are models."""
-
-
-REFERENCE: Any = None
-"""Default of an option that is a `LanguageModel`: the environment's reference policy."""
-
-
-class LanguageModel:
-    """Annotation of an option that is a frozen language model: its folder or hub name outside.
-
-    Inside the function it has the model's names of this batch. One whose default is `REFERENCE`,
-    which is None, is the environment's reference policy unless the option names another.
-
-    Under ``reward=`` ``log_probs`` and ``entropy`` are the model's own, without temperature or
-    action mask. PPO reads those of ``advantage=`` and ``weights=`` as it samples: after its
-    temperature, and over the tokens that could be drawn.
-    """
-
-    if TYPE_CHECKING:
-        log_probs: Tensor
-        """(batch, time) nats, of the tokens."""
-        entropy: Tensor
-        """(batch, time) nats, before each token."""
-        attention: Tensor
-        """(batch, time, time), see `NAMES`."""
-        log_prob_of: Callable[..., Tensor]
-        """Of a list of texts, (batch, 1 + time) nats, see `NAMES`."""
+ModelKind = Literal["language", "reward"]
+"""Kind of a model that an option names."""
+OF_MODEL: Mapping[ModelKind, Mapping[str, str]] = {
+    "language": {
+        "config": "config",
+        **{n.removeprefix("ref_"): n for n in NAMES if NAMES[n].supplier == "reference"},
+    },
+    "reward": {"config": "config", **{n: n for n in NAMES if NAMES[n].supplier == "scorer"}},
+}
+"""What is read of a model of each kind, with its name of the table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +60,14 @@ class Declared:
     """Options after the name that are the scorer's."""
     check: Callable[..., None] | None = None
     """Refuses options: called with an object that has the function's own as attributes."""
+    models: Mapping[str, ModelKind] = field(default_factory=dict)
+    """Options that are frozen models, each a folder or hub name that must be given; with
+    ``teacher`` the function reads ``teacher_log_probs``."""
     whitens: Fact = False
     """Of an estimator: whether its advantages are whitened over the batch."""
-    loss_mean: Fact = "token"
-    """Of an estimator: the mean that its paper takes of the loss."""
+    loss_mean: Fact = None
+    """Of an estimator or a loss: the mean that its paper takes of the loss; None is an estimator's
+    "token", and a loss's that of the estimator."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Defaults of `UNIVERSAL` options that are its own."""
 
@@ -104,8 +87,9 @@ def token_credit(
     scorer: ScorerKind = ...,
     scorer_options: tuple[str, ...] = ...,
     check: Callable[..., None] | None = ...,
+    models: Mapping[str, ModelKind] = ...,
     whitens: Flag = ...,
-    loss_mean: str | Callable[..., str] = ...,
+    loss_mean: str | Callable[..., str] | None = ...,
     beta: float = ...,
     segments: int | None = ...,
     cut: Cut | None = ...,
@@ -115,8 +99,8 @@ def token_credit(function: Any = None, /, **facts: Any) -> Any:
 
     ```python
     @tokengym.token_credit(beta=0.8)
-    def abc(scores, attention, response_mask):
-        return scores[:, None] * shares(attention, response_mask)
+    def abc(paid, attention, response_mask):
+        return paid[:, None] * shares(attention, response_mask)
     ```
     A parameter without a default is read (`NAMES`, or a column of the data); one with a default is
     an option, as in "rules.py:abc:beta=1". The function is returned as it is, and can be called and
@@ -184,9 +168,24 @@ class Signature:
     """Names without a default, in order."""
     options: Mapping[str, Any]
     """Options with their defaults; `REQUIRED` of those that must be given."""
-    models: Mapping[str, str]
-    """Options that are models, with the kind: "LanguageModel" or "RewardModel"."""
     declared: Declared
+
+    @property
+    def models(self) -> Mapping[str, ModelKind]:
+        """Options that are models, with the kind."""
+        return self.declared.models
+
+    def model_of(self, name: str) -> tuple[str, str] | None:
+        """Return the model and its name of the table that a parameter reads; None of any other."""
+        for model, kind in self.models.items():
+            if name.startswith(f"{model}_"):
+                if (rest := name.removeprefix(f"{model}_")) not in OF_MODEL[kind]:
+                    raise CreditError(
+                        f"{self.who} reads {name!r}, and a {kind} model has "
+                        f"{', '.join(OF_MODEL[kind])}"
+                    )
+                return model, OF_MODEL[kind][rest]
+        return None
 
     @property
     def who(self) -> str:
@@ -213,40 +212,32 @@ class Signature:
         name = kind.__name__
         place = place_of(called)
         who = f"{name} ({place})" if place else name
-        reads, options, models = [], dict[str, Any](), dict[str, str]()
+        declared = declared if isinstance(declared, Declared) else Declared()
+        reads, options = [], dict[str, Any](dict.fromkeys(declared.models, REQUIRED))
         for one in [*parameters.values(), *made.values()]:
             if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD, one.POSITIONAL_ONLY):
                 raise CreditError(
                     f"{who} takes {one}; a function of token credit names what it reads, one "
                     "parameter each"
                 )
-            if (annotated := _model_of(one.annotation)) is not None:
-                models[one.name], options[one.name] = annotated, one.default
-            elif one.default is REQUIRED and one.name in parameters:
+            if one.default is REQUIRED and one.name in parameters:
                 reads.append(one.name)
             else:
                 options[one.name] = one.default
         for option in options:
-            if option in NAMES and option not in models and not NAMES[option].is_number:
+            if option in NAMES and not NAMES[option].is_number:
                 raise CreditError(
                     f"{who} gives {option!r} a default, which makes it an option; what is read has "
                     "none"
                 )
-        declared = declared if isinstance(declared, Declared) else Declared()
         label = declared.name or name.replace("_", "-")
-        return cls(label, place, tuple(reads), options, models, declared)
+        found = cls(label, place, tuple(reads), options, declared)
+        for read in reads:
+            found.model_of(read)  # which refuses what a model lacks
+        return found
 
 
 def place_of(function: Any) -> str:
     """Return the file and line of a function's definition, as in "rules.py:12"; "" of code in C."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     return "" if code is None else f"{Path(code.co_filename).name}:{code.co_firstlineno}"
-
-
-def _model_of(annotation: Any) -> str | None:
-    """Return the kind of model that an annotation names; None of any other."""
-    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-    if not text and annotation is not REQUIRED:
-        text = str(annotation)  # of a union
-    words = [word.strip(" '\"").rpartition(".")[2] for word in str(text).split("|")]
-    return next((word for word in words if word in MODELS), None)

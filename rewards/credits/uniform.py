@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 @token_credit(control=True)
-def uniform(scores: Tensor, response_mask: Tensor) -> Tensor:
+def uniform(paid: Tensor, response_mask: Tensor) -> Tensor:
     """Each token earns the same part of the score, whatever it says.
 
     r_t = R / n
 
     Source: the uniform baseline of Chan et al. 2024, arXiv:2402.00782.
     """
-    return scores[:, None] / response_mask.sum(1, keepdim=True) * response_mask
+    return paid[:, None] / response_mask.sum(1, keepdim=True) * response_mask

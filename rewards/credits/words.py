@@ -27,7 +27,7 @@ from tokengym.rewards.errors import RewardError
 from tokengym.rewards.scores import ScorerKind
 
 MACHINERY = frozenset(
-    "bound calling inputs models names options pieces probe rule token_credit words".split()
+    "bound calling inputs names options pieces probe rule token_credit words".split()
 )
 """Modules of this folder that are no rules."""
 SHIPPED = tuple(
@@ -108,7 +108,8 @@ def _evaluated(annotation: Any, function: Callable[..., Any]) -> Any:
 
 def _kind_of(option: str) -> Any:
     """Return the annotation of an option that every rule has."""
-    return {"beta": float, "segments": int | None, "cut": Cut | None}[option]
+    kinds = {"beta": float, "segments": int | None, "cut": Cut | None, "reference": str | None}
+    return kinds[option]
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ from tests.checkout.pages import DOCS, blocks, run
 from tests.support.checkout.documents import commands_of
 from tests.support.rules import rewards_of
 from tokengym import read_result
-from tokengym.agents.ppo import PPOSettings, RoundInputs, find_advantage
+from tokengym.agents.ppo import PPOSettings, RoundInputs, Weights, find_advantage
 from tokengym.envs import Episode
-from tokengym.lab.learners.weighted import find_weights
 from tokengym.rewards import Rule, Scores
 from tokengym.scripts.cli import main
 
@@ -48,14 +47,14 @@ def test_its_rule_pays_the_unsure_and_the_sure(ideas: dict[str, Any]) -> None:
 
 def test_its_estimator_and_weight_by_hand(ideas: dict[str, Any]) -> None:
     mask = torch.tensor([[True, True, True], [True, False, False]])
-    played = round_of(mask, 2, scores=torch.tensor([1.0, 5.0]))
+    played = round_of(mask, 2, paid=torch.tensor([1.0, 5.0]))
     advantages, _ = find_advantage(ideas["by_length"]).estimate(played)
     expected = torch.tensor([[-1.0, -1, -1], [3, 0, 0]])  # (3 * 1 + 1 * 5) / 4 is the baseline
     torch.testing.assert_close(advantages, expected)
     entropy = torch.tensor([[1.0, 1, 1], [2, 0, 0]])
     log_probs = torch.tensor([[-0.4, -0.6, -2.1], [-4.0, 0, 0]])
     played = round_of(mask, 2, log_probs=log_probs, entropy=entropy)
-    weights = find_weights(ideas["in_band"]).weigh(played)
+    weights = Weights.find(ideas["in_band"]).weigh(played)
     torch.testing.assert_close(weights, torch.tensor([[0.0, 3, 0], [1, 0, 0]]))
 
 

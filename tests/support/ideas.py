@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 @token_credit
-def by_entropy(scores: Tensor, response_mask: Tensor, entropy: Tensor) -> Tensor:
+def by_entropy(paid: Tensor, response_mask: Tensor, entropy: Tensor) -> Tensor:
     """The score in proportion to the policy's entropy before each token."""
-    return scores[:, None] * shares(entropy, response_mask)
+    return paid[:, None] * shares(entropy, response_mask)
 
 
 @token_credit
-def by_surprise(scores: Tensor, response_mask: Tensor, log_probs: Tensor) -> Tensor:
+def by_surprise(paid: Tensor, response_mask: Tensor, log_probs: Tensor) -> Tensor:
     """The score in proportion to how unlikely each token was."""
-    return scores[:, None] * shares(-log_probs, response_mask)
+    return paid[:, None] * shares(-log_probs, response_mask)
 
 
 @token_credit(conserves=False)
@@ -38,8 +38,8 @@ def by_verdict(turn_scores: Tensor) -> Tensor:
 
 
 @token_credit
-def by_distance(scores: Tensor, response_mask: Tensor, hidden_states: Tensor) -> Tensor:
+def by_distance(paid: Tensor, response_mask: Tensor, hidden_states: Tensor) -> Tensor:
     """The score in proportion to how far each token moved the policy's state."""
     moved = (hidden_states - hidden_states.roll(1, 1)).norm(dim=-1)
     moved[:, 0] = hidden_states[:, 0].norm(dim=-1)
-    return scores[:, None] * shares(moved, response_mask)
+    return paid[:, None] * shares(moved, response_mask)

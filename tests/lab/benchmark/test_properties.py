@@ -16,11 +16,11 @@ RULES = """
 from tokengym import token_credit
 from tokengym.rewards import on_last
 @token_credit
-def final(scores, response_mask):
-    return on_last(scores, response_mask)
+def final(paid, response_mask):
+    return on_last(paid, response_mask)
 @token_credit
-def half(scores, response_mask):
-    return 0.5 * on_last(scores, response_mask)
+def half(paid, response_mask):
+    return 0.5 * on_last(paid, response_mask)
 """
 
 
@@ -57,8 +57,8 @@ def test_a_rule_that_reads_the_policy_s_entropy_is_measured(tmp_path: Path):
     code = (
         "from tokengym import shares, token_credit\n\n\n"
         "@token_credit\n"
-        "def unsure(scores, entropy, response_mask):\n"
-        "    return scores[:, None] * shares(entropy, response_mask)\n"
+        "def unsure(paid, entropy, response_mask):\n"
+        "    return paid[:, None] * shares(entropy, response_mask)\n"
     )
     file.write_text(code)
     subject = f"{file}:unsure"

@@ -209,8 +209,8 @@ def test_what_a_run_raises_stops_those_beside_it(tmp_path: Path) -> None:
 EVEN = """
 from tokengym import token_credit
 @token_credit
-def even(scores, response_mask, model=None):
-    return scores[:, None] / response_mask.sum(1, keepdim=True) * response_mask
+def even(paid, response_mask, model=None):
+    return paid[:, None] / response_mask.sum(1, keepdim=True) * response_mask
 """
 
 

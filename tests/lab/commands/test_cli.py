@@ -163,10 +163,10 @@ def test_replay_reads_the_columns_that_its_rules_name(
     Path("films.csv").write_text("\n".join(["text,place", *rows]), encoding="utf-8")
     Path("own.py").write_text(
         "import torch\nfrom tokengym import token_credit\n\n@token_credit\n"
-        "def placed(scores, place, response_mask):\n"
-        "    rewards = torch.zeros_like(scores[:, None] * response_mask)\n"
+        "def placed(paid, place, response_mask):\n"
+        "    rewards = torch.zeros_like(paid[:, None] * response_mask)\n"
         "    for row, one in enumerate(place):\n"
-        "        rewards[row, int(one)] = scores[row]\n"
+        "        rewards[row, int(one)] = paid[row]\n"
         "    return rewards\n",
         encoding="utf-8",
     )

@@ -16,7 +16,6 @@ from tokengym.lab.gradients.oracle import (
     gradient_of,
     policies_along,
     rule_of,
-    weights_of,
 )
 from tokengym.rewards import Reward, Rule, shares, token_credit
 
@@ -128,9 +127,7 @@ def test_policies_along_a_run_climb(small):
 def test_a_file_of_ones_own(small, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
-        "def twice(scores, response_mask):\n"
-        "    return 2 * scores[:, None] * response_mask\n"
-        "Other = 3\n"
+        "def twice(paid, response_mask):\n    return 2 * paid[:, None] * response_mask\nOther = 3\n"
     )
     assert under(small, "sparse", f"{file}:twice").scale == pytest.approx(2.0)
     with pytest.raises(SettingsError, match="function of named inputs, got 3"):
@@ -161,14 +158,39 @@ def test_what_reads_a_batch_gets_the_policys_own_means(small, tmp_path):
 
 
 def test_weights_that_are_drawn_are_not_enumerated(small):
+    rewards, scores = small.rewarded(rule_of("sparse"))
     with pytest.raises(SettingsError, match="'random' reads generator"):
-        weights_of(small, policy(small), "random")
+        gradient_of(small, policy(small), rewards, scores, "rloo", weights="random")
+
+
+def test_a_weight_is_asked_with_the_advantages_of_its_group(small, tmp_path):
+    """To cut off what is below the mean is no multiple of the gradient."""
+    file = tmp_path / "ideas.py"
+    file.write_text(
+        "import torch\n"
+        "def one(advantages, response_mask):\n"
+        "    return 1.0 * response_mask\n"
+        "def good_alone(advantages, response_mask):\n"
+        "    return (advantages > 0) * response_mask * 1.0\n"
+        "def sa_ah(entropy, advantages, response_mask, rate=0.5):\n"
+        "    before = entropy.cumsum(1) - entropy\n"
+        "    return torch.where(advantages < 0, (-rate * before).exp(), 1.0) * response_mask\n"
+    )
+    rewards, scores = small.rewarded(rule_of("sparse"))
+
+    def cosine(weight):
+        found = gradient_of(small, policy(small), rewards, scores, "rloo", weights=weight)
+        return found.cosine
+
+    assert cosine(f"{file}:one") == pytest.approx(1.0, abs=1e-6)
+    for name in ("good_alone", "sa_ah"):
+        assert cosine(f"{file}:{name}") < 0.99
 
 
 def test_a_rule_reads_what_the_enumerated_policy_knows(small, fixed):
     @token_credit
-    def by_entropy(scores, entropy, response_mask):
-        return scores[:, None] * shares(entropy, response_mask)
+    def by_entropy(paid, entropy, response_mask):
+        return paid[:, None] * shares(entropy, response_mask)
 
     @token_credit(conserves=False)
     def chances(log_probs, response_mask):

@@ -14,26 +14,18 @@ import torch
 from tests.suite.base import test_registry
 from tests.support.agents.common import make_model
 from tests.support.agents.turns import TALK
-from tests.support.chats import make_tokenizer as make_chat_tokenizer
 from tests.support.rounds import round_of
 from tests.support.rules import rewards_of, rule_of
 from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym import compare, decide
 from tokengym.agents import PPO
 from tokengym.agents.loading import load_agent
-from tokengym.agents.ppo import RoundInputs
+from tokengym.agents.ppo import WEIGHTS, RoundInputs, Weights
 from tokengym.agents.rollouts.playing import RolloutBatch
-from tokengym.envs import (
-    Chat,
-    Episode,
-    SettingsError,
-    UntrustedCodeError,
-    bundled,
-    encode_chats,
-)
-from tokengym.lab.learners.weighted import WEIGHTS, WeightedPPO, find_weights, told_before
+from tokengym.envs import SettingsError, UntrustedCodeError, bundled
+from tokengym.lab.learners.weighted import WeightedPPO
 from tokengym.lab.learners.weights import random
-from tokengym.rewards import LanguageModel, RewardModel, token_credit
+from tokengym.rewards import RewardModel, token_credit
 
 OWN = """
 def double(response_mask):
@@ -65,13 +57,15 @@ def round_to_weigh(
                 agent.policy.token_stats, sequences, played.action_masks, name="entropy"
             ),
             "ref_log_probs": ref_log_probs,
+            "advantages": advantages,
+            "generator": torch.Generator(),
         },
         settings=agent.settings,
         episodes=played.episodes if episodes is None else episodes,
         scorer=agent.reward.scorer,
         tokenizer=agent.env.get_attr("tokenizer")[0],
+        models=agent.policy,
     )
-    agent.give(inputs, advantages)
     return inputs
 
 
@@ -102,7 +96,7 @@ def test_advantages_keep_their_mean_over_a_response_where_they_are_the_same_at_e
     played = agent.collect()
     assert played is not None
     weighed = agent.assign(played)
-    agent.weight = find_weights("constant")
+    agent.weight = Weights.find("constant")
     plain = agent.assign(played)
     mask = plain.response_mask
     torch.testing.assert_close(
@@ -178,7 +172,7 @@ def test_a_teacher_that_is_the_reference_weighs_all_tokens_alike(
     agent: Any = make_ppo(model=make_model(), learner=WeightedPPO)
     agent.save(tmp_path / "agent")
     tokenizer = agent.env.get_attr("tokenizer")[0]
-    weight = find_weights(f"teacher:path={tmp_path / 'agent'}").bind(tokenizer)
+    weight = Weights.find(f"teacher:path={tmp_path / 'agent'}").bind(tokenizer)
     played = agent.collect()
     assert played is not None
     sequences = played.sequences(agent.device)
@@ -192,10 +186,10 @@ def test_a_weight_of_ones_own_is_a_function_in_a_file(
 ) -> None:
     path = tmp_path / "own.py"
     path.write_text(OWN)
-    with pytest.raises(ValueError, match=r"weights double \(own\.py:2\).*row 0.*mean 2"):
-        run(make_ppo, f"{path}:double")
+    doubled = run(make_ppo, f"{path}:double")  # any finite number is a weight
+    assert not torch.equal(weights_of(doubled), weights_of(run(make_ppo, None)))
     with pytest.raises(ValueError, match="function of named inputs, got 3"):
-        find_weights(f"{path}:nothing")
+        Weights.find(f"{path}:nothing")
     path.write_text(OWN.replace("2.0 *", "1.0 *"))
     assert torch.equal(weights_of(run(make_ppo, f"{path}:double")), weights_of(run(make_ppo, None)))
 
@@ -232,7 +226,7 @@ def test_every_weight_has_a_name_and_a_description() -> None:
     for name in WEIGHTS.names():
         if name == "teacher":  # which needs a model
             continue
-        weight = find_weights(name)
+        weight = Weights.find(name)
         assert weight.function.__doc__
         if seen.issuperset(weight.reads):
             played = round_of(
@@ -263,7 +257,7 @@ def test_the_policy_that_read_the_answer_and_the_score_s_gradient_weigh() -> Non
     round_ = round_to_weigh(agent, played, signs, signs)
     mask = sequences.response_mask
     model, tokenizer = agent.policy.language_model.model, bundled("question_answer").tokenizer
-    found = find_weights("self-teacher:mix=1,clip=1").weigh(round_)
+    found = Weights.find("self-teacher:mix=1,clip=1").weigh(round_)
     for row, episode in enumerate(played.episodes):
         answer = tokenizer(episode.reference, add_special_tokens=False)["input_ids"]
         ratios = []
@@ -276,7 +270,7 @@ def test_the_policy_that_read_the_answer_and_the_score_s_gradient_weigh() -> Non
         torch.testing.assert_close(
             found[row][mask[row]], weights / weights.mean(), atol=1e-3, rtol=1e-3
         )
-    oar = find_weights("oar").weigh(round_)
+    oar = Weights.find("oar").weigh(round_)
     assert agent.reward.scorer is not None
     rows: Any = agent.reward.scorer.score(played.episodes, attribution="gradient").attributions
     for row, parts in enumerate(rows):
@@ -289,9 +283,9 @@ def test_the_policy_that_read_the_answer_and_the_score_s_gradient_weigh() -> Non
         )
     told = [replace(played.episodes[0], reference=None), *played.episodes[1:]]
     with pytest.raises(ValueError, match=r"reference.*episode 0"):
-        find_weights("self-teacher").weigh(round_to_weigh(agent, played, signs, signs, told))
+        Weights.find("self-teacher").weigh(round_to_weigh(agent, played, signs, signs, told))
     for word in ("oar", "self-teacher", "rsi"):
-        weighed = signs * find_weights(word).weigh(round_)
+        weighed = signs * Weights.find(word).weigh(round_)
         torch.testing.assert_close(weighed.sum(1), signs.masked_fill(~mask, 0.0).sum(1))
 
 
@@ -394,18 +388,18 @@ def test_a_teacher_and_a_hint_are_read_as_the_policy_samples(
     shown = [row for row in range(4) if row not in lost]
     hints = ["", "a b", "", "e"]
 
-    @token_credit(name="probe")
+    @token_credit(name="probe", models={"same": "language", "other": "language"})
     def probe(
         response_mask: torch.Tensor,
         log_probs: torch.Tensor,
         ref_log_probs: torch.Tensor,
         log_probs_after: Any,
-        same: LanguageModel,
-        other: LanguageModel,
+        same_log_probs: torch.Tensor,
+        other_log_probs: torch.Tensor,
     ) -> torch.Tensor:
-        seen.update(log_probs=log_probs, ref=ref_log_probs, same=same.log_probs)
+        seen.update(log_probs=log_probs, ref=ref_log_probs, same=same_log_probs)
         after = log_probs_after([hints[row] for row in shown])
-        seen.update(other=other.log_probs, after=after, mask=response_mask)
+        seen.update(other=other_log_probs, after=after, mask=response_mask)
         return response_mask.float()
 
     models: Any = {name: str(tmp_path / name) for name in ("same", "other")}
@@ -439,47 +433,6 @@ def test_a_teacher_and_a_hint_are_read_as_the_policy_samples(
         for name, rows in (("after", expected), ("other", of_other)):
             own = seen[name][place, : len(rows[row])]
             np.testing.assert_allclose(own, rows[row], **how)
-
-
-def told(tokenizer: Any, text: str, **prompt: Any) -> Any:
-    """Return the ids of a prompt that a text stands before, and their text."""
-    episode = Episode(response="", response_ids=(), **prompt)
-    ids = told_before(tokenizer, episode, text)
-    return ids, tokenizer.decode(ids)
-
-
-def test_a_text_before_a_prompt_stands_behind_bos():
-    tokenizer = make_tokenizer()
-    prompt: Any = {"prompt": "b c", "prompt_ids": (1, 4, 5)}
-    assert told(tokenizer, "a e", **prompt)[0] == (3, 7, 1, 4, 5)  # <eos> is no BOS here
-    tokenizer.bos_token = "<eos>"
-    assert told(tokenizer, "a e", **prompt)[0] == (1, 3, 7, 4, 5)
-    assert told(tokenizer, "", **prompt)[0] == (1, 4, 5)
-    assert told(tokenizer, "a e", **prompt | {"prompt_ids": (4, 5)})[0] == (3, 7, 4, 5)
-
-
-TALK_OF_THREE = [
-    {"role": "user", "content": "who sings"},
-    {"role": "assistant", "content": "no"},
-    {"role": "user", "content": "is it good"},
-]
-
-
-def test_a_text_before_a_conversation_stands_in_what_the_user_says_last():
-    tokenizer = make_chat_tokenizer("bytes", "llama 3")
-    chat = Chat(TALK_OF_THREE)
-    (ids,) = encode_chats(tokenizer, [chat])
-    prompt: Any = {"prompt": chat.text, "messages": chat}
-    said, text = told(tokenizer, "yes </s>\n", **prompt, prompt_ids=ids)
-    assert text == (
-        "<s><|head|>user<|/head|>\n\nwho sings<|eot|><|head|>assistant<|/head|>\n\nno<|eot|>"
-        "<|head|>user<|/head|>\n\nyes </s>\nis it good<|eot|><|head|>assistant<|/head|>\n\n"
-    )
-    assert tokenizer.eos_token_id not in said  # the answer's is text
-    # A conversation that was cut begins with it.
-    cut, text = told(tokenizer, "yes\n", **prompt, prompt_ids=ids[-9:])
-    assert text.startswith("yes\n")
-    assert list(cut[-9:]) == ids[-9:]
 
 
 def test_the_reference_answer_is_read_behind_bos(make_ppo: Callable[..., PPO], make_envs: Any):
@@ -566,6 +519,7 @@ def by_topic(token_rewards, topic):
 
 
 def test_columns_of_estimator_and_weights_are_known_from_the_settings() -> None:
+    assert WeightedPPO is PPO
     settings = WeightedPPO.settings_class(advantage=by_topic, weights=by_level)
     assert WeightedPPO.data_columns(settings) == ["topic", "level"]
     assert WeightedPPO.data_columns(WeightedPPO.settings_class()) == []

@@ -4,7 +4,6 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -77,14 +76,14 @@ def test_a_token_that_its_file_flags_as_special_ends_no_step():
 
 
 def test_step_rewards_by_hand():
-    model: Any = SimpleNamespace(prefix_scores=torch.tensor([[0.25, 0.5, -1.0]]), config={})
+    model: Any = (torch.tensor([[0.25, 0.5, -1.0]]), {})
     places = torch.tensor([[0, 1]])
-    steps: Any = (places >= 0, places, places, model)
+    steps: Any = (places >= 0, places, places, *model)
     assert prm(*steps, "sum").tolist() == [[0.5, -1.0]]
     assert prm(*steps, "last").tolist() == [[0.0, -1.0]]
     assert prm(*steps, "delta").tolist() == [[0.25, -1.5]]
     assert prm(*steps, "min", temperature=0.01).round(decimals=6).tolist() == [[0.0, -1.0]]
-    one: Any = (places >= 0, places, torch.tensor([[1, 1]]), model)
+    one: Any = (places >= 0, places, torch.tensor([[1, 1]]), *model)
     assert prm(*one, "sum").tolist() == [[0.0, -1.0]]
     assert prm(*one, "delta").tolist() == [[0.0, -1.25]]
 

@@ -67,9 +67,9 @@ def test_a_reward_that_is_zero_for_all_is_trained_on(make_ppo, make_envs):
 
 
 @token_credit
-def surprisal(scores: Any, log_probs: Any, response_mask: Any) -> Any:
+def surprisal(paid: Any, log_probs: Any, response_mask: Any) -> Any:
     """Shares the score by how unlikely the tokens were to the policy that wrote them."""
-    return scores[:, None] * shares(0.01 - log_probs, response_mask)
+    return paid[:, None] * shares(0.01 - log_probs, response_mask)
 
 
 def test_a_rule_reads_the_log_probs_of_the_policy_that_wrote_the_tokens(make_ppo, make_envs):

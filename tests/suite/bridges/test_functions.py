@@ -176,7 +176,7 @@ def test_a_function_of_a_file_is_registered_by_its_word(tmp_path: Path) -> None:
         ("prime-rl", "entropy", r"prime-rl does not supply; TRL, Tinker"),
         ("verl", "weights_of_mine", r"no columns of the data; .*TRL, PPO"),
         ("trl", "respons_ids", r"no column of the data; did you mean 'response_ids'"),
-        ("trl", "generator", r"no door can"),
+        ("trl", "generator", r"TRL does not supply; PPO"),
     ],
 )
 def test_what_a_door_lacks_is_refused_with_who_has_it(door: str, name: str, who: str) -> None:
@@ -246,5 +246,5 @@ def test_each_name_of_the_table_is_there():
 
 def test_who_has_a_name():
     assert who_has("values") == "SkyRL, PPO(advantage=...) can"
-    assert who_has("generator") == "no door can"
+    assert who_has("generator") == "PPO(advantage=...) can"
     assert re.match(r"TRL, Tinker.*PPO", who_has("log_probs"))

@@ -192,8 +192,8 @@ class Hesitant(LengthScorer):
 
 
 @token_credit(causal=True, conserves=False)
-def so_far(scores, response_mask):
-    return scores[:, None] * response_mask
+def so_far(paid, response_mask):
+    return paid[:, None] * response_mask
 
 
 @pytest.mark.parametrize(
@@ -363,9 +363,9 @@ def test_a_causal_credit_paid_late_is_named(make_env, classifier):
 
 
 @token_credit(causal=True)
-def foresight(scores, prefix_scores, response_mask):
+def foresight(paid, prefix_scores, response_mask):
     """Declares causality, and spreads the score evenly over a length that it cannot know."""
-    return scores[:, None] * response_mask / response_mask.sum(1, keepdim=True)
+    return paid[:, None] * response_mask / response_mask.sum(1, keepdim=True)
 
 
 def test_credit_that_looks_ahead_is_named(make_env):

@@ -19,9 +19,9 @@ RULES = """
 from tokengym.rewards import LengthPenalty, on_last, token_credit
 
 @token_credit
-def half(scores, positions, response_mask, share=0.5):
-    first = scores[:, None] * (positions == 0)
-    return share * first + (1 - share) * on_last(scores, response_mask)
+def half(paid, positions, response_mask, share=0.5):
+    first = paid[:, None] * (positions == 0)
+    return share * first + (1 - share) * on_last(paid, response_mask)
 
 def shouts(prompt, response):
     return float(response.count("!"))

@@ -43,8 +43,8 @@ def test_a_copy_plays_on_as_the_original_does(how, normalize):
 
 
 @tokengym.token_credit(gae_lambda=lambda beta: 0.25 * beta)
-def of_a_user(scores: Any, response_mask: Any) -> Any:
-    return scores[:, None] * response_mask / response_mask.sum(1, keepdim=True)
+def of_a_user(paid: Any, response_mask: Any) -> Any:
+    return paid[:, None] * response_mask / response_mask.sum(1, keepdim=True)
 
 
 @pytest.mark.parametrize("how", COPIES)

@@ -103,8 +103,8 @@ def test_bad_input_is_one_line():
 
 def test_a_rule_that_reads_a_language_model_is_given_one():
     @token_credit
-    def surprise(scores: Any, ref_log_probs: Any, response_mask: Any) -> Any:
-        return scores[:, None] * shares(-ref_log_probs, response_mask)
+    def surprise(paid: Any, ref_log_probs: Any, response_mask: Any) -> Any:
+        return paid[:, None] * shares(-ref_log_probs, response_mask)
 
     rule, path, tokenizer = Rule(surprise), BUNDLE.policy, BUNDLE.tokenizer
     with pytest.raises(CreditError, match=r"'surprise'.*reference_policy=PATH"):

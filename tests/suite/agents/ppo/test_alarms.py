@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.agents.common import make_model, target_reward
 from tokengym.agents.ppo.alarms import RoundStats, TrainingAlarms
 from tokengym.envs import Episode
-from tokengym.rewards import LanguageModel, PolicyReader, Rule, token_credit
 
 CALM: dict[str, Any] = {
     "update": 3,
@@ -139,49 +137,3 @@ def test_a_learner_says_it(make_ppo, caplog):
         played: Any = agent.collect()
         agent.learn_from(played)
     assert "lower learning_rate from 1" in caplog.text
-
-
-@token_credit(conserves=False)
-def by_name(log_probs, ref_log_probs):
-    return log_probs - ref_log_probs
-
-
-@token_credit(conserves=False)
-def by_option(log_probs, other: LanguageModel):
-    return log_probs - other.log_probs
-
-
-@token_credit(conserves=False)
-def of_policy(log_probs, entropy):
-    return log_probs + entropy
-
-
-@token_credit(conserves=False)
-def of_models(ref_log_probs, other: LanguageModel):
-    return other.log_probs - ref_log_probs
-
-
-@pytest.mark.parametrize(
-    ("rule", "settings", "rules", "said"),
-    [
-        (by_name, {"temperature": 0.7}, {}, r"'by-name' .* with temperature=0\.7, and those of"),
-        (by_name, {"top_k": 3}, {}, "with tokens that could not be drawn, and those of"),
-        (by_option, {}, {"min_new_tokens": 2}, "'by-option' reads .* with tokens that could not"),
-        (by_name, {}, {}, None),
-        (of_policy, {"temperature": 0.7}, {}, None),
-        (of_models, {"temperature": 0.7}, {}, None),
-    ],
-)
-def test_a_rule_that_holds_what_was_sampled_against_a_bare_model_is_told_once(
-    make_ppo, make_envs, rule, settings, rules, said, caplog
-):
-    reader = PolicyReader(make_model())
-    options = {"other": reader} if rule in (by_option, of_models) else {}
-    envs = make_envs(reward=target_reward(Rule(rule, **options).with_reference(reader)), **rules)
-    agent = make_ppo(envs=envs, **settings)
-    agent.learn(60)
-    assert agent._n_updates > 1
-    told = [one for one in caplog.messages if "differ for one and the same model" in one]
-    assert len(told) == (said is not None)
-    if said is not None:
-        assert re.search(said, told[0])

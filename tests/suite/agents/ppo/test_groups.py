@@ -139,7 +139,7 @@ def test_a_missing_score_is_not_counted_as_0(make_ppo, make_envs, advantage):
     size = len(whole.advantages) - len(experience.advantages)
     assert size == agent.settings.group_size
     time = experience.advantages.shape[1]
-    torch.testing.assert_close(experience.scores, whole.scores[size:])
+    torch.testing.assert_close(experience.paid, whole.paid[size:])
     torch.testing.assert_close(experience.token_rewards, whole.token_rewards[size:, :time])
     known = [episode.score for episode in played.episodes[1:]]
     agent.assign(replace(played, episodes=(first, *played.episodes[1:])))

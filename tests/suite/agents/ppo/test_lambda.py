@@ -20,8 +20,8 @@ def declaring(gae_lambda: float | None) -> Any:
     """Return a rule that declares a lambda."""
 
     @token_credit(gae_lambda=gae_lambda)
-    def declared(scores: Any, response_mask: Any) -> Any:
-        return on_last(scores, response_mask)
+    def declared(paid: Any, response_mask: Any) -> Any:
+        return on_last(paid, response_mask)
 
     return declared
 

@@ -14,10 +14,10 @@ from tokengym.rewards import CreditError, Rule, on_last, shares, token_credit
 
 
 @token_credit
-def by_entropy(scores, response_mask, entropy, log_probs, power=1.0):
+def by_entropy(paid, response_mask, entropy, log_probs, power=1.0):
     """Spread the score by the entropy, which no log-prob of the same token may exceed by far."""
     assert bool((log_probs[response_mask] < 0).all())
-    return scores[:, None] * shares(entropy**power, response_mask)
+    return paid[:, None] * shares(entropy**power, response_mask)
 
 
 def test_a_rule_reads_the_entropy_of_the_policy_that_wrote(make_envs, make_ppo):
@@ -60,8 +60,8 @@ def test_a_step_refuses_a_rule_of_the_policy_before_a_token_is_written(vectoriza
 
 def test_a_step_that_is_told_of_a_policy_continues_with_it(make_envs, make_ppo):
     @token_credit
-    def continued(scores, continue_from, response_mask):
-        return on_last(scores, response_mask) + 0 * continue_from(1, response_mask)
+    def continued(paid, continue_from, response_mask):
+        return on_last(paid, response_mask) + 0 * continue_from(1, response_mask)
 
     envs = make_envs(num_envs=2, reward=target_reward(continued))
     agent = make_ppo(envs=envs)
@@ -89,8 +89,8 @@ def test_a_comparison_credits_what_it_shows_by_the_entropy(tmp_path):
         "import tokengym\n"
         "from tokengym.rewards import shares\n"
         "@tokengym.token_credit\n"
-        "def surprised(scores, response_mask, entropy):\n"
-        "    return scores[:, None] * shares(entropy, response_mask)\n"
+        "def surprised(paid, response_mask, entropy):\n"
+        "    return paid[:, None] * shares(entropy, response_mask)\n"
     )
     word = f"{file}:surprised"
     result = tokengym.compare(
@@ -119,9 +119,9 @@ class Growing:
     def __init__(self):
         self.batches = 0
 
-    def __call__(self, scores, response_mask, positions):
+    def __call__(self, paid, response_mask, positions):
         self.batches += 1
-        return scores[:, None] * shares(1.0 + self.batches * positions, response_mask)
+        return paid[:, None] * shares(1.0 + self.batches * positions, response_mask)
 
     def state_dict(self):
         return {"batches": self.batches}
@@ -180,9 +180,9 @@ def test_a_checkpoint_keeps_the_state_of_an_estimator(make_envs, make_ppo, tmp_p
 
 def test_other_texts_of_an_episode_carry_nothing_of_its_own(make_envs, make_ppo):
     @token_credit(parts=True)
-    def first_gone(scores, entropy, positions, response_mask, score_without):
+    def first_gone(paid, entropy, positions, response_mask, score_without):
         gone = (positions == 0)[:, None] & response_mask[:, None]
-        return (scores[:, None] - score_without(gone)) * (positions == 0) * (entropy >= 0)
+        return (paid[:, None] - score_without(gone)) * (positions == 0) * (entropy >= 0)
 
     agent = make_ppo(envs=make_envs(num_envs=4, reward=target_reward(first_gone)))
     for episode in agent.collect().episodes:

@@ -32,10 +32,10 @@ KINDS: dict[str, Any] = {
 
 
 @token_credit
-def continuing(scores: Any, continue_from: Any, response_mask: Any) -> Any:
+def continuing(paid: Any, continue_from: Any, response_mask: Any) -> Any:
     """A rule that continues responses with the policy."""
     del continue_from
-    return on_last(scores, response_mask)
+    return on_last(paid, response_mask)
 
 
 class Row:

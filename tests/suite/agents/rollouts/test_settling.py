@@ -111,9 +111,9 @@ def test_a_round_is_scored_once(make_envs):
     calls = []
 
     @token_credit
-    def counted(scores: Any, response_mask: Any) -> Any:
-        calls.append(len(scores))
-        return on_last(scores, response_mask)
+    def counted(paid: Any, response_mask: Any) -> Any:
+        calls.append(len(paid))
+        return on_last(paid, response_mask)
 
     play(make_envs(reward=Reward(FunctionScorer(length_score), counted)))
     assert calls == [ROWS]

@@ -116,10 +116,10 @@ class Counts:
     def __init__(self) -> None:
         self.count = 0
 
-    def __call__(self, scores: Any, response_mask: Any) -> Any:
-        self.count += len(scores)
+    def __call__(self, paid: Any, response_mask: Any) -> Any:
+        self.count += len(paid)
         ends = response_mask.cumsum(1) == response_mask.sum(1, keepdim=True)
-        return scores[:, None] * (ends & response_mask)
+        return paid[:, None] * (ends & response_mask)
 
     def state_dict(self) -> dict[str, Any]:
         return {"count": self.count}

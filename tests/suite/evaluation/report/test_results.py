@@ -426,8 +426,8 @@ from tokengym.rewards import shares, token_credit
 
 
 @token_credit(control=True)
-def blind(scores, response_mask):
-    return scores[:, None] * shares(1.0 * response_mask, response_mask)
+def blind(paid, response_mask):
+    return paid[:, None] * shares(1.0 * response_mask, response_mask)
 """
 FIXED = {"advantage": "rloo", "group_size": 8, "batch_size": 64}
 """A learner that sees no token credit."""

@@ -244,11 +244,11 @@ class Exploding:
     def __init__(self) -> None:
         self.batches = 0
 
-    def __call__(self, scores, response_mask):
-        self.batches += len(scores) == TRAINING.batch_size
+    def __call__(self, paid, response_mask):
+        self.batches += len(paid) == TRAINING.batch_size
         if self.batches > 1:
             raise ValueError("the ground gave\nway")
-        return rewards.on_last(scores, response_mask)
+        return rewards.on_last(paid, response_mask)
 
 
 def test_a_run_that_fails_keeps_what_it_measured(tmp_path):

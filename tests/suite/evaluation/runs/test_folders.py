@@ -46,8 +46,8 @@ def begun(made: Comparison, out: Path, status: str) -> Path:
 RULE = """
 from tokengym.rewards import on_last, token_credit
 @token_credit
-def reads(scores, response_mask, model="none"):
-    return on_last(scores, response_mask)
+def reads(paid, response_mask, model="none"):
+    return on_last(paid, response_mask)
 """
 
 

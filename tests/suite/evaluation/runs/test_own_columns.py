@@ -20,22 +20,22 @@ READ: list[list[Any]] = []
 
 
 @token_credit
-def by_label(scores: Any, label: Any, response_mask: Any) -> Any:
+def by_label(paid: Any, label: Any, response_mask: Any) -> Any:
     """Pays the first token where the label is above 0, else all alike."""
     READ.append(label)
     weights = response_mask.double()
     for row, value in enumerate(label):
         weights[row, 1:] *= float(value) <= 0
-    return scores[:, None] * shares(weights, response_mask)
+    return paid[:, None] * shares(weights, response_mask)
 
 
 def labelled(response: str, label: Any) -> float:
     return float(label) + len(response) / 100.0
 
 
-def steady(scores: Any, response_mask: Any, label: Any) -> Any:
+def steady(paid: Any, response_mask: Any, label: Any) -> Any:
     READ.append(label)
-    return scores[:, None] * response_mask
+    return paid[:, None] * response_mask
 
 
 @pytest.fixture

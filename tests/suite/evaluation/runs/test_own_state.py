@@ -40,9 +40,9 @@ class Counting:
 
 
 class CountingRule(Counting):
-    def __call__(self, scores: Any, positions: Any, response_mask: Any) -> Any:
-        power = self.count("rule", len(scores))
-        return scores[:, None] * shares((1.0 + positions.clamp(min=0)) ** power, response_mask)
+    def __call__(self, paid: Any, positions: Any, response_mask: Any) -> Any:
+        power = self.count("rule", len(paid))
+        return paid[:, None] * shares((1.0 + positions.clamp(min=0)) ** power, response_mask)
 
 
 class CountingEstimator(Counting):
@@ -79,8 +79,8 @@ class Learning:
         self.rounds += 1
 
 
-def uniform(scores: Any, response_mask: Any) -> Any:
-    return scores[:, None] * shares(1.0 * response_mask, response_mask)
+def uniform(paid: Any, response_mask: Any) -> Any:
+    return paid[:, None] * shares(1.0 * response_mask, response_mask)
 
 
 def marked(rule: Any = CountingRule) -> Any:

@@ -40,8 +40,8 @@ def test_a_comparison_is_refused_before_its_first_run(settings, message):
 RULES = """
 from tokengym.rewards import on_last, token_credit
 @token_credit
-def misspelt(scores, responce_mask):
-    return on_last(scores, responce_mask)
+def misspelt(paid, responce_mask):
+    return on_last(paid, responce_mask)
 @token_credit
 def many(*names):
     return names[0]
@@ -52,8 +52,8 @@ def trainers(values):
 class Broken:
     def __init__(self):
         raise ValueError("no lexicon")
-    def __call__(self, scores, response_mask):
-        return on_last(scores, response_mask)
+    def __call__(self, paid, response_mask):
+        return on_last(paid, response_mask)
 @token_credit
 def of_rows(scores, response_mask):
     return scores
@@ -61,68 +61,68 @@ def of_rows(scores, response_mask):
 def of_columns(scores, entropy, response_mask):
     return scores * response_mask  # (batch,) * (batch, time)
 @token_credit
-def of_two(scores, response_mask):
-    assert set(scores.tolist()) == {0.0, 1.0}
-    return (scores[:, None] * response_mask / response_mask.sum(1, keepdim=True)).numpy()
+def of_two(paid, response_mask):
+    assert set(paid.tolist()) == {0.0, 1.0}
+    return (paid[:, None] * response_mask / response_mask.sum(1, keepdim=True)).numpy()
 @token_credit
-def surprised(scores, response_mask, log_probs):
-    return on_last(scores, response_mask)
+def surprised(paid, response_mask, log_probs):
+    return on_last(paid, response_mask)
 @token_credit
-def sound(scores, response_mask):
-    return on_last(scores, response_mask)
+def sound(paid, response_mask):
+    return on_last(paid, response_mask)
 @token_credit
 def of_a_name(scores, response_mask):
     return on_last(scoers, response_mask)
 @token_credit
-def of_a_method(scores, response_mask):
-    return on_last(scores.logg(), response_mask)
+def of_a_method(paid, response_mask):
+    return on_last(paid.logg(), response_mask)
 @token_credit
 def of_a_module(scores, response_mask):
     import no_such_module
 @token_credit
-def of_a_call(scores, response_mask):
-    return on_last(scores, response_mask, 1, 2, 3)
+def of_a_call(paid, response_mask):
+    return on_last(paid, response_mask, 1, 2, 3)
 @token_credit
-def half_spread(scores, response_mask):
-    return on_last(scores / 2, response_mask)
+def half_spread(paid, response_mask):
+    return on_last(paid / 2, response_mask)
 @token_credit
-def of_large_parts(scores, response_mask):
-    parts = on_last(scores, response_mask)
+def of_large_parts(paid, response_mask):
+    parts = on_last(paid, response_mask)
     parts[:, 0] += 1 / 3
     parts[:, 1] -= 1 / 3
     return parts
 @token_credit
-def of_logs(scores, response_mask):
-    return on_last(scores.log() + 1 / scores, response_mask)
+def of_logs(paid, response_mask):
+    return on_last(paid.log() + 1 / paid, response_mask)
 @token_credit
-def of_raters(scores, response_mask):
-    assert (scores >= 1).all()
-    return on_last(scores, response_mask)
+def of_raters(paid, response_mask):
+    assert (paid >= 1).all()
+    return on_last(paid, response_mask)
 @token_credit
-def of_answers(scores, response_mask, responses):
+def of_answers(paid, response_mask, responses):
     import re
     found = [re.search("#### (.*)", response).group(1) for response in responses]
-    return on_last(scores, response_mask)
+    return on_last(paid, response_mask)
 @token_credit
-def of_answers_read(scores, response_mask, responses):
+def of_answers_read(paid, response_mask, responses):
     found = [dict().get(response)[0] for response in responses]
-    return on_last(scores, response_mask)
+    return on_last(paid, response_mask)
 @token_credit
 def of_one_branch(scores, response_mask):
     if scores.min() > 0:
         best = scores
     return on_last(best, response_mask)
 @token_credit
-def refuses_itself(scores, response_mask):
+def refuses_itself(paid, response_mask):
     from tokengym.rewards import CreditError
-    if scores.min() < 1:
+    if paid.min() < 1:
         raise CreditError("scores are from 1 to 5")
-    return on_last(scores, response_mask)
+    return on_last(paid, response_mask)
 SEEN = []
 @token_credit
-def remembers(scores, response_mask):
-    SEEN.append(scores.mean())
-    return on_last(scores - sum(SEEN) / len(SEEN), response_mask)
+def remembers(paid, response_mask):
+    SEEN.append(paid.mean())
+    return on_last(paid - sum(SEEN) / len(SEEN), response_mask)
 """
 
 
@@ -201,9 +201,9 @@ def test_a_function_of_no_file_is_not_called_on_trial():
     seen: list[float] = []
 
     @token_credit
-    def remembers(scores, response_mask):
-        seen.append(float(scores.mean()))
-        return on_last(scores, response_mask)
+    def remembers(paid, response_mask):
+        seen.append(float(paid.mean()))
+        return on_last(paid, response_mask)
 
     envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=2, reward=remembers)
     try_rule(envs)
@@ -225,8 +225,8 @@ def test_an_agent_of_ones_own_may_bind_itself(tmp_path):
     (tmp_path / "rules.py").write_text(
         "from tokengym import on_last, token_credit\n"
         "@token_credit\n"
-        "def continued(scores, continue_from, response_mask):\n"
-        "    return on_last(scores, response_mask)\n"
+        "def continued(paid, continue_from, response_mask):\n"
+        "    return on_last(paid, response_mask)\n"
     )
     word = f"{tmp_path / 'rules.py'}:continued"
     own = tmp_path / "own.py"

@@ -34,9 +34,9 @@ TINY: dict[str, Any] = {
 
 
 @token_credit
-def tail(scores: Any, response_mask: Any) -> Any:
+def tail(paid: Any, response_mask: Any) -> Any:
     """Pays the score at the last token."""
-    return on_last(scores, response_mask)
+    return on_last(paid, response_mask)
 
 
 class Frozen:

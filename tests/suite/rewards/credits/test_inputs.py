@@ -132,7 +132,7 @@ def test_an_episode_carries_the_policys_figures():
 
 
 def test_a_name_that_nobody_has_names_who_could_supply_it():
-    with pytest.raises(CreditError, match=r"'values' is not here.*advantage= or weights="):
+    with pytest.raises(CreditError, match=r"'values' is not here.*advantage=, weights= or loss="):
         Inputs([SHORT])["values"]
     with pytest.raises(CreditError, match=r"reference_policy=PATH"):
         Inputs([SHORT])["ref_log_probs"]

@@ -9,7 +9,7 @@ import torch
 
 from tests.support.rewards.common import make_episode
 from tests.support.rewards.known import SHORT, TALK, Known
-from tokengym.rewards import FunctionScorer, LanguageModel, ScorerError, Scores, token_credit
+from tokengym.rewards import FunctionScorer, ScorerError, Scores, token_credit
 from tokengym.rewards.credits.inputs import Inputs
 from tokengym.rewards.credits.pieces import spans_of
 from tokengym.rewards.credits.rule import Rule
@@ -86,29 +86,46 @@ def test_pieces_begin_at_the_highest_entropy_or_by_the_text(tokenizer):
     assert spans_of(texts, "line", None) == [[range(3), range(3, 4)]]
 
 
-def test_a_model_of_its_own_has_the_names_of_this_batch():
-    class Reads:
-        def figures(self, episodes, names, *, shape=None):
-            rows = [np.arange(1.0, 1 + len(e.response_ids)) for e in episodes]
-            return dict.fromkeys(names, rows)
+class Reads:
+    def figures(self, episodes, names, *, shape=None):
+        rows = [np.arange(1.0, 1 + len(e.response_ids)) for e in episodes]
+        return dict.fromkeys(names, rows)
 
-        def bind(self, tokenizer):
-            return self
+    def bind(self, tokenizer):
+        return self
 
-    def ratio(response_mask, policy: LanguageModel, beta=0.5):
-        return beta * policy.log_probs
+
+def test_a_declared_model_is_read_by_parameters():
+    @token_credit(models={"policy": "language"})
+    def ratio(response_mask, policy_log_probs, beta=0.5):
+        return beta * policy_log_probs
 
     rule: Any = Rule(ratio, policy=Reads()).bind(None)
     inputs = Inputs([TALK, SHORT], scorer=Known())
     assert rule(inputs)[0].tolist() == [[0.5, 1, 2.5], [0.5, 1, 0]]
     rule = Rule(ratio, policy=Reads(), segments=2)
     assert rule(inputs)[0].tolist() == [[0, 1.5, 2.5], [0.5, 1, 0]]
-    with pytest.raises(CreditError, match=r"a model has no 'logits'; it has log_probs, entropy"):
-        Rule(wrong_name, policy=Reads())(inputs)
+    with pytest.raises(CreditError, match="'ratio' needs policy; write 'ratio:policy=PATH'"):
+        Rule(ratio)
+
+    @token_credit(models={"policy": "language"})
+    def wrong_name(response_mask, policy_logits):
+        return policy_logits
+
+    with pytest.raises(CreditError, match=r"reads 'policy_logits', and a language model has con"):
+        Rule(wrong_name, policy=Reads())
 
 
-def wrong_name(response_mask, policy: LanguageModel):
-    return policy.logits  # type: ignore[attr-defined]
+def test_the_reference_is_an_option_of_what_reads_it():
+    @token_credit(conserves=False)
+    def surprise(ref_log_probs):
+        return -ref_log_probs
+
+    rule = Rule(surprise, reference=Reads())
+    inputs = Inputs([TALK], scorer=Known(), reference=rule.reader())
+    assert rule(inputs)[0].tolist() == [[-1, -2, -5]]
+    with pytest.raises(CreditError, match="reference has no effect on 'attended', which reads no"):
+        Rule(attended, reference="folder")
 
 
 def test_figures_are_reported_beside_the_rewards():

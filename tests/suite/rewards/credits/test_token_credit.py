@@ -11,7 +11,7 @@ import torch
 
 from tokengym import rewards
 from tokengym.base.objects import word_of
-from tokengym.rewards import LanguageModel, RewardModel, token_credit
+from tokengym.rewards import token_credit
 from tokengym.rewards.credits.rule import Rule, as_rule
 from tokengym.rewards.credits.token_credit import Signature, is_token_credit
 from tokengym.rewards.errors import CreditError
@@ -67,7 +67,7 @@ def test_no_default_is_read_and_a_default_is_an_option():
     assert signature.place.startswith("test_token_credit.py:")
     rule = Rule(halved)
     assert rule.reads_of("data") == ["level"]
-    assert rule.reads_of("scorer") == ["scores"]
+    assert rule.reads_of("scorer") == ["scores", "paid"]  # to which it is held
 
 
 def test_facts_may_be_functions_of_the_options():
@@ -77,16 +77,18 @@ def test_facts_may_be_functions_of_the_options():
 
 
 def test_a_model_is_an_option():
-    def ratio(response_mask, policy: LanguageModel, judge: RewardModel = None, beta=0.1):
-        return beta * policy.log_probs
+    @token_credit(models={"policy": "language", "judge": "reward"})
+    def ratio(response_mask, policy_log_probs, judge_attention, beta=0.1):
+        return beta * policy_log_probs
 
-    rule = Rule(ratio, policy="folder")
-    assert rule.signature.models == {"policy": "LanguageModel", "judge": "RewardModel"}
+    rule = Rule(ratio, policy="folder", judge="other")
+    assert rule.signature.models == {"policy": "language", "judge": "reward"}
     assert rule.options["policy"] == "folder"
+    assert rule.columns == []
     assert rule.options["beta"] == 0.1
     assert rule.reads[0] == "response_mask"
     with pytest.raises(CreditError, match="'ratio' needs policy; write 'ratio:policy=PATH'"):
-        Rule(ratio)
+        Rule(ratio, judge="other")
 
 
 def test_a_causal_rule_is_paid_by_the_step_and_pieces_when_they_are_known():
