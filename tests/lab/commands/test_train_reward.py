@@ -113,7 +113,7 @@ def test_a_stopped_training_goes_on(
     assert not out.exists()
     assert (tmp_path / "model.unfinished" / "training.json").exists()
     assert main([*arguments, "--learning-rate", "1"]) == 2
-    assert "learning_rate = 0.001" in capsys.readouterr().err
+    assert "--learning-rate = 0.001" in capsys.readouterr().err
     assert main(arguments) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"model", "pairs.jsonl"}
 
