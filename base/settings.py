@@ -156,7 +156,7 @@ class FieldPath:
     """Names of the fields that lead to it."""
     flag: str
     """Command-line option without dashes: ``metadata["flag"]`` of the field, else its name; empty
-    if the field is no option."""
+    if the field is no option, but an argument of its class and in a learner's word alone."""
     value: Any
     """Its value."""
     owner: type
@@ -169,8 +169,8 @@ class FieldPath:
 
     @property
     def keywords(self) -> tuple[str, ...]:
-        """Its names as keyword arguments: its options with ``_`` for ``-``, else its own name."""
-        return tuple(n.replace("-", "_") for n in (self.flag or self.path[-1], *self.aliases))
+        """Its names as keyword arguments: its options with ``_`` for ``-``; () if it is none."""
+        return tuple(n.replace("-", "_") for n in (self.flag, *self.aliases) if n)
 
 
 def field_paths(settings: Any, path: tuple[str, ...] = ()) -> Iterator[FieldPath]:
@@ -274,7 +274,7 @@ def explicit(settings: Any) -> dict[str, Any]:
     """
     defaults = {leaf.path: leaf.value for leaf in field_paths(type(settings))}
     return {
-        leaf.keywords[0]: leaf.value
+        (*leaf.keywords, leaf.path[-1])[0]: leaf.value
         for leaf in field_paths(settings)
         if leaf.value != defaults.get(leaf.path)
     }

@@ -55,9 +55,9 @@ class ResponseSettings:
     """Tokens before EOS is legal, and before a stop string counts."""
     forbidden_token_ids: Sequence[int] = ()
     """Ids that are never legal."""
-    horizon: Horizon = "terminated"
+    horizon: Horizon = field(default="terminated", metadata={"flag": ""})
     """"terminated" if the horizon is part of the problem, "truncated" if it is only a budget."""
-    prompt_sampling: PromptSampling = "uniform"
+    prompt_sampling: PromptSampling = field(default="uniform", metadata={"flag": ""})
     """"uniform" (with replacement), "epoch" (a permutation per epoch, in a batch of each row by
     itself) or "sequential" (in order; in a batch of n, row i takes prompts i, i + n, ..., so that
     each comes once in an epoch of the batch)."""
@@ -89,12 +89,12 @@ class TurnSettings:
     max_turn_tokens: int | None = None
     """Longest turn, tokens; None leaves it to ``max_new_tokens``, which bounds all turns and
     replies together."""
-    max_reply_tokens: int = 64
+    max_reply_tokens: int = field(default=64, metadata={"flag": ""})
     """Longest reply, tokens, those of the chat template included; a longer one is an error."""
-    partner_timeout: float | None = None
+    partner_timeout: float | None = field(default=None, metadata={"flag": ""})
     """Seconds that the partner may take for one answer, and n times as many for n answers in one
     call; None waits for ever."""
-    on_partner_error: OnPartnerError = "raise"
+    on_partner_error: OnPartnerError = field(default="raise", metadata={"flag": ""})
     """Response to a partner that raises, takes too long, or answers without a text or with too
     long a one: "raise" stops, "skip" ends the episode with ``finish_reason`` "error"."""
 
@@ -114,7 +114,7 @@ class GenerationSettings(TextSettings, ResponseSettings, TurnSettings):
     prompt_format: str | None = None
     """Frame of every prompt that is a text, with ``{prompt}`` where it stands ("Continue this film
     review: {prompt}"); scorers see the prompt without it. None has no frame."""
-    template_date: str | None = None
+    template_date: str | None = field(default=None, metadata={"flag": ""})
     """Date that a chat template is given which asks for today's, as "2026-01-31"; stored with the
     tokenizer. None takes the tokenizer's own, else 2026-01-01, so that a run is the same on any
     day."""

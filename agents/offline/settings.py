@@ -56,9 +56,9 @@ class PreferenceLoss:
     """Share of wrong labels, for "sigmoid" (cDPO), "sigmoid_norm" and "robust"."""
     gamma: float = 1.0
     """SimPO's margin; 0.5 to 1.6 in arXiv:2405.14734."""
-    nll_coef: float = 1.0
+    nll_coef: float = field(default=1.0, metadata={"flag": ""})
     """Weight of the chosen response's likelihood in RPO and CPO; 1 in both papers."""
-    dpop_coef: float = 50.0
+    dpop_coef: float = field(default=50.0, metadata={"flag": ""})
     """DPOP's penalty; 5 to 500 in arXiv:2402.13228."""
 
     def __post_init__(self) -> None:
@@ -103,7 +103,7 @@ class Tuning:
     """Pairs, or responses, per optimiser step."""
     micro_batch_size: int = 32
     """Most pairs, or responses, in one forward pass; the rest is accumulated."""
-    lr_scheduler_type: str = "cosine"
+    lr_scheduler_type: str = field(default="cosine", metadata={"flag": ""})
     """Schedule of the learning rate, one of ``transformers``."""
 
     def __post_init__(self) -> None:
@@ -149,7 +149,7 @@ class Candidates:
     )
     """Temperatures among which the responses are divided in equal parts; None is the agent's own.
     RLHF Workflow draws half at 1.0 and half at 0.7."""
-    length_penalty: float = 0.0
+    length_penalty: float = field(default=0.0, metadata={"flag": ""})
     """Subtracted from the score per character of the response, reward units (RLHF Workflow:
     .001)."""
 
@@ -192,7 +192,7 @@ class Sampling(Candidates):
         ValueError: if a value is out of range.
     """
 
-    min_gap: float = 0.0
+    min_gap: float = field(default=0.0, metadata={"flag": ""})
     """Least difference between the best and the worst of a pair, reward units."""
 
     def __post_init__(self) -> None:
@@ -226,10 +226,10 @@ class SFTSettings:
     on_error: OnError = "raise"
     """Whether a row of that file that cannot be learned from stops the run, or is left out and
     counted."""
-    overlong_rows: Overlong = "error"
+    overlong_rows: Overlong = field(default="error", metadata={"flag": ""})
     """Rows of that file that are longer than the model reads: "error" refuses them, "left" cuts the
     beginning of their prompts, "drop" leaves them out."""
-    learn_on: LearnOn = "all"
+    learn_on: LearnOn = field(default="all", metadata={"flag": ""})
     """Answers that SFT learns of a file's conversations, of its column "messages": "all" or the
     "last"."""
     num_prompts: int = 512

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -46,12 +46,12 @@ class SamplingSettings:
 
     temperature: float = 1.0
     """Divides the logits in rollout, update and reference alike."""
-    top_k: int = 0
+    top_k: int = field(default=0, metadata={"flag": ""})
     """Sample among the likeliest tokens only; 0 samples among all. What could be sampled is kept
     with the sample, and update and reference are renormalised over the same tokens ("keep sampling
     mask", DeepSeek-V3.2 2025, arXiv:2512.02556): otherwise a token that has left the top k would
     have ratio 0, and one outside the reference's an infinite KL."""
-    top_p: float = 1.0
+    top_p: float = field(default=1.0, metadata={"flag": ""})
     """Sample among the fewest tokens that have this much probability; 1.0 samples among all."""
 
     def __post_init__(self) -> None:

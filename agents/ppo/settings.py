@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from tokengym.agents.policy.settings import EpisodicSettings, Schedule, ValueNetwork
@@ -65,33 +65,33 @@ class PPOSettings(EpisodicSettings):
     group_size: int | None = None
     """Consecutive rows that answer one prompt, at least 2 and a divisor of the rows; None gives
     each row a prompt of its own. Estimators with a group baseline need it."""
-    drop_equal_groups: bool = False
+    drop_equal_groups: bool = field(default=False, metadata={"flag": ""})
     """Leave groups out whose scores are all equal: they teach nothing (DAPO, arXiv:2503.14476).
     Where a round has no other group, all advantages are 0."""
-    std_floor: float = 0.0
+    std_floor: float = field(default=0.0, metadata={"flag": ""})
     """Least standard deviation that "grpo" divides a group's scores by."""
-    loss_mean: LossMean = "auto"
+    loss_mean: LossMean = field(default="auto", metadata={"flag": ""})
     """Mean over the tokens of a minibatch ("token"), over a response's tokens and then responses
     ("sequence"), or a sum over a constant ("constant"); "auto" takes the estimator's own."""
     n_epochs: int = 2
     """Passes over a batch."""
     n_minibatches: int = 4
     """Gradient steps per pass; no more than there are episodes."""
-    gamma: float = 1.0
+    gamma: float = field(default=1.0, metadata={"flag": ""})
     """Discount per token, of estimators that read it; "rloo", "grpo" and "dr-grpo" do not."""
     gae_lambda: float | None = None
     """1 waits for the whole return, 0 trusts the next value. None takes what the credit rule
     declares (0: mc, whose rewards are advantages), else 0.95, which ABC's paper has. Below 1 the
     score reaches early tokens through the values alone, the more so the longer the response."""
-    gae_lambda_vf: float | None = None
+    gae_lambda_vf: float | None = field(default=None, metadata={"flag": ""})
     """The same for the returns that the values learn; None takes ``gae_lambda``. 1 is the whole
     return, which a critic that starts without knowledge learns best from whatever the advantages
     take (VC-PPO, arXiv:2503.01491)."""
-    clip_range: Schedule = 0.2
+    clip_range: Schedule = field(default=0.2, metadata={"flag": ""})
     """Largest move of the probability ratio before its gradient stops."""
-    clip_range_high: float | None = None
+    clip_range_high: float | None = field(default=None, metadata={"flag": ""})
     """The same upwards; None takes ``clip_range``. DAPO has 0.28."""
-    old_log_probs: OldLogProbs = "sampled"
+    old_log_probs: OldLogProbs = field(default="sampled", metadata={"flag": ""})
     """Log-probs of the old policy in the probability ratio: those of the rollout, or computed again
     as the update computes them, which costs a forward. They differ by rounding, see
     train/log_prob_gap, which in bfloat16 is some hundredths of a nat."""
@@ -107,11 +107,11 @@ class PPOSettings(EpisodicSettings):
     and explain next to nothing of the score that is to come (docs/results/earlier.md)."""
     vf_coef: float = 1.0
     """Weight of the value loss; at 0 the values stay as they begin."""
-    ent_coef: float = 0.0
+    ent_coef: float = field(default=0.0, metadata={"flag": ""})
     """Weight of the entropy bonus."""
     kl_coef: float = 0.05
     """Penalty per nat of KL to the reference, reward units; the first value if adaptive."""
-    kl_in: KlPlace = "reward"
+    kl_in: KlPlace = field(default="reward", metadata={"flag": ""})
     """"reward": each token's KL is subtracted from its reward, so that a token answers for the KL
     after it too (Ziegler et al. 2019). With "vineppo" it answers only for the KL up to the end of
     its segment; where each token is paid by itself, that is the price of "loss" with more noise.
@@ -132,15 +132,15 @@ class PPOSettings(EpisodicSettings):
     keeps it fixed."""
     kl_horizon: float = 10_000
     """Episodes over which the adaptive coefficient corrects itself; it needs ``kl_target``."""
-    n_value_warmup: int = 0
+    n_value_warmup: int = field(default=0, metadata={"flag": ""})
     """Updates at the start in which the value head alone learns, with its own network if it has
     one. A linear ``learning_rate_schedule`` counts them, so that the policy begins at less than
     ``learning_rate``: at two thirds of it after a third of the training. Under "constant" it
     begins at the whole."""
-    target_kl: float | None = None
+    target_kl: float | None = field(default=None, metadata={"flag": ""})
     """Ends an update early when the policy moved 1.5 times this (nats per token). The log has the
     share of gradient steps that it left out, train/steps_skipped; 0 says that it did not bind."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: float = field(default=1.0, metadata={"flag": ""})
     """Longer gradients are scaled down to this."""
     micro_batch_size: int | None = None
     """Most sequences in one forward; changes memory and time, not the gradient."""

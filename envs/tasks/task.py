@@ -220,9 +220,7 @@ class TaskOptions:
     Chat models end a turn by several, which their generation_config.json names."""
     pad_token: str | None = None
     """Token for padding, in place of the tokenizer's own; EOS pads where there is none."""
-    prompts: PromptSet | Sequence[str | Prompt | Messages] | None = field(
-        default=None, metadata={"flag": ""}
-    )
+    prompts: PromptSet | Sequence[str | Prompt | Messages] | None = None
     """Prompts in place of the task's, for every ``split``: texts, or conversations as messages."""
     dataset: str | Path | Any | None = field(default=None, metadata={"is_data": True})
     """Data set of prompts: a csv, tsv, jsonl or parquet file, a folder or hub name ("name:config"
@@ -231,7 +229,7 @@ class TaskOptions:
     """Its column of prompts: a name, or a number where the file has no header."""
     reference_column: Column | None = None
     """Its column of reference answers."""
-    query_type_column: Column | None = None
+    query_type_column: Column | None = field(default=None, metadata={"flag": ""})
     """Its column of OPENENDED or CONSTRAINED, R3's annotation."""
     metadata_columns: Sequence[Column] = ()
     """Its further columns, for verifiers: ``Episode.metadata`` holds their values by name."""

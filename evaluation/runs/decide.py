@@ -597,6 +597,11 @@ def _refuse(name: str, value: Any, agent: Spec, known: Sequence[Mapping[str, Any
             f"compare() got an unexpected keyword argument {name!r}; write {own_name[0]}={value!r}"
         )
     owners = [one for one in LEARNERS.names() if name in find_learner(one).default_values()]
+    if agent.name in owners:
+        raise TypeError(
+            f"compare() has no argument {name!r}, which the learner alone has; write it in its "
+            f"word: agent='{agent.name}:{name}={value}'"
+        )
     if owners:
         more = f"; {said}" if said else ""
         raise TypeError(

@@ -197,7 +197,8 @@ def options_of_run(
     bundle = sources.get("bundle")
     layers = layers_of(resolve_env(env, bundle, {**sources, "reward": reward}), bundle)
     usual = evaluation_of(bundle, trains=True)
-    return dict(groups_of(find_learner(agent), sources, layers, evaluation=usual))
+    learner = find_learner(LEARNERS.parse(agent).without_options)
+    return dict(groups_of(learner, sources, layers, evaluation=usual))
 
 
 def options_of_comparison(

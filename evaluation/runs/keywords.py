@@ -10,13 +10,13 @@ from typing import Any, Literal, TypedDict
 from transformers import PreTrainedTokenizerBase
 
 from tokengym.agents.policy.settings import Precision, Products, Schedule, ValueNetwork
-from tokengym.agents.ppo.settings import KlEstimator, KlPlace, LossMean, LrSchedule, OldLogProbs
+from tokengym.agents.ppo.settings import KlEstimator, LrSchedule
 from tokengym.base.bundle import Bundle
 from tokengym.base.chat import Messages
 from tokengym.base.prompt import Prompt, PromptSet
 from tokengym.envs.prompts.loading import Column
-from tokengym.envs.prompts.tables import LearnOn, OnError
-from tokengym.envs.settings import Horizon, OnPartnerError, Overlong, PromptSampling
+from tokengym.envs.prompts.tables import OnError
+from tokengym.envs.settings import Overlong
 from tokengym.envs.tasks.task import PromptTokens
 from tokengym.envs.turns.partner import Partner
 from tokengym.evaluation.runs.settings import Stream
@@ -40,8 +40,6 @@ class CompareKeywords(TypedDict, total=False):
     fixed_length: bool | None
     normalize: str | None
     temperature: float | None
-    top_k: int | None
-    top_p: float | None
     learning_rate: Schedule | float | None
     learning_rate_schedule: LrSchedule | None
     n_warmup_updates: int | None
@@ -49,35 +47,21 @@ class CompareKeywords(TypedDict, total=False):
     weights: str | Callable[..., Any] | None
     loss: str | Callable[..., Any] | None
     group_size: int | None
-    drop_equal_groups: bool | None
-    std_floor: float | None
-    loss_mean: LossMean | None
     n_epochs: int | None
     n_minibatches: int | None
-    gamma: float | None
     gae_lambda: float | None
-    gae_lambda_vf: float | None
-    clip_range: Schedule | None
-    clip_range_high: float | None
-    old_log_probs: OldLogProbs | None
     clip_range_vf: Schedule | None
     value_network: ValueNetwork | None
     vf_coef: float | None
-    ent_coef: float | None
     kl_coef: float | None
-    kl_in: KlPlace | None
     kl_estimator: KlEstimator | None
     kl_target: float | None
     kl_horizon: float | None
-    n_value_warmup: int | None
-    target_kl: float | None
-    max_grad_norm: float | None
     micro_batch_size: int | None
     reference_samples: int | None
     eval_every: int | None
     eval_every_until: int | None
     eval_episodes: int | None
-    eval_seed: int | None
     eval_stream: Stream | None
     samples: int | None
     toxicity: str | None
@@ -90,7 +74,6 @@ class CompareKeywords(TypedDict, total=False):
     dataset: str | Path | Any | None
     prompt_column: Column | str | None
     reference_column: Column | None
-    query_type_column: Column | None
     metadata_columns: Sequence[Column] | None
     predict_query_types: bool | None
     prompt_tokens: PromptTokens | None
@@ -101,41 +84,28 @@ class CompareKeywords(TypedDict, total=False):
     partner: Partner | Callable[..., Any] | str | None
     max_turns: int | None
     max_turn_tokens: int | None
-    max_reply_tokens: int | None
-    partner_timeout: float | None
-    on_partner_error: OnPartnerError | None
     min_new_tokens: int | None
     forbidden_token_ids: Sequence[int] | None
-    horizon: Horizon | None
-    prompt_sampling: PromptSampling | None
     overlong: Overlong | None
     chat_template: bool | None
     prompt_format: str | None
-    template_date: str | None
     max_prompt_tokens: int | None
     stop_strings: Sequence[str] | None
-    allowed_token_ids: Sequence[tuple[int, ...]] | None
     task_options: str | None
     n: int | None
     sample_temperatures: tuple[float | None, ...] | None
-    length_penalty: float | None
     pairs: str | None
     eval_pairs: str | None
     pairs_prompt_column: str | None
     own_prompts: bool | None
     num_eval_prompts: int | None
     on_error: OnError | None
-    overlong_rows: Overlong | None
-    learn_on: LearnOn | None
     num_prompts: int | None
-    min_gap: float | None
     epochs: float | None
-    lr_scheduler_type: str | None
     loss_type: str | None
     beta: float | None
     label_smoothing: float | None
-    nll_coef: float | None
-    dpop_coef: float | None
+    gamma: float | None
     mask_top_p: float | None
     mask_refresh: int | None
     iterations: int | None

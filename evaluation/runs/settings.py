@@ -283,7 +283,7 @@ class EvaluationSettings:
     episodes: int | None = field(default=None, metadata={"flag": "eval-episodes"})
     """Held-out prompts per evaluation. None takes up to 128, so that measuring two runs takes a
     third of their responses at most."""
-    seed: int = field(default=20_240, metadata={"flag": "eval-seed"})
+    seed: int = field(default=20_240, metadata={"flag": ""})
     """Seed of the prompts and of the sampling during evaluation."""
     stream: Stream = field(default="run", metadata={"flag": "eval-stream"})
     """How evaluations draw. "run": each seed has its own random subset of the held-out prompts, and
@@ -335,7 +335,8 @@ class TaskSettings(GenerationSettings, RewardOptions, TaskOptions):
     """
 
     task_options: str = ""
-    """Arguments that only this task has, as "decisions=6,distractors=2" of Forks."""
+    """Arguments of ``gym.make`` that are no options here, as "horizon=truncated", or that only this
+    task has, as "decisions=6,distractors=2" of Forks."""
 
     def __post_init__(self) -> None:
         TaskOptions.__post_init__(self)

@@ -397,24 +397,7 @@ def _take_deciding(command: Command, line: CommandLine) -> dict[str, Any]:
         raise ValueError(
             f"{first['agent']} is named first, and --agent names another; leave one out"
         )
-    typed |= first
-    if _declared(command).by_learner:
-        _check_agent(typed.get("agent", ""))
-    return typed
-
-
-def _check_agent(agent: str) -> None:
-    """Refuse a learner with options, which are the command's own."""
-    name, has_options, _ = agent.partition(":")
-    if not has_options or name not in learner_names():
-        return
-    from tokengym.agents.learner import LEARNERS
-
-    options = LEARNERS.parse(agent).options.items()
-    flags = "".join(f" --{key.replace('_', '-')} {value}" for key, value in options)
-    raise ValueError(
-        f"agent {agent!r} has options, which are those of this command; write --agent {name}{flags}"
-    )
+    return typed | first
 
 
 def _declared(command: Command) -> Declared:
@@ -576,10 +559,14 @@ def _refuse_unknown(
     line: CommandLine,
 ) -> NoReturn:
     """Refuse an option that the command does not have, or that only other learners have."""
+    from tokengym.agents.learner import LEARNERS
+
     present = _names(options)
     known = {"help", "help-all", *present}
     owners: list[str] = []
     by_learner = _declared(command).by_learner and not typed.get("agents")  # which decide alone
+    usual = inspect.signature(command).parameters["agent"].default if by_learner else ""
+    word = str(typed.get("agent", usual))
     for learner in learner_names() if by_learner else ():
         names = _names(_options(command, _chosen(command, {**typed, "agent": learner})))
         if flag in names:
@@ -588,14 +575,19 @@ def _refuse_unknown(
     value = " ".join(line.given.get(flag, ())) or None
     said = answer(flag, present, value, is_option=True)
     if owners:
-        agent = typed.get("agent", inspect.signature(command).parameters["agent"].default)
         more = f"; {said}" if said else ""
         raise ValueError(
-            f"--{flag} has no effect on {agent}; it is an option of {listed(owners)}{more}"
+            f"--{flag} has no effect on {word}; it is an option of {listed(owners)}{more}"
         )
     shown = flag if flag.startswith("-") else f"--{flag}"
     if said:
         raise ValueError(f"unknown option {shown}; {said}")
+    name, setting = word.partition(":")[0], flag.replace("-", "_")
+    if by_learner and setting in LEARNERS.find(name).default_values():
+        raise ValueError(
+            f"unknown option {shown}; it is written in the learner's word: --agent "
+            f"{name}:{setting}={value or 'VALUE'}"
+        )
     hint = did_you_mean(flag, sorted(known), shown={name: repr(f"--{name}") for name in known})
     raise ValueError(f"unknown option {shown}; {hint}--help-all has all of them")
 

@@ -35,7 +35,7 @@ def comparison(
             is_given = len(leaf.path) == 1 or value != defaults.get(leaf.path, object())
             if leaf.path[-1] in OF_LENGTH and training.tokens is not None:
                 continue  # it has no effect
-            if is_given and leaf.keywords[0] in known:
+            if is_given and leaf.flag and leaf.keywords[0] in known:
                 given[leaf.keywords[0]] = value
         asked |= {} if agents else {"agent": training.agent}
     return decide(

@@ -67,7 +67,7 @@ def test_no_row_is_hidden_by_those_before_it():
         ("train -optimize --n-trials 9", "unknown option -optimize; .*write tokengym compare"),
         ("compare --n-trials 9", "write --agents ppo ppo:learning_rate=1e-3"),
         ("train -params learning_rate:1e-3", "unknown option -params; .*write --learning-rate"),
-        ("train grpo --loss-agg-mode token-mean", "write --loss-mean token"),
+        ("train grpo --loss-agg-mode token-mean", "write --agent NAME:loss_mean=token"),
         ("train --use-vllm true", "not needed: the policy answers all prompts"),
         ("evaluate runs/x --episodes 64", "write --num-episodes 64"),
         ("evaluate runs/x --n-timesteps 100", "write --num-episodes N\n"),

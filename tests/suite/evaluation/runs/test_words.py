@@ -63,9 +63,9 @@ class Stopped(Exception):
         ("--env MovieReview", {"env": "MovieReview"}),
         (
             "--env Detox --rewards sparse abc:beta=0.8 --seeds 3 --first-seed 7 --updates 12 "
-            "--kl-coef 0.1 --eval-every 2 --eval-seed 9 --lora-rank 4 --fixed-length True",
+            "--kl-coef 0.1 --eval-every 2 --lora-rank 4 --fixed-length True",
             {"env": "Detox", "rewards": ["sparse", "abc:beta=0.8"], "seeds": 3, "first_seed": 7}
-            | {"updates": 12, "kl_coef": 0.1, "eval_every": 2, "eval_seed": 9, "lora_rank": 4}
+            | {"updates": 12, "kl_coef": 0.1, "eval_every": 2, "lora_rank": 4}
             | {"fixed_length": True},
         ),
         ("--agent loo --group-size 4", {"agent": "loo", "group_size": 4}),
