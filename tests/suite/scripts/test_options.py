@@ -136,7 +136,8 @@ def test_a_setting_of_a_learner_is_an_option_where_its_declaration_says_so(agent
     learner = find_learner(agent)
     for leaf in field_paths(learner.default_settings()):
         hidden = leaf.path[-1] in {*learner.fixed, *learner.idle}
-        assert (f"--{leaf.flag} " in text) == (bool(leaf.flag) and not hidden)
+        flag = leaf.flag or leaf.path[-1].replace("_", "-")
+        assert (f"--{flag} " in text) == (bool(leaf.flag) and not hidden)
     for flag in ("device", "dtype", "lora-rank", "max-new-tokens", "eval-every", "bundle"):
         assert f"--{flag} " in text
     assert ("--updates INT" in text) == find_learner(agent).uses_credit
