@@ -25,6 +25,7 @@ def compare(
     first_seed: int = 0,
     level: float = DEFAULT_LEVEL,
     jobs: int | None = None,
+    checkpoint_every: int = 1,
     retry_failed: bool = False,
     track: Tracker = None,
     executor: str | None = None,
@@ -59,6 +60,8 @@ def compare(
         first_seed: The lowest seed.
         level: Confidence level of the intervals, in (0, 1).
         jobs: Runs at a time (default: one per core, or the bundle's own).
+        checkpoint_every: Evaluations between two checkpoints, from which a stopped run resumes; 0
+            keeps none.
         retry_failed: Repeat failed runs.
         track: Tracker that gets the log and the evaluations. Each is an extra: pip install
             'tokengym[tensorboard]'. TensorBoard's files are in each run's folder.
@@ -81,6 +84,7 @@ def compare(
         comparison,
         out,
         jobs=jobs,
+        checkpoint_every=checkpoint_every,
         retry_failed=retry_failed,
         track=track,
         executor=executor,

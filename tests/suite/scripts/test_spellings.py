@@ -32,7 +32,7 @@ def test_what_is_to_be_written_exists(row):
     known = [known_options(line) for line in LINES]
     keywords = {flag.replace("-", "_") for one in known for flag in one}
     of_python = keywords | {"env", "agent", "agents", "rewards", "policy_kwargs", "args"}
-    of_python |= {"checkpoint_every", *names_of(PPOSettings)}
+    of_python |= {*names_of(PPOSettings)}
     assert not row.option or any(row.fits(row.option, one) for one in known)
     assert not row.argument or row.fits(row.argument, of_python)
     # A name that all of them have would never be asked for.

@@ -253,15 +253,15 @@ def test_all_learners_are_measured_alike(rewards, by_gold):
 def test_every_option_of_the_environment_reaches_it():
     given: dict[str, Any] = {
         "stop_strings": (".",),
-        "horizon": "truncated",
-        "prompt_sampling": "epoch",
         "forbidden_token_ids": (5, 7),
         "min_new_tokens": 2,
         "chat_template": False,  # the task's own is True
         "prompt_tokens": 4,
     }
-    kwargs = config(env="Dialogue", task=TaskSettings(**given)).runs[1].env_kwargs(train=True)
-    assert kwargs | given | {"max_new_tokens": 48} == kwargs
+    others = {"horizon": "truncated", "prompt_sampling": "epoch"}  # which are no options
+    task = TaskSettings(**given, task_options="horizon=truncated,prompt_sampling=epoch")
+    kwargs = config(env="Dialogue", task=task).runs[1].env_kwargs(train=True)
+    assert kwargs | given | others | {"max_new_tokens": 48} == kwargs
     assert "chat_template" not in config(env="Dialogue").runs[1].env_kwargs(train=True)
     # Outside of a comparison the length is an option too, and the task says if it is fixed.
     for env, least in (("MovieReview", 8), ("QuestionAnswer", 0)):
