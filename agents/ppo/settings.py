@@ -77,7 +77,7 @@ class PPOSettings(EpisodicSettings):
     """Passes over a batch."""
     n_minibatches: int = 4
     """Gradient steps per pass; no more than there are episodes."""
-    gamma: float = field(default=1.0, metadata={"flag": ""})
+    gamma: float = 1.0
     """Discount per token, of estimators that read it; "rloo", "grpo" and "dr-grpo" do not."""
     gae_lambda: float | None = None
     """1 waits for the whole return, 0 trusts the next value. None takes what the credit rule

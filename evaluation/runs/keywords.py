@@ -49,6 +49,7 @@ class CompareKeywords(TypedDict, total=False):
     group_size: int | None
     n_epochs: int | None
     n_minibatches: int | None
+    gamma: float | None
     gae_lambda: float | None
     clip_range_vf: Schedule | None
     value_network: ValueNetwork | None
@@ -105,7 +106,6 @@ class CompareKeywords(TypedDict, total=False):
     loss_type: str | None
     beta: float | None
     label_smoothing: float | None
-    gamma: float | None
     mask_top_p: float | None
     mask_refresh: int | None
     iterations: int | None

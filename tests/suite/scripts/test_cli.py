@@ -211,7 +211,7 @@ def test_report_of_curves_made_elsewhere(curves, tmp_path, capsys):
         (["evaluate", "--chat-template", "a", "b"], "'b'; tokengym evaluate --help"),
         (["train", "dpo", "grpo"], "'grpo'; tokengym train --help"),
         (["train", "dpo", "--agent", "ppo"], "dpo is named first"),
-        (["train", "--gamma", "0.9"], "word: --agent ppo:gamma=0.9"),
+        (["train", "--ent-coef", "0.9"], "word: --agent ppo:ent_coef=0.9"),
         (["train", "dpo", "--updates", "3"], "--updates has no effect on dpo"),
         (["train", "--env", "CartPole-v1"], "learners write texts"),
         (["compare", "--rewards", "rules.py"], "rules.py:Name"),
