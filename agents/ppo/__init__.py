@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from tokengym.agents.ppo.advantages import Estimator as Estimator
     from tokengym.agents.ppo.advantages import find_advantage as find_advantage
     from tokengym.agents.ppo.advantages import register_advantage as register_advantage
-    from tokengym.agents.ppo.functions import LOSSES as LOSSES
     from tokengym.agents.ppo.functions import OF_SETTINGS as OF_SETTINGS
     from tokengym.agents.ppo.functions import WEIGHTS as WEIGHTS
     from tokengym.agents.ppo.functions import Loss as Loss
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from tokengym.agents.ppo.functions import Weights as Weights
     from tokengym.agents.ppo.inputs import OF_MASK as OF_MASK
     from tokengym.agents.ppo.inputs import RoundInputs as RoundInputs
+    from tokengym.agents.ppo.policy_losses import LOSSES as LOSSES
     from tokengym.agents.ppo.settings import PPOSettings as PPOSettings
     from tokengym.agents.rollouts.experience import Experience as Experience
 

@@ -20,6 +20,7 @@ from tokengym.agents.losses import rewards_to_go
 from tokengym.agents.losses.advantages import check_groups
 from tokengym.agents.ppo.functions import Loss, RoundFunction, Weights
 from tokengym.agents.ppo.inputs import RoundInputs
+from tokengym.agents.ppo.policy_losses import LOSSES as LOSSES  # with those that ship
 from tokengym.agents.ppo.settings import NEEDS, VARIANTS, PPOSettings
 from tokengym.base.registry import Registry
 from tokengym.envs import SettingsError

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
-from importlib import import_module
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -169,6 +168,5 @@ LOSSES = Loss.functions = Registry(
     group="losses",
     from_files=True,
     adopt=Loss.adopted,
-    import_names=lambda name: import_module("tokengym.agents.ppo.policy_losses"),
 )
 """The functions of all policy losses by name."""
