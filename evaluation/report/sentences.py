@@ -6,6 +6,7 @@ the numbers that are taken of them stand in the tables of `evaluation.measure.me
 headings of the page in its template.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -115,58 +116,75 @@ def faster(
     *,
     lead: float,
     word: str,
+    starts: str,
     drift: str,
     controls: Sequence[str],
 ) -> str:
     """Return the headline of a comparison in which ``first`` and others learned faster.
 
-    ``drift`` is "more" where most of the lead is KL, "unknown" where it may be, else "".
+    ``starts`` is "higher" or "lower" where its start is, ``drift`` "more" where most of the lead is
+    KL, "unknown" where it may be, else "".
     """
     how = {"more": " by more drift", "unknown": " and spent more KL"}.get(drift, "")
     also = f"; so did {named(others, controls)}" if others else ""
+    what = "gained over the run" if starts else "over the run"
     return (
-        f"{sentence(named([first], controls)) if first in controls else first} learned faster than "
-        f"{baseline}{how}: {signed(lead)} {word} over the run{also}"
+        f"{sentence(named([first], controls)) if first in controls else first} "
+        f"{phrase(starts, 'faster')} than {baseline}{how}: {signed(lead)} {word} {what}{also}"
     )
+
+
+def phrase(starts: str, word: str) -> str:
+    """Return what is said of an arm beside the baseline, by its start and its runs; "" of nothing.
+
+    Example:
+        >>> phrase("", "faster"), phrase("higher", "higher"), phrase("lower", "")
+        ('learned faster', 'starts higher and stays there', 'starts lower')
+    """
+    if starts and starts == word:
+        return f"starts {starts} and stays there"
+    runs = {
+        "faster": "learned faster",
+        "slower": "learned slower",
+        "higher": "is higher",
+        "lower": "is lower",
+        "more": "has more over the run",
+        "less": "has less over the run",
+    }
+    return " and ".join(filter(None, (f"starts {starts}" if starts else "", runs.get(word, ""))))
 
 
 def none_faster(
     baseline: str,
     kind: Kind,
     *,
-    slower: Sequence[str],
+    told: Mapping[str, Sequence[str]],
     drifting: Sequence[str],
     untold: Sequence[str],
     controls: Sequence[str],
 ) -> str:
     """Return the headline of a comparison in which no arm learned clearly faster.
 
-    ``untold`` are those of too few seeds.
+    ``told`` are arms by the `phrase` that is said of them, ``untold`` those of too few seeds.
     """
     text = f"No {kind} learned clearly faster than {baseline}"
-    if slower:
-        text = f"{text}; {named(slower, controls)} learned slower"
-    elif drifting:
+    for said, arms in told.items():
+        text = f"{text}; {named(arms, controls)} {said if len(arms) == 1 else _of_many(said)}"
+    if drifting and not told:
         text = f"{text}; {named(drifting, controls)} drift{'s' * (len(drifting) == 1)} less"
     return f"{text}{_untold(untold, controls)}"
 
 
-def beside_frozen(
-    baseline: str,
-    kind: Kind,
-    above: Sequence[str],
-    below: Sequence[str],
-    untold: Sequence[str],
-    controls: Sequence[str],
-) -> str:
-    """Return the headline of a comparison with a baseline that learns nothing: where others end."""
-    ended = [
-        f"{named(arms, controls)} {'ends' if len(arms) == 1 else 'end'} clearly {where} it"
-        for where, arms in (("above", above), ("below", below))
-        if arms
-    ]
-    said = " and ".join(ended) or f"no {kind} ends clearly above or below it"
-    return f"{baseline} learns nothing; {said}{_untold(untold, controls)}"
+def _of_many(said: str) -> str:
+    """Return a phrase of one as that of several."""
+    for one, many in (
+        ("starts ", "start "),
+        ("stays ", "stay "),
+        ("is ", "are "),
+        ("has ", "have "),
+    ):
+        said = re.sub(rf"\b{one}", many, said)
+    return said
 
 
 def _untold(arms: Sequence[str], controls: Sequence[str]) -> str:
@@ -182,22 +200,20 @@ def _early(early: Sequence[Early], unit: Unit) -> str:
     return listed([one.says(unit) for one in early])
 
 
-def too_few_seeds(baseline: str, kind: Kind, pairs: Sequence[int], *, is_frozen: bool) -> str:
+def too_few_seeds(baseline: str, kind: Kind, pairs: Sequence[int]) -> str:
     """Return the headline of a comparison in which no arm has the pairs that tell.
 
     Args:
         baseline: The baseline.
         kind: What is compared.
         pairs: Seeds that each arm has in common with it.
-        is_frozen: Whether it learns nothing, so that ends are compared.
     """
-    claim = "ended above" if is_frozen else "learned faster than"
     most = max(pairs)
     count = f"{most or 'no'} {plural(most or 1, 'seed')} in common"
     at_most = "at most " if most > min(pairs) else ""
     return (
-        f"Too few seeds to tell whether a {kind} {claim} {baseline}: {at_most}{count}, and "
-        f"{RELIABLE_SEEDS} are needed"
+        f"Too few seeds to tell whether a {kind} learned faster than {baseline}: {at_most}{count}, "
+        f"and {RELIABLE_SEEDS} are needed"
     )
 
 
@@ -243,18 +259,15 @@ def unpaired(arm: str, baseline: str) -> str:
     return f"{arm}: no seed in common with {baseline}, so nothing is paired"
 
 
-def over_the_run(arm: str, baseline: str, word: str, difference: Mapping[str, Any]) -> str:
-    """Return an arm's difference to the baseline over the run."""
-    return f"{_size(arm, baseline, word, difference, 'auc')}, {how_sure(difference)}"
-
-
-def of_levels(
-    arm: str, baseline: str, word: str, difference: Mapping[str, Any], frozen: Sequence[str]
+def over_the_run(
+    arm: str, baseline: str, word: str, difference: Mapping[str, Any], starts: str, runs: str
 ) -> str:
-    """Return a difference at the end with arms that learn nothing, and so have no speed."""
-    learns = "learns nothing, and has" if len(frozen) == 1 else "learn nothing, and have"
-    size = _size(arm, baseline, word, difference, "final")
-    return f"{size}, {how_sure(difference)}; {listed(frozen)} {learns} a level alone"
+    """Return an arm's difference to the baseline over the run, and the phrase where it is no speed.
+
+    ``starts`` and ``runs`` are those of `phrase`.
+    """
+    said = "" if not starts and runs in ("faster", "slower", "") else f"; {phrase(starts, runs)}"
+    return f"{_size(arm, baseline, word, difference, 'auc')}, {how_sure(difference)}{said}"
 
 
 def carried_forward(

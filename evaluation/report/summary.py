@@ -52,6 +52,8 @@ from tokengym.evaluation.statistics.series import error_of_mean, jitter
 FORMAT = 1
 KINDS = ("final", "auc")
 """Numbers per run: the mean at its end, and over all of it."""
+GAINS = ("start", "gain")
+"""Numbers of the score besides, by which a verdict says whether a lead is one of speed."""
 AT_KL = ("score", "gold_score")
 """Measurements that are compared at equal KL too."""
 KL_OVER_THE_RUN = "kl", "auc"
@@ -317,6 +319,7 @@ def _figures(
             figures[f"normalised_{name}"] = _normalised(figures[name], start, best)
             if name in measuring:
                 measuring[f"normalised_{name}"] = _of_span(measuring[name], best - start)
+    learns = _learns(runs.curves, settings.level)
     # The first point is the reference policy, before any update, where a curve begins at 0.
     anchor, own = settings.anchors.get("score", panel.start), runs.own_steps
     means = {
@@ -334,19 +337,26 @@ def _figures(
         "runs": len(runs.curves),
         "seeds": list(runs.by_seed),
         "figures": figures,
-        "is_frozen": all(curve.is_frozen for curve in runs.curves),
+        "learns": learns,
         "measuring": measuring,
-        "collapse_rate": _collapse_rate(runs.curves, anchor),
+        "collapse_rate": _collapse_rate(runs.curves, anchor) if learns else 0.0,
         "alarms": [alarm._asdict() for alarm in alarms],
     }
 
 
+def _learns(curves: Sequence[Curve], level: float) -> int:
+    """Return 1 or -1 if the mean over the run is clearly above or below the runs' own starts."""
+    gain = paired_difference([c.figure("score", "gain") for c in curves], [0.0] * len(curves))
+    return sign_of(gain.difference) if gain.p_value < 1.0 - level else 0
+
+
 def _collapse_rate(curves: Sequence[Curve], anchor: float) -> float:
-    """Return the share of runs that collapsed, by the noise of all; a frozen one has no gain."""
+    """Return the share of runs that collapsed, by the noise of all.
+
+    It is asked of an arm that is shown to move alone: flat runs that wander would seem to.
+    """
     deviation = jitter([curve["score"] for curve in curves])
-    return float(
-        np.mean([not c.is_frozen and collapsed(c["score"], anchor, deviation) for c in curves])
-    )
+    return float(np.mean([collapsed(curve["score"], anchor, deviation) for curve in curves]))
 
 
 def _spans(panel: Panel, settings: SummarySettings) -> dict[str, tuple[float, float]]:
@@ -530,7 +540,8 @@ def _add_comparisons(
         if both and not panel.ended_early.keys().isdisjoint((name, baseline)):
             versus |= _unequal(runs, base, level)
         kinds = list(product(shared if both else (), KINDS))
-        numbers[name] = {of: _numbers(both, *of) for of in kinds}
+        gains = [("score", kind) for kind in GAINS] if both else []
+        numbers[name] = {of: _numbers(both, *of) for of in (*kinds, *gains)}
         errors = {of: _error_of_pairs(both, *of, own_prompts=own_prompts) for of in kinds}
         versus["measuring"] = _nested({of: e for of, e in errors.items() if e is not None})
         if both and "kl" in shared and "kl" not in settings.logged:
@@ -542,10 +553,10 @@ def _add_comparisons(
         _add_differences(family, numbers, rewards, level)
     for name in others:
         versus = rewards[name]["versus_baseline"]
-        frozen = rewards[name]["is_frozen"] or rewards[baseline]["is_frozen"]
-        earlier_there = versus.get("at_kl", {}).get("earlier")
-        unsure = KINDS if "carried" in versus else ("auc",) if frozen else ()
-        _withhold(versus["differences"], (*unsure, *(("at_kl",) if earlier_there else ())))
+        unsure = {*KINDS, "gain"} if "carried" in versus else set[str]()
+        if versus.get("at_kl", {}).get("earlier"):
+            unsure.add("at_kl")
+        _withhold(versus["differences"], unsure)
 
 
 def _nested(errors: Mapping[tuple[str, str], float]) -> dict[str, dict[str, float]]:
@@ -581,8 +592,7 @@ def _withhold(
     """Call no difference of these kinds clear.
 
     Over the run and at the end only the runs that lasted are read where some ended early. At equal
-    KL a policy that trained for longer may have more for that alone. An agent that learns nothing
-    has a level, and no speed.
+    KL a policy that trained for longer may have more for that alone.
     """
     for of_measure in differences.values():
         for kind in of_measure.keys() & set(kinds):
@@ -631,6 +641,7 @@ def families(panel: Panel) -> list[list[tuple[str, str]]]:
     numbers = [(measure, kind) for measure in panel.measures for kind in kinds_of(measure)]
     ends = [pair for pair in numbers if pair[1] == "final" and measure_of(pair[0]).word]
     alone = [pair for pair in numbers if pair not in ends]
+    alone += [("score", kind) for kind in GAINS]
     if "kl" in panel.measures:
         alone += [KL_OVER_THE_RUN, *((name, "at_kl") for name in AT_KL if name in panel.measures)]
     return [ends, *([pair] for pair in alone)]

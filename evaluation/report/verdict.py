@@ -24,6 +24,8 @@ from tokengym.evaluation.statistics import RELIABLE_SEEDS, Array, final_mean, na
 from tokengym.evaluation.statistics.series import FEWEST, NOISES, levels, noise, parting
 
 SummaryPart = Mapping[str, Any]
+Starts = Literal["", "higher", "lower"]
+Word = Literal["", "faster", "slower", "higher", "lower", "more", "less"]
 Drift = Literal["more", "less", "unknown", ""]
 """How a lead stands to the KL that was spent, see `drift_of`."""
 DRIFT_SHARE = 0.5
@@ -85,25 +87,25 @@ def _level(group: SummaryPart) -> str:
 def _claim(group: SummaryPart, others: Sequence[str]) -> str:
     """Return what the headline says of the others, as far as `RELIABLE_SEEDS` pairs tell.
 
-    A baseline that learns nothing has a level and no speed: with it the ends are compared.
+    "Faster" is said of what was gained over the own starts, see `word_of`.
     """
     baseline, controls, kind = group["baseline"], group["controls"], kind_of(group)
-    is_frozen = group["rewards"][baseline]["is_frozen"]
-    number = "final" if is_frozen else "auc"
-    gaps = {name: difference_of(group, name, "score", number) for name in others}
+    gaps = {name: difference_of(group, name, "score", "gain") for name in others}
     pairs = {name: gap["pairs"] if gap else 0 for name, gap in gaps.items()}
     untold = [name for name in others if pairs[name] < RELIABLE_SEEDS]
-    above, below = ([name for name in others if clear(gaps[name]) == sign] for sign in (1, -1))
-    drifting = [name for name in others if drift_of(group, name) == "less"]
     if len(untold) == len(others):
-        return sentences.too_few_seeds(baseline, kind, [*pairs.values()], is_frozen=is_frozen)
-    if group["ended_early"] and not (above or below or drifting):
+        return sentences.too_few_seeds(baseline, kind, [*pairs.values()])
+    told: dict[str, list[str]] = {}
+    for name in others:
+        told.setdefault(sentences.phrase(*word_of(group, name)), []).append(name)
+    told.pop("", None)
+    drifting = [name for name in others if drift_of(group, name) == "less"]
+    if group["ended_early"] and not (told or drifting):
         return sentences.no_verdict(_early(group), unit_of(group))
-    if is_frozen:
-        return sentences.beside_frozen(baseline, kind, above, below, untold, controls)
+    above = [name for name in others if word_of(group, name)[1] == "faster"]
     if not above:
         return sentences.none_faster(
-            baseline, kind, slower=below, drifting=drifting, untold=untold, controls=controls
+            baseline, kind, told=told, drifting=drifting, untold=untold, controls=controls
         )
     first, *rest = above
     gap = gaps[first]
@@ -114,9 +116,35 @@ def _claim(group: SummaryPart, others: Sequence[str]) -> str:
         baseline,
         lead=gap["difference"],
         word=measure_of("score", group["by_gold"]).word,
+        starts=word_of(group, first)[0],
         drift=drift_of(group, first),
         controls=controls,
     )
+
+
+def word_of(group: SummaryPart, name: str) -> tuple[Starts, Word]:
+    """Return what is said of a reward's starts beside the baseline's, and of its runs.
+
+    | where | said |
+    |---|---|
+    | the starts differ clearly | "higher" or "lower", beside what follows |
+    | neither arm's gain over its own start is clear | a level: "higher", "lower" or nothing |
+    | the gains differ clearly, and the leader's is clear | "faster", "slower" |
+    | else the starts do not differ clearly, and the means over the run do | "more", "less" |
+    | else | nothing |
+    """
+
+    def sign(kind: str) -> int:
+        return clear(difference_of(group, name, "score", kind))
+
+    start, gain, area = sign("start"), sign("gain"), sign("auc")
+    learns, baseline_learns = (group["rewards"][one]["learns"] for one in (name, group["baseline"]))
+    starts: Starts = ("", "higher", "lower")[start]
+    if not (learns or baseline_learns):
+        return starts, ("", "higher", "lower")[area]
+    if gain and (learns if gain > 0 else baseline_learns) > 0:
+        return starts, "faster" if gain > 0 else "slower"
+    return starts, "" if start else ("", "more", "less")[area]
 
 
 def _early(group: SummaryPart) -> list[Early]:
@@ -139,7 +167,7 @@ def _unproven(group: SummaryPart, others: Sequence[str]) -> str:
     behind = {
         name: controls
         for name in others
-        if clear(difference_of(group, name, "score", "auc")) > 0
+        if word_of(group, name)[1] in ("faster", "more")
         and (controls := group["rewards"][name].get("unbeaten_controls"))
     }
     controls = [name for name in group["controls"] if any(name in of for of in behind.values())]
@@ -202,21 +230,16 @@ def drift_of(group: SummaryPart, name: str) -> Drift:
 def _difference(group: SummaryPart, name: str) -> str:
     """Return a reward's difference to the baseline over the run, and whether it is clear.
 
-    An agent that learns nothing has a level and no speed: with one the ends are compared. Of runs
-    some of which ended early there is no verdict.
+    Of runs some of which ended early there is no verdict.
     """
     area, baseline = difference_of(group, name, "score", "auc"), group["baseline"]
     arm = sentences.named([name], group["controls"])
     if not area:
         return sentences.unpaired(arm, baseline)
     about = (arm, baseline, measure_of("score", group["by_gold"]).word)
-    if frozen := [one for one in (name, baseline) if group["rewards"][one]["is_frozen"]]:
-        end = difference_of(group, name, "score", "final")
-        assert end is not None  # there is one over the run
-        return sentences.of_levels(*about, end, frozen)
     if carried := group["rewards"][name]["versus_baseline"].get("carried"):
         return sentences.carried_forward(*about, area, carried, unit_of(group))
-    return sentences.over_the_run(*about, area)
+    return sentences.over_the_run(*about, area, *word_of(group, name))
 
 
 def _about_runs(group: SummaryPart, others: Sequence[str]) -> Iterator[str]:

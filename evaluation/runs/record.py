@@ -224,7 +224,6 @@ class RunRecord:
             "gae_lambda": self.log[-1].get("gae_lambda") if self.log else None,
             **origin(),
             "measured_by": self.measured_by,
-            **({"is_frozen": True} if self.spec.training.declaration.is_frozen else {}),
             **({"optimum": self.optimum} if self.optimum else {}),
             **({"reads_little": True} if self.reads_little else {}),
         }

@@ -216,7 +216,6 @@ class Run:
         return replace(
             curve_of(self.points, credit=self.arm, seed=self.seed, group=self.group),
             responses=read_responses(self.folder / RESPONSES, len(self.points)),
-            is_frozen=bool(said.get("is_frozen")),
             is_weighed=not (is_untrained or said.get("reads_little")),
         )
 

@@ -52,8 +52,6 @@ class Curve:
     responses: Mapping[str, Array] = field(default_factory=dict)
     """Per measurement of single responses (time, prompts), NaN where there is none; {} where they
     were not kept. Runs of one seed have the same prompts."""
-    is_frozen: bool = False
-    """Whether its agent learns nothing, so that it has a level and no speed."""
     is_weighed: bool = True
     """Whether its end is held against the best of a few untrained responses: that of best-of-n is
     not, nor one whose scorer cannot read the responses."""
@@ -259,8 +257,17 @@ class Curve:
         return final_mean(self[measure][self.cut[0] :])
 
     def figure(self, measure: str, kind: str) -> float:
-        """Return a number of the run: ``auc`` its mean over the run, ``final`` that at the end."""
-        return self.area(measure) if kind == "auc" else self.end(measure)
+        """Return a number of the run.
+
+        ``start`` its first measurement, ``auc`` its mean over the run, ``gain`` this less its
+        start, ``final`` the mean at its end.
+        """
+        if kind == "final":
+            return self.end(measure)
+        start = float(self[measure][0])
+        if kind == "start":
+            return start
+        return self.area(measure) - start * (kind == "gain")
 
     def of_prompts(self, measure: str, kind: str) -> Array | None:
         """Return a number of the run for each prompt, (prompts,); None where it was not kept.

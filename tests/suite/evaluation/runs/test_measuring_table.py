@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.evaluation.common import fabricate_curves
 from tokengym.base.files import read_hashed, write_hashed
 from tokengym.base.text import number
 from tokengym.envs.prompts import datasets
@@ -240,29 +239,6 @@ def test_a_table_of_responses_takes_no_more_memory_than_its_size_allows(tmp_path
     monkeypatch.setattr(datasets, "MAX_UNPACKED_BYTES", 1_000)
     with pytest.raises(ValueError, match=r"unpacks to more than .*delete its folder"):
         read_responses(file, 1)
-
-
-def test_one_seed_of_a_frozen_arm_has_no_interval():
-    curves = fabricate_curves(("sparse", "abc"), seeds=1)
-    frozen = [replace(c, is_frozen=c.credit == "abc") for c in curves]
-    (line,) = summarize(frozen)["groups"][0]["verdict"]["differences"]
-    assert "at the end against sparse, no interval; too few seeds to tell (1); " in line
-
-
-def test_a_frozen_arm_has_a_level_and_no_speed():
-    curves = fabricate_curves(("sparse", "abc"))
-    frozen = [replace(c, is_frozen=c.credit == "abc") for c in curves]
-    lead = summarize(curves)["groups"][0]["verdict"]["headline"]
-    assert lead.startswith("abc learned faster than sparse")
-    (group,) = summarize(frozen)["groups"]
-    assert group["verdict"]["headline"] == "No reward learned clearly faster than sparse."
-    (line,) = group["verdict"]["differences"]
-    assert "score at the end against sparse" in line
-    assert line.endswith("abc learns nothing, and has a level alone")
-    differences = group["rewards"]["abc"]["versus_baseline"]["differences"]["score"]
-    assert (differences["auc"]["clear"], differences["final"]["clear"]) == (0, 1)
-    (group,) = summarize(frozen, SummarySettings(baseline="abc"))["groups"]
-    assert "learned slower" not in group["verdict"]["headline"]
 
 
 def test_the_share_of_the_way_to_the_optimum_starts_where_the_seeds_do():
