@@ -1,6 +1,6 @@
 """Metrics of text and of learning curves, the comparison, and the report.
 
-- `statistics`: interquartile means, bootstrap intervals, t intervals of paired differences.
+- `statistics`: means with t intervals, and those of paired differences.
 - `measure`: measurements of a frozen policy on held-out prompts, declared in one table.
 - `runs`: training of every reward with every seed, each run in its own process.
 - `report`: results of a comparison in numbers, words and pictures.

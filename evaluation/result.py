@@ -44,9 +44,7 @@ TEXTS = ("prompt", "response", "score", "gold_score", "tokens", "token_rewards")
 """Columns of `Result.samples` after those that say which run and response it is."""
 UNSHOWN = ("prompt_ids", "response_ids")
 ARRIVALS = ("steps_to_threshold", "steps_to_shares")
-SPEEDS = ("relative_steps", "relative_steps_net")
-"""Parts of a summary's rewards, and of their comparison with the baseline, in which infinity, which
-JSON lacks, is stored as null."""
+"""Parts of a summary's rewards in which infinity, which JSON lacks, is stored as null."""
 DPI = 110
 
 
@@ -103,7 +101,7 @@ class Result(Mapping[str, Any]):
         """The figures of the report's table, a row for each arm, the baseline first.
 
         Of a measurement over the run (``score_auc``), at the end (``score_final``) or at the KL
-        where the baseline ends (``score_at_kl``) there are its interquartile mean with the ends of
+        where the baseline ends (``score_at_kl``) there are its mean with the ends of
         its interval (``score_auc_low``, ``score_auc_high``) and the mean difference to the baseline
         on the same seeds: ``score_auc_difference``, the ends of its interval
         ``score_auc_difference_low`` and ``..._high``, and its p-value ``score_auc_p``, corrected by
@@ -276,7 +274,7 @@ def _figures(group: Mapping[str, Any], arm: str, measure: str, kind: str) -> dic
     column = f"{measure}_{kind}"
     known = group["rewards"][arm]["figures"].get(measure, {}).get(kind) or {}
     ends = known if group["rewards"][arm]["runs"] > 1 else {}  # one seed has no interval
-    row = {column: known.get("iqm"), f"{column}_low": ends.get("low")}
+    row = {column: known.get("mean"), f"{column}_low": ends.get("low")}
     row[f"{column}_high"] = ends.get("high")
     row |= _measuring(group["rewards"][arm], measure, kind, column)
     if any(difference_of(group, name, measure, kind) for name in group["rewards"]):
@@ -370,6 +368,8 @@ def _with_infinity(summary: dict[str, Any]) -> dict[str, Any]:
         level = summary["level"]
         if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
             raise TypeError(f"level must be a number in (0, 1), got {level!r}")
+        if summary["format"] != FORMAT:
+            raise ValueError(f"its format is {summary['format']}, and {FORMAT} is read")
         for group in summary["groups"]:
             verdict = group["verdict"]
             said = (verdict["headline"], *verdict["notes"], *verdict["differences"])
@@ -380,9 +380,7 @@ def _with_infinity(summary: dict[str, Any]) -> dict[str, Any]:
                     for name in table.keys() & FORMER:
                         table[FORMER[name]] = table.pop(name)
                 entry |= {name: restored(entry[name]) for name in ARRIVALS if name in entry}
-                versus = entry.get("versus_baseline") or {}  # of the baseline there is none
-                versus |= {n: restored(versus[n]) for n in SPEEDS if versus.get(n) is not None}
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"summary.json is damaged or of another version ({error!r}); make it again with "
             "tokengym report"

@@ -32,7 +32,7 @@ from tokengym.evaluation.runs import (
     task_name,
     trusted_spec,
 )
-from tokengym.evaluation.statistics import interval
+from tokengym.evaluation.statistics import student_interval
 
 CARD, PICTURE, CURVE = "README.md", "curve.png", "curve.csv"
 FIGURES = {"score": "score", "gold_score": "gold score", "kl": "KL to the reference, nats"}
@@ -176,7 +176,7 @@ def agent_card(
 
     task, after = task_name(spec.env), evaluation.metrics
     scores = np.array([e.score for e in evaluation.episodes if e.score is not None])
-    low, high = interval(scores, np.mean, spec.compared["level"])
+    _, low, high, _ = student_interval(scores, spec.compared["level"])
     result = EvalResult(
         task_type="reinforcement-learning",
         dataset_type=_shareable(spec.env.text if spec.env.file else spec.env_id),
@@ -233,7 +233,7 @@ A policy trained with tokengym by {agent} under the reward {reward}, seed {seed}
 {rows}
 
 The {level} interval of the score after training is {low} to {high}:
-a bootstrap over {episodes} held-out prompts answered by this one policy.
+Student's, over {episodes} held-out prompts answered by this one policy.
 It does not say how much another training seed would change.
 
 ```python

@@ -95,7 +95,7 @@ def rates_table(
     return markdown_table([*head, *(f"{rate:g}" for rate in rates)], rows)
 
 
-def with_interval(figure: Mapping[str, Any], value: str = "iqm") -> str:
+def with_interval(figure: Mapping[str, Any], value: str = "mean") -> str:
     """Return a figure with its interval: ``1.23 (1.10 to 1.31)``."""
     return f"{number(figure[value])} ({number(figure['low'])} to {number(figure['high'])})"
 
@@ -132,7 +132,7 @@ def mean(values: ArrayLike) -> float:
 def student_mean(values: ArrayLike) -> str:
     """Return the mean of a sample (n,) with Student's t interval."""
     middle, low, high, _ = (float(value) for value in student_interval(values))
-    return with_interval({"iqm": middle, "low": low, "high": high})
+    return with_interval({"mean": middle, "low": low, "high": high})
 
 
 def paired_text(one: ArrayLike, other: ArrayLike) -> str:

@@ -161,7 +161,7 @@ OF_MEASURING = (
     "it."
 )
 """How sure a number is by its prompts and draws alone."""
-_OVER_SEEDS = "Over seeds an interquartile mean with its percentile bootstrap interval"
+_OVER_SEEDS = "Over seeds a mean with Student's t interval"
 _SURE = (
     f"{_OVER_SEEDS}, which has the noise of training in it, and that of measuring where each seed "
     f"has prompts and draws of its own. {OF_MEASURING}"

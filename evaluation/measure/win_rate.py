@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tokengym.envs import Episode
-from tokengym.evaluation.statistics import DEFAULT_LEVEL, Array, Random, interval
+from tokengym.evaluation.statistics import DEFAULT_LEVEL, Array, student_interval
 from tokengym.evaluation.statistics.scores import without_rounding
 
 Triple = tuple[str, str, str]
@@ -35,9 +35,7 @@ class WinRate:
     """Position bias: share of prompts on which the judge preferred a place, not a response."""
 
 
-def win_rate(
-    as_a: ArrayLike, as_b: ArrayLike, level: float = DEFAULT_LEVEL, *, rng: Random = 0
-) -> WinRate:
+def win_rate(as_a: ArrayLike, as_b: ArrayLike, level: float = DEFAULT_LEVEL) -> WinRate:
     """Summarise preferences asked in both orders, ties counting half.
 
     win if as_a > 1/2 and as_b > 1/2;  loss if as_a < 1/2 and as_b < 1/2;  else tie
@@ -47,7 +45,6 @@ def win_rate(
         as_a: (prompts,) probability that the first policy's response is better, shown first.
         as_b: (prompts,) the same, shown second.
         level: Confidence level of the interval, in (0, 1).
-        rng: Generator, or a seed for one.
 
     Source: both orders as in Zheng et al. 2023, arXiv:2306.05685, section 3.4.
 
@@ -63,14 +60,14 @@ def win_rate(
     wins, losses = (first > 0.5) & (second > 0.5), (first < 0.5) & (second < 0.5)
     ties = ~(wins | losses)
     points = wins + 0.5 * ties
-    low, high = interval(points, np.mean, level, rng=rng)
+    _, low, high, _ = student_interval(points, level)
     return WinRate(
         wins=int(wins.sum()),
         ties=int(ties.sum()),
         losses=int(losses.sum()),
         rate=float(points.mean()),
-        low=low,
-        high=high,
+        low=max(float(low), 0.0),
+        high=min(float(high), 1.0),
         disagreement=float(((first - 0.5) * (second - 0.5) < 0).mean()),
     )
 

@@ -19,7 +19,7 @@ from tokengym.base.files import write_csv
 from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import AXES, UNSCORED, Axis, measures_of
 from tokengym.evaluation.report.reading import NEEDED, PARTS, Source, Table, read_table
-from tokengym.evaluation.statistics import Array, Curve, iqm, leaps
+from tokengym.evaluation.statistics import Array, Curve, leaps
 from tokengym.evaluation.statistics.curve import ROUND_KL, Group, scored_alike
 from tokengym.evaluation.statistics.series import final_points
 
@@ -101,7 +101,7 @@ class Runs:
         """Where the drawn path over the KL leaps in one update, (time - 1,); see `leaps`."""
         made = self.values.get("step")  # of curves over tokens
         updates = self.steps if made is None else made.mean(axis=0)
-        return leaps(updates, iqm(self.values["kl"], 0))
+        return leaps(updates, self.values["kl"].mean(axis=0))
 
     def figures(self, measure: str, kind: str) -> Array:
         """Return a number of each run, (runs,), in the measurement's unit; see `Curve.figure`."""

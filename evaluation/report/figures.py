@@ -22,7 +22,7 @@ from tokengym.evaluation.measure.measures import AXES, check_measures, measure_o
 from tokengym.evaluation.report import sentences
 from tokengym.evaluation.report.curves import Curve, Panel, group_label, make_panels
 from tokengym.evaluation.report.tables import Style, compares_kl, group_table, reference_levels
-from tokengym.evaluation.statistics import curve_interval, iqm
+from tokengym.evaluation.statistics import student_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -225,9 +225,9 @@ def draw(
         runs = panel.rewards[name]
         x = runs.steps if against is None else runs.values[against].mean(axis=0)
         ends += [float(x[0]), float(x[-1])]
-        axis.plot(x, iqm(runs.values[measure], 0), **lines[name])
+        axis.plot(x, runs.values[measure].mean(axis=0), **lines[name])
         if level is not None:
-            low, high = curve_interval(runs.values[measure], level, resamples=1_000)
+            _, low, high, _ = student_interval(runs.values[measure].T, level)
             colour = lines[name]["color"]
             axis.fill_between(x, low, high, color=colour, alpha=0.14, linewidth=0)
     axis.set_xlim(min(ends), max(ends))
@@ -247,7 +247,7 @@ def draw_against_kl(
     """Draw the path of each reward's score over its KL, thin and dotted where an update leaps."""
     for name in _having(lines, panel, "kl", measure):
         runs = panel.rewards[name]
-        kl, score = (iqm(runs.values[each], 0) for each in ("kl", measure))
+        kl, score = (runs.values[each].mean(axis=0) for each in ("kl", measure))
         at = np.flatnonzero(runs.gaps)
         axis.plot(np.insert(kl, at + 1, np.nan), np.insert(score, at + 1, np.nan), **lines[name])
         colour = lines[name]["color"]

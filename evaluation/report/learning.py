@@ -11,7 +11,7 @@ from tokengym.evaluation.measure.measures import measure_of
 from tokengym.evaluation.report import sentences
 from tokengym.evaluation.report.charts import Series, line_chart, thinned
 from tokengym.evaluation.report.curves import Group
-from tokengym.evaluation.statistics import Array, iqm
+from tokengym.evaluation.statistics import Array
 
 SHOWN = ("loss", "rewards/accuracies", "rewards/margins", "mean_token_accuracy")
 """Columns of train.csv that are shown; those of held-out data begin with `HELD_OUT`."""
@@ -52,7 +52,7 @@ def by_epoch(rows: Sequence[LogRow]) -> dict[int, dict[str, float]]:
 
 
 def final_figures(logs: Iterable[Log]) -> list[dict[str, Any]]:
-    """Return the figures of the last epoch by name and group, interquartile means over seeds."""
+    """Return the figures of the last epoch by name and group, means over seeds."""
     ends: dict[tuple[Group, str], dict[str, list[float]]] = {}
     for log in logs:
         epochs = by_epoch(log.rows)
@@ -62,7 +62,7 @@ def final_figures(logs: Iterable[Log]) -> list[dict[str, Any]]:
         {
             "credit": credit,
             "group": dict(group),
-            "figures": {name: float(iqm(values)) for name, values in columns.items()},
+            "figures": {name: float(np.mean(values)) for name, values in columns.items()},
         }
         for (group, credit), columns in ends.items()
     ]
@@ -105,7 +105,7 @@ def _series(
             name=title,
             colour=colours[logs[0].credit],
             x=grid,
-            y=iqm(rows, 0),
+            y=rows.mean(axis=0),
             runs=rows,
             dashed=column.startswith(HELD_OUT),
         )

@@ -37,7 +37,7 @@ from tokengym.evaluation.report.tables import (
     side_by_side,
     untrained,
 )
-from tokengym.evaluation.statistics import curve_interval, iqm
+from tokengym.evaluation.statistics import student_interval
 from tokengym.version import REPOSITORY, __version__
 
 if TYPE_CHECKING:
@@ -209,13 +209,13 @@ def _series(panel: Panel, measure: str, colours: Mapping[str, int], level: float
             continue
         keep = thinned(len(runs.steps))  # or the page would grow with long runs
         values = runs.values[measure][:, keep]
-        low, high = curve_interval(values, level, resamples=1_000)
+        middle, low, high, _ = student_interval(values.T, level)
         series.append(
             Series(
                 name=name,
                 colour=colours[name],
                 x=runs.steps[keep],
-                y=iqm(values, 0),
+                y=middle,
                 low=low,
                 high=high,
                 runs=values,
@@ -235,8 +235,8 @@ def _frontiers(
                 Series(
                     name=name,
                     colour=colours[name],
-                    x=iqm(runs.values[x], 0),
-                    y=iqm(runs.values[y], 0),
+                    x=runs.values[x].mean(axis=0),
+                    y=runs.values[y].mean(axis=0),
                     gaps=runs.gaps if x == "kl" else None,
                 )
                 for name, runs in panel.rewards.items()

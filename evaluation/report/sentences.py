@@ -673,7 +673,7 @@ def table_note(
     """
     seeds = seed_counts(runs)
     note = (
-        f"Interquartile mean and {level_percent(level)} bootstrap interval over {seeds} "
+        f"Mean and {level_percent(level)} t interval over {seeds} "
         f"seed{'' if seeds == '1' else 's'}; ▲ and ▼ mark what is clearly above or below {baseline}"
     )
     if noise:
@@ -795,15 +795,15 @@ def subtitle(
 def curves_note(level: float) -> str:
     """Return what the lines and bands of a chart are."""
     return (
-        f"Interquartile mean over seeds; the band is its {level_percent(level)} bootstrap "
-        "interval. Point at a chart to read values; press a name to hide it."
+        f"Mean over seeds; the band is its {level_percent(level)} t interval. "
+        "Point at a chart to read values; press a name to hide it."
     )
 
 
 def figures_note(level: float) -> str:
     """Return what the cells of the table of figures are."""
     return (
-        f"Interquartile mean over seeds, below it its {level_percent(level)} interval; \u00b1 is "
+        f"Mean over seeds, below it its {level_percent(level)} interval; \u00b1 is "
         "the part of measuring, a standard error over prompts and draws that more responses lower. "
         "Point at a number, or a heading, for what it means and how sure it is."
     )
@@ -844,12 +844,10 @@ def terms(*, at_kl: bool = True) -> list[tuple[str, str]]:
     return [
         *((n.title, n.meaning) for n in NUMBERS.values() if at_kl or n.name != "at_kl"),
         ("Error of measuring", OF_MEASURING),
-        ("Interquartile mean", "Mean over seeds without the lowest and the highest quarter."),
         (
             "Interval",
-            "Percentile bootstrap over seeds of an interquartile mean. It is somewhat too narrow "
-            "of few seeds: a 95% interval holds the interquartile mean in about 93 of 100 "
-            "simulated experiments of ten seeds, and in 89 of five.",
+            "Student's t interval over seeds. Of normal scores a 95% interval holds the mean in 95 "
+            "of 100 experiments; of differences of which one side fails in a run of five, in 82.",
         ),
         ("Ranked", f"Rewards are ranked only by {ranked}."),
     ]

@@ -1,7 +1,6 @@
 """The summary of a comparison as plain data: figures per reward and differences from the baseline.
 
-It is a function of the curves and the level alone: each interval has its own generator with a fixed
-seed, so the same curves give the same bytes.
+It is a function of the curves and the level alone: the same curves give the same bytes.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -29,13 +28,12 @@ from tokengym.evaluation.statistics import (
     holm,
     holm_level,
     improvement_interval,
-    interval,
-    iqm,
     paired_difference,
     pairs,
     probability_of_improvement,
     relative_steps,
     steps_to_threshold,
+    student_interval,
 )
 from tokengym.evaluation.statistics.curve import Group, on_one_grid, scored_alike
 from tokengym.evaluation.statistics.frontier import (
@@ -49,7 +47,7 @@ from tokengym.evaluation.statistics.frontier import (
 from tokengym.evaluation.statistics.scores import TIE
 from tokengym.evaluation.statistics.series import error_of_mean, jitter
 
-FORMAT = 1
+FORMAT = 2
 KINDS = ("final", "auc")
 """Numbers per run: the mean at its end, and over all of it."""
 GAINS = ("start", "gain")
@@ -323,7 +321,7 @@ def _figures(
     # The first point is the reference policy, before any update, where a curve begins at 0.
     anchor, own = settings.anchors.get("score", panel.start), runs.own_steps
     means = {
-        measure: iqm(runs.values[measure], 0)[own]
+        measure: runs.values[measure].mean(axis=0)[own]
         for measure in panel.measured(runs)
         if measure != "kl" or "kl" not in settings.logged  # nats per update are no nats per token
     }
@@ -331,7 +329,7 @@ def _figures(
     maximised = "score" if settings.kl_coef is None else "net_score"
     weighed = all(curve.is_weighed for curve in runs.curves)
     if reference is not None and weighed and maximised in figures:
-        alarm = short_of_best(figures[maximised]["final"]["iqm"], reference["best_of_n"])
+        alarm = short_of_best(figures[maximised]["final"]["mean"], reference["best_of_n"])
         alarms += [alarm] if alarm else []
     return {
         "runs": len(runs.curves),
@@ -442,9 +440,9 @@ def _error_over_seeds(rows: Sequence[Array], *, own_prompts: bool) -> float | No
 
 
 def _estimate(values: Array, level: float) -> dict[str, float]:
-    """Return the interquartile mean of a number per run with its interval."""
-    low, high = interval(values, level=level)
-    return {"iqm": iqm(values), "low": low, "high": high}
+    """Return the mean of a number per run with its interval."""
+    mean, low, high, _ = map(float, student_interval(values, level))
+    return {"mean": mean, "low": low, "high": high}
 
 
 def _normalised(figures: Mapping[str, Any], start: float, goal: float) -> dict[str, Any]:
@@ -473,9 +471,9 @@ def _arrival(runs: Runs, measure: str, threshold: float, level: float) -> dict[s
 
 
 def _add_steps_to_threshold(panel: Panel, group: dict[str, Any], level: float) -> None:
-    """Add every reward's steps to where the baseline's interquartile mean curve ends."""
+    """Add every reward's steps to where the baseline's mean curve ends."""
     baseline = panel.rewards[group["baseline"]]
-    curve = iqm(baseline.values["score"], 0)
+    curve = baseline.values["score"].mean(axis=0)
     threshold = float(curve[baseline.at_end].mean())
     rises = bool(threshold - curve[0] > TIE * abs(threshold))
     group |= {"threshold": threshold, "baseline_rises": rises}

@@ -95,7 +95,7 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
             below = sentences.percents(chance)
     elif kind != "chance":
         figure = entry["figures"][measure][kind]
-        value = number(figure["iqm"])
+        value = number(figure["mean"])
         if entry["runs"] > 1:  # one seed has no interval
             below = sentences.ends(figure)
         if kind == "at_kl" and name != group["baseline"]:

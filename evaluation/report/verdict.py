@@ -80,7 +80,7 @@ def _headline(group: SummaryPart, others: Sequence[str]) -> str:
 def _level(group: SummaryPart) -> str:
     """Return where the one reward began and ended."""
     baseline, word = group["baseline"], measure_of("score", group["by_gold"]).word
-    final = group["rewards"][baseline]["figures"]["score"]["final"]["iqm"]
+    final = group["rewards"][baseline]["figures"]["score"]["final"]["mean"]
     return sentences.alone(baseline, word, group["start"], final)
 
 
@@ -188,8 +188,8 @@ def _reached(group: SummaryPart) -> str:
         if "normalised_score" in entry["figures"]
     }
     told = [name for name in shares if group["rewards"][name]["runs"] >= RELIABLE_SEEDS]
-    over = [name for name in told if min(shares[name]["iqm"], shares[name]["low"]) >= 1.0]
-    below = [name for name in told if max(shares[name]["iqm"], shares[name]["high"]) < 1.0]
+    over = [name for name in told if min(shares[name]["mean"], shares[name]["low"]) >= 1.0]
+    below = [name for name in told if max(shares[name]["mean"], shares[name]["high"]) < 1.0]
     if not below:
         return ""
     return sentences.reached(

@@ -1,20 +1,17 @@
-"""Statistics of scores: interquartile means, bootstrap intervals, comparisons of sets of runs.
+"""Statistics of scores: means with Student's intervals, comparisons of sets of runs.
 
-Scores are (runs, tasks), curves (runs, time); a run is one seed. Intervals are percentile
-bootstraps of the interquartile mean, stratified by task: with 10 seeds a nominal 95 % interval
-covers the true value in about 93 of 100 simulated experiments, with 5 seeds in about 89. Fewer than
-five seeds give no interval worth reading. Differences are paired by seed, with a t interval.
+Scores are (runs, tasks); a run is one seed. Fewer than five seeds give no interval worth reading.
+Differences are paired by seed. One estimator serves figures and differences, the mean, so that the
+figures of two arms subtract to their difference.
 
-``scipy.stats`` has the same mean, bootstrap and t interval, and the tests compare them. It is not
-used here: it takes every run's process a second to load and the band of a curve five times as long,
-and its bootstrap of several tasks draws other numbers from the same generator.
+``scipy.stats`` has the same t interval, and the tests compare them. It is not used here: it takes
+every run's process a second to load.
 
-Source: Agarwal et al. 2021, "Deep RL at the Edge of the Statistical Precipice", arXiv:2108.13264.
+Source: Agarwal et al. 2021, "Deep RL at the Edge of the Statistical Precipice", arXiv:2108.13264,
+for the probability of improvement.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,9 +19,6 @@ from scipy.special import logsumexp, ndtri, stdtr, stdtrit
 
 Array = NDArray[np.float64]
 """Numbers, float64."""
-Statistic = Callable[[Array], float]
-Random = np.random.Generator | int
-"""A generator, or the seed of one."""
 
 DEFAULT_LEVEL = 0.95
 """Confidence level of intervals and tests where none is given."""
@@ -33,114 +27,6 @@ RELIABLE_SEEDS = 5
 
 TIE = 1e-12
 """Two scores are equal if they differ by at most this share of the greater: less is rounding."""
-
-DEFAULT_RESAMPLES = 2_000
-"""Bootstrap resamples: the Monte Carlo error of a 95 % end is then under 0.1 standard errors."""
-
-
-@overload
-def iqm(scores: ArrayLike, axis: None = None) -> float: ...
-
-
-@overload
-def iqm(scores: ArrayLike, axis: int) -> Array: ...
-
-
-def iqm(scores: ArrayLike, axis: int | None = None) -> float | Array:
-    """Return the interquartile mean: the mean without the lowest and highest quarter.
-
-    k = floor(n / 4);  iqm = mean(sorted(scores)[k : n - k])
-
-    Args:
-        scores: Values of any shape, at least one, all finite.
-        axis: The axis to reduce; None takes all values together, as for (runs, tasks).
-
-    Returns:
-        A float for ``axis=None``, else an array without that axis.
-
-    Raises:
-        ValueError: if there are no scores or one is not finite.
-
-    Source:
-        arXiv:2108.13264, section 4.3; equals ``scipy.stats.trim_mean(scores, 0.25, axis)``.
-
-    Example:
-        >>> iqm([0.0, 2.0, 4.0, 600.0])
-        3.0
-    """
-    values = finite("scores", scores)
-    if axis is None:
-        return float(iqm(values.reshape(-1), axis=0))
-    count = values.shape[axis]
-    cut = count // 4
-    middle = np.sort(values, axis=axis).take(np.arange(cut, count - cut), axis=axis)
-    return np.asarray(middle.mean(axis=axis))
-
-
-def interval(
-    scores: ArrayLike,
-    statistic: Statistic = iqm,
-    level: float = DEFAULT_LEVEL,
-    *,
-    rng: Random = 0,
-    resamples: int = DEFAULT_RESAMPLES,
-) -> tuple[float, float]:
-    """Return the stratified percentile-bootstrap interval of a statistic of scores.
-
-    Each task's runs are drawn with replacement on their own. The statistic is computed for each
-    resampled table, and the interval is the central ``level`` of its values.
-
-    Args:
-        scores: (runs, tasks), or (runs,) for one task.
-        statistic: From a (runs, tasks) array to a float; `iqm` and ``np.mean`` are fastest.
-        level: Confidence level of the interval, in (0, 1).
-        rng: Generator, or a seed for one.
-        resamples: Number of bootstrap tables.
-
-    Returns:
-        The interval's two ends, in score units.
-
-    Raises:
-        ValueError: if ``scores`` is empty, not finite or of more than two axes, or ``level`` or
-            ``resamples`` is out of range.
-    """
-    table = score_table("scores", scores)
-    drawn = _resampled(table, checked_draws(level, resamples), rng)  # (resamples, runs, tasks)
-    if statistic is iqm or statistic is np.mean:  # of all resamples at once, not a call for each
-        values = statistic(drawn.reshape(resamples, -1), axis=1)
-    else:
-        values = np.array([statistic(sample) for sample in drawn])
-    return _central(values, level)
-
-
-def curve_interval(
-    curves: ArrayLike,
-    level: float = DEFAULT_LEVEL,
-    *,
-    rng: Random = 0,
-    resamples: int = DEFAULT_RESAMPLES,
-) -> tuple[Array, Array]:
-    """Return the pointwise bootstrap band of the interquartile mean of learning curves.
-
-    Whole runs are drawn, so that a run's points stay together.
-
-    Args:
-        curves: (runs, time), on common steps.
-        level: As in `interval`.
-        rng: Generator, or a seed for one.
-        resamples: Number of bootstrap draws.
-
-    Returns:
-        The band's lower and upper edge, each (time,).
-    """
-    table = score_table("curves", curves)
-    runs = table.shape[0]
-    rows = np.random.default_rng(rng).integers(0, runs, (checked_draws(level, resamples), runs))
-    tail = (1.0 - level) / 2.0
-    edges = np.empty((2, table.shape[1]))
-    for t in range(table.shape[1]):  # one point at a time: (resamples, runs) stays in cache
-        edges[:, t] = np.quantile(iqm(table[rows, t], axis=1), [tail, 1.0 - tail])
-    return edges[0], edges[1]
 
 
 def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> float:
@@ -201,7 +87,7 @@ def improvement_interval(
         [0.386, 1.0]
     """
     left, right = _both_tables(x, y)
-    checked_draws(level, 1)
+    checked_level(level)
     (m, tasks), n = left.shape, len(right)
     found, z, k = probability_of_improvement(x, y), ndtri((1.0 + level) / 2.0), (m + n) / 2.0 - 1.0
 
@@ -303,7 +189,7 @@ def student_interval(
         Student 1908, "The Probable Error of a Mean", Biometrika 6; ``scipy.stats.ttest_1samp``.
     """
     values = finite("differences", differences)
-    checked_draws(level, 1)
+    checked_level(level)
     count, mean = values.shape[-1], values.mean(axis=-1)
     if count == 1:
         return mean, mean, mean, np.ones_like(mean)
@@ -414,27 +300,11 @@ def without_rounding(x: Array, y: Array) -> Array:
     return np.where(np.abs(gap) <= TIE * np.maximum(np.abs(x), np.abs(y)), 0.0, gap)
 
 
-def _resampled(table: Array, count: int, rng: Random) -> Array:
-    """Return ``count`` tables, each task's runs drawn with replacement on their own."""
-    runs, tasks = table.shape  # each task has row indices of its own, so it keeps all its runs
-    rows = np.random.default_rng(rng).integers(0, runs, (count, runs, tasks))
-    return table[rows, np.arange(tasks)]  # (count, runs, tasks)
-
-
-def _central(values: Array, level: float) -> tuple[float, float]:
-    """Return the two quantiles between which the central ``level`` of the values falls."""
-    tail = (1.0 - level) / 2.0
-    low, high = np.quantile(values, [tail, 1.0 - tail])
-    return float(low), float(high)
-
-
-def checked_draws(level: float, resamples: int) -> int:
-    """Return the number of resamples, which is checked with the level."""
+def checked_level(level: float) -> float:
+    """Return a confidence level, which is checked."""
     if not 0.0 < level < 1.0:
         raise ValueError(f"level must lie in (0, 1), got {level}; {DEFAULT_LEVEL} is the usual one")
-    if resamples < 1:
-        raise ValueError(f"resamples must be at least 1, got {resamples}; 2000 is the usual number")
-    return resamples
+    return level
 
 
 def finite(name: str, values: ArrayLike) -> Array:

@@ -32,7 +32,7 @@ from tokengym.base import (
     write_jsonl,
 )
 from tokengym.envs import Episode
-from tokengym.evaluation.statistics import interval
+from tokengym.evaluation.statistics import student_interval
 from tokengym.lab.collect import claim_folder
 from tokengym.lab.constitution.critics import draw_principles
 from tokengym.lab.constitution.report import write_reports
@@ -322,11 +322,11 @@ def _measure_policies(
     for name, evaluation in played.items():
         episodes = evaluation.episodes
         toxicity = scene.toxicity(episodes)
-        low, high = interval(toxicity, np.mean, rng=0)
+        _, low, high, _ = student_interval(toxicity)
         entry: dict[str, Any] = {
             "toxicity": float(toxicity.mean()),
-            "toxicity_low": low,
-            "toxicity_high": high,
+            "toxicity_low": float(low),
+            "toxicity_high": float(high),
             **{key: evaluation.metrics[key] for key in KEPT if key in evaluation.metrics},
         }
         if scene.rules is not None:

@@ -243,7 +243,7 @@ def _column(
     for entry in entries:
         figure = (entry["figures"].get(measure) or {}).get(kind)
         # None was not measured, or no equal KL is known.
-        cells.append(Text(NOTHING if figure is None else shown(figure["iqm"])))
+        cells.append(Text(NOTHING if figure is None else shown(figure["mean"])))
         if figure and shown is number and entry["runs"] > 1:  # one seed has no interval
             cells[-1].append(f"\n{number(figure['low'])}, {number(figure['high'])}", "dim")
     return cells

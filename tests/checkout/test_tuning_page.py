@@ -38,7 +38,7 @@ def test_optuna_gets_the_report_s_measure_after_each_seed(tmp_path: Path, monkey
     (trial,) = found["study"].trials
     (arm,) = tokengym.read_result("runs/trials/0")["groups"][0]["rewards"].values()
     assert trial.intermediate_values.keys() == {1, 2}
-    assert trial.value == trial.intermediate_values[2] == arm["figures"]["score"]["auc"]["iqm"]
+    assert trial.value == trial.intermediate_values[2] == arm["figures"]["score"]["auc"]["mean"]
     assert seeds_of("runs/trials/0") == {100, 101}
     # One that is stopped after its first seed never trains the second.
     monkeypatch.setattr(optuna.Trial, "should_prune", lambda _: True)

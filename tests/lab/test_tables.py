@@ -16,7 +16,7 @@ from tokengym.lab.tables import (
 
 
 def test_figures_are_written_with_their_intervals():
-    assert with_interval({"iqm": 1.234, "low": -0.5, "high": 2.0}) == "1.23 (\u22120.500 to 2.00)"
+    assert with_interval({"mean": 1.234, "low": -0.5, "high": 2.0}) == "1.23 (\u22120.500 to 2.00)"
     clear = PairedDifference(
         difference=0.2, low=0.1, high=0.3, level=0.95, p_value=0.01, wins=9, ties=0, pairs=10
     )

@@ -104,7 +104,7 @@ def test_a_summary_by_the_name_that_a_measurement_had_is_read(folder):
     file = folder / "summary.json"
     summary = json.loads(file.read_text())
     for place, entry in enumerate(summary["groups"][0]["rewards"].values()):
-        share = {"final": {"iqm": 0.5 + place / 10.0, "low": 0.4, "high": 0.9}}
+        share = {"final": {"mean": 0.5 + place / 10.0, "low": 0.4, "high": 0.9}}
         entry["figures"]["normalized_gold_score"] = share
         entry["measuring"]["normalized_gold_score"] = {"final": 0.01}
     file.write_text(json.dumps(summary))
@@ -170,7 +170,7 @@ def test_a_measure_that_is_registered_after_the_import_is_a_column(config, tmp_p
     summary = write_comparison(config, tmp_path / "runs")
     assert "asked" in summary["groups"][0]["measures"]
     assert summary["measurements"]["asked"]["meaning"] == meaning
-    assert summary["groups"][0]["rewards"]["abc"]["figures"]["asked"]["final"]["iqm"] == 0.25
+    assert summary["groups"][0]["rewards"]["abc"]["figures"]["asked"]["final"]["mean"] == 0.25
     assert "asked" in (tmp_path / "runs" / "curves.csv").read_text().splitlines()[0].split(",")
     assert read_result(tmp_path / "runs").curves["asked"].unique().tolist() == [0.0, 0.25, 0.5]
 
@@ -390,7 +390,7 @@ def test_what_the_report_of_curves_wrote_is_read_and_shown(tmp_path):
     assert read._repr_html_().startswith(direct._repr_html_().removesuffix("</div>"))
     (group,) = read["groups"]
     versus = group["rewards"]["b"]["versus_baseline"]
-    assert versus["relative_steps"]["ratio"] == np.inf
+    assert group["rewards"]["b"]["steps_to_threshold"]["median"] == np.inf
     assert versus == written["groups"][0]["rewards"]["b"]["versus_baseline"]
 
 

@@ -634,7 +634,7 @@ def test_train_and_its_report_give_one_end(tmp_path, capsys):
     assert f" score from {fixed(scores[0], 3)} to {fixed(end, 3)}, gold" in printed
     (group,) = json.loads((out / "summary.json").read_text())["groups"]
     (entry,) = group["rewards"].values()
-    assert entry["figures"]["score"]["final"]["iqm"] == pytest.approx(end)
+    assert entry["figures"]["score"]["final"]["mean"] == pytest.approx(end)
     for alarm in entry["alarms"]:  # those of the report, and no others
         assert f"! sparse: {Alarm(**alarm)}" in printed
     assert printed.count("! sparse: ") == len(entry["alarms"])

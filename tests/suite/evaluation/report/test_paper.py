@@ -86,7 +86,7 @@ def test_a_table_is_latex_or_markdown(make_curves):
     summary = summarize(make_curves(("sparse", "abc_d|%")), SummarySettings(kl_coef=0.05))
     (group,) = summary["groups"]
     lines = group_table(group, 0.95, "LaTeX").splitlines()
-    assert lines[0].startswith("% Interquartile mean and 95% bootstrap interval over 5 seeds; ")
+    assert lines[0].startswith("% Mean and 95% t interval over 5 seeds; ")
     assert lines[1:3] == [r"\begin{tabular}{lrrrrr}", r"\toprule"]
     assert lines[3] == r"Reward & Score & Score & Score & Gold score & KL (nats) \\"
     nats = f"at {number(group['equal_kl'])} nats"

@@ -260,7 +260,7 @@ def test_a_report_of_stable_baselines3_is_by_its_tokens(zoo, tmp_path):
     }
     assert group["steps"] == [24.0, 48.0]  # what all share
     dqn = group["rewards"]["dqn"]
-    assert dqn["figures"]["score"]["auc"]["iqm"] == pytest.approx(2.0)  # from 1 to 3, its own runs
+    assert dqn["figures"]["score"]["auc"]["mean"] == pytest.approx(2.0)  # from 1 to 3, its own runs
     # Beside the 6 of ppo it has 1.2 at 24 and 2.4 at 48.
     better = dqn["versus_baseline"]["probability_of_improvement"]["score"]["auc"]
     assert better["probability"] == 0.0
@@ -303,7 +303,7 @@ def test_scores_of_different_columns_are_refused_where_all_have_one(tmp_path):
         read_result_of(pd.DataFrame(table))
     named = report_curves(files, None, CurveSettings(score="rollout/ep_rew_mean"))
     (group,) = named["groups"]
-    assert [e["figures"]["score"]["final"]["iqm"] for e in group["rewards"].values()] == [2.0, 2.0]
+    assert [e["figures"]["score"]["final"]["mean"] for e in group["rewards"].values()] == [2.0, 2.0]
     (tmp_path / "monitored-seed-0").mkdir()  # which has that score alone
     monitor = '#{"t_start": 0.0}\nr,l,t\n0,10,1\n2,10,2\n'
     (tmp_path / "monitored-seed-0" / "monitor.csv").write_text(monitor)

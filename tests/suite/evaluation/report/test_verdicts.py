@@ -313,10 +313,10 @@ def test_the_level_of_an_interval_is_never_said_to_be_100():
         summary = summarize(curves, SummarySettings(level=level))
         page = render_report(summary, curves)
         words = f"{golden.words(page)} {group_table(summary['groups'][0], level, 'Markdown')}"
-        found = re.findall(r"([\d.]+%) (?:bootstrap )?interval(?! holds)", words)
+        found = re.findall(r"([\d.]+%) (?:t )?interval(?! holds)", words)
         assert shown in found
         assert "100%" not in found
-        assert words.count(f"{shown} bootstrap interval") == 2  # below the table, and of curves
+        assert words.count(f"{shown} t interval") == 2  # below the table, and of curves
 
 
 def test_runs_that_begin_late_are_named_with_their_seeds_and_steps():
@@ -331,6 +331,6 @@ def test_runs_that_begin_late_are_named_with_their_seeds_and_steps():
     assert caution.startswith(f"First evaluated later than others: {late}. ")
     (group,) = summarize(curves)["groups"]
     # By hand: abc rises by .01 a step from 5 to 50, and so does sparse over those steps.
-    assert group["rewards"]["abc"]["figures"]["score"]["auc"]["iqm"] == pytest.approx(0.475)
-    assert group["rewards"]["sparse"]["figures"]["score"]["auc"]["iqm"] == pytest.approx(0.45)
+    assert group["rewards"]["abc"]["figures"]["score"]["auc"]["mean"] == pytest.approx(0.475)
+    assert group["rewards"]["sparse"]["figures"]["score"]["auc"]["mean"] == pytest.approx(0.45)
     assert difference_of(group, "abc", "score", "auc")["difference"] == pytest.approx(0.0)

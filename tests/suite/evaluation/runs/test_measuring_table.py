@@ -258,6 +258,6 @@ def test_the_share_of_the_way_to_the_optimum_starts_where_the_seeds_do():
     assert anchors == pytest.approx({"score": 0.4, "gold_score": 0.2})
     settings = SummarySettings(anchors=anchors, optimum={"gold_score": 1.0}, own_prompts=True)
     (group,) = summarize(curves, settings)["groups"]
-    share = group["rewards"]["abc"]["figures"]["normalised_gold_score"]["final"]["iqm"]
+    share = group["rewards"]["abc"]["figures"]["normalised_gold_score"]["final"]["mean"]
     assert share == pytest.approx((0.9 - 0.2) / 0.8)
     assert _anchors([*curves, run("apart", 1, 0.7)]) == {}  # an agent that starts elsewhere
