@@ -20,7 +20,7 @@ from tokengym.evaluation.report.curves import read_curves as read_stored
 from tokengym.evaluation.report.figures import STYLE, plain, plot_curves
 from tokengym.evaluation.report.reading import PARTS, Source, run_name
 from tokengym.evaluation.report.sentences import kind_of
-from tokengym.evaluation.report.summary import summarize
+from tokengym.evaluation.report.summary import FORMAT, summarize
 from tokengym.evaluation.report.tables import group_table, short_table
 from tokengym.evaluation.report.verdict import difference_of
 from tokengym.evaluation.runs.folder import no_runs, stored_runs
@@ -356,20 +356,20 @@ def read_result(folder: Path | str) -> Result:
     return Result(*read_comparison(folder), folder)
 
 
+def _restored(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _restored(item) for key, item in value.items()}
+    return math.inf if value is None else value
+
+
 def _with_infinity(summary: dict[str, Any]) -> dict[str, Any]:
     """Return a stored summary with infinity where a level was never reached, by today's names."""
-
-    def restored(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: restored(item) for key, item in value.items()}
-        return math.inf if value is None else value
-
     try:
         level = summary["level"]
         if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
             raise TypeError(f"level must be a number in (0, 1), got {level!r}")
         if summary["format"] != FORMAT:
-            raise ValueError(f"its format is {summary['format']}, and {FORMAT} is read")
+            raise TypeError(f"format must be {FORMAT}, got {summary['format']!r}")
         for group in summary["groups"]:
             verdict = group["verdict"]
             said = (verdict["headline"], *verdict["notes"], *verdict["differences"])
@@ -379,8 +379,8 @@ def _with_infinity(summary: dict[str, Any]) -> dict[str, Any]:
                 for table in (entry["figures"], entry.get("measuring", {})):
                     for name in table.keys() & FORMER:
                         table[FORMER[name]] = table.pop(name)
-                entry |= {name: restored(entry[name]) for name in ARRIVALS if name in entry}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+                entry |= {name: _restored(entry[name]) for name in ARRIVALS if name in entry}
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"summary.json is damaged or of another version ({error!r}); make it again with "
             "tokengym report"
