@@ -41,8 +41,8 @@ UNFINISHED = "unfinished"
 """Folder of an unfinished run's checkpoint, in the run's."""
 NO_NUMBERS = ("scorer_timeout", "evaluation.reference_samples")
 """Settings that change no number of a run, and may be others when it is resumed."""
-UNSTORED = ("folder", "choices")
-"""Fields of a `RunSpec` that its file has not."""
+UNSTORED = ("folder", "choices", "warns")
+"""Fields of a `RunSpec` that its file has not: they decide no number."""
 OF_SAMPLES = (*names_of(ModelSettings), "precision", "products", "max_new_tokens", "fixed_length")
 """Settings of the training that the reference samples depend on."""
 
@@ -242,7 +242,7 @@ class RunSpec:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as plain data: classes of files of the user's own are looked up again."""
-        return RunSpec.from_dict, (self.as_dict(), self.folder)
+        return RunSpec.from_dict, ({**self.as_dict(), "warns": self.warns}, self.folder)
 
     def write(self, versions: Mapping[str, str]) -> None:
         """Write it into its folder, with the versions of the packages that do the run."""
