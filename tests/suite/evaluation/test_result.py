@@ -81,6 +81,13 @@ def folder(config, tmp_path) -> Path:
     return tmp_path / "runs"
 
 
+def test_a_run_that_was_deleted_is_in_no_figure(folder):
+    shutil.rmtree(folder / "uniform" / "seed-1")
+    result = read_result(folder)
+    assert result.curves.groupby("credit").seed.nunique().to_dict()["uniform"] == 2
+    assert result.summary.seeds.to_dict() == {"sparse": 3, "abc": 3, "uniform": 2}
+
+
 def test_the_summary_has_differences_that_are_worked_out_by_hand(folder):
     table = read_result(folder).summary
     assert table.index.tolist() == ["sparse", "abc", "uniform"]
