@@ -28,6 +28,8 @@ class RunWords(NamedTuple):
     env: Spec
     reward: Spec
     agent: Spec
+    estimator: Spec | None = None
+    """That of the agent, where it is of a file of the user's."""
 
 
 def compared(runs: Iterable[RunWords]) -> dict[str, Any]:
@@ -40,13 +42,14 @@ def compared(runs: Iterable[RunWords]) -> dict[str, Any]:
         runs: Their words.
     """
     found: dict[str, dict[str, Mapping[str, str]]] = {"task": {}, "rewards": {}, "agents": {}}
-    for env, reward, agent in runs:
+    for env, reward, agent, estimator in runs:
         task, name = Task.of(env.text), task_name(env)
         is_bundled = task is not None and isinstance(task.bundle, str)
         page = f"environments/{name.lower()}.md" if is_bundled else ""
         found["task"][name] = _entry(task.summary if task else "", page)
         found["rewards"][display_name(reward)] = about_reward(reward)
-        found["agents"][display_name(agent)] = _agent(agent)
+        # What an own estimator learns from is its own to say.
+        found["agents"][display_name(agent)] = _of_file(estimator) if estimator else _agent(agent)
     return found
 
 
