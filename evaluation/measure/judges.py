@@ -1,16 +1,19 @@
 """The scorers that measure runs, in words and read from them again; one judge for folders.
 
-A run keeps these words alone: whether runs of several folders have one judge is read from them.
+Folders have one judge where its title and the hashes of its weights and code are the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from typing_extensions import Self
 
+from tokengym.base.files import json_hash
+from tokengym.base.registry import split_file_word
 from tokengym.evaluation.statistics import Curve
 from tokengym.evaluation.statistics.curve import Group, scored_alike
 
@@ -84,6 +87,27 @@ def words_of(column: str, words: str) -> str:
 # --- one judge for several folders ----------------------------------------------------------------
 
 
+def files_of_judge(settings: Mapping[str, Any]) -> str:
+    """Return a hash of the weights, code or names of the scorers that settings name, "" for none.
+
+    Args:
+        settings: Settings of a comparison by name, with the hashes of files by their paths.
+
+    Example:
+        >>> one = files_of_judge({"reward_model": "a/rm", "a/rm": "5f3c"})
+        >>> one == files_of_judge({"reward_model": "b/rm", "b/rm": "5f3c"}), len(one)
+        (True, 8)
+    """
+    named = {name: settings.get(name) for name in ("scorer", "reward_model", "encoder")}
+    found = {}
+    for name, word in named.items():
+        if word is not None:
+            file = split_file_word(str(word))
+            code = settings.get(str(file[0])) if file else None
+            found[name] = settings.get(str(word), [code, file[1]] if file and code else word)
+    return json_hash(found)[:8] if found else ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class JudgedRuns:
     """The finished runs of one folder, and what measured them."""
@@ -96,6 +120,8 @@ class JudgedRuns:
     curves: list[Curve]
     measured_by: list[str]
     """Scorers of the runs in words."""
+    files: str = ""
+    """Hash of what these are, see `files_of_judge`."""
 
     @property
     def by_gold(self) -> bool:
@@ -107,9 +133,9 @@ class JudgedRuns:
         )
 
     @property
-    def scorers(self) -> set[str]:
-        """Titles of the scorers of ``score``."""
-        return {Judges.parse(words).score for words in self.measured_by}
+    def scorers(self) -> set[tuple[str, str]]:
+        """Titles of the scorers of ``score``, each with the hash of what it is."""
+        return {(Judges.parse(words).score, self.files) for words in self.measured_by}
 
     @property
     def gold_scorers(self) -> set[str]:
@@ -119,7 +145,8 @@ class JudgedRuns:
     @property
     def judge(self) -> str:
         """What measured the runs, in words."""
-        return " and ".join(dict.fromkeys(self.measured_by))
+        words = " and ".join(dict.fromkeys(self.measured_by))
+        return f"{words} (files {self.files})" if self.files else words
 
 
 Rivals = tuple[tuple[str, str], tuple[str, str]]
@@ -187,7 +214,7 @@ def _by_gold(
     return by_gold, ((one.folder.name, one.judge), (other.folder.name, other.judge))
 
 
-def _differ(titles: set[str], others: set[str]) -> bool:
+def _differ(titles: Set[object], others: Set[object]) -> bool:
     """Return whether two folders are known to have no scorer in common.
 
     One folder has one scorer, whose title another version may have worded otherwise.

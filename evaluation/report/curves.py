@@ -300,9 +300,13 @@ def from_cell(text: str) -> str:
     return text[1:] if quoted else text
 
 
+TASK = "task"
+"""Name of the setting that sets groups of different tasks apart."""
+
+
 def group_label(group: Group) -> str:
-    """Return a group in words, such as ``min_new_tokens 8, max_new_tokens 15``."""
-    return ", ".join(f"{name} {value}" for name, value in group)
+    """Return a group in words, such as ``Detox, max_new_tokens 15``; a task is its own title."""
+    return ", ".join(value if name == TASK else f"{name} {value}" for name, value in group)
 
 
 def columns_of(group: Group) -> dict[str, str]:

@@ -17,17 +17,25 @@ from typing import Any, NoReturn, get_args
 import numpy as np
 
 from tokengym.base.files import json_hash, read_json, write_json, write_text
-from tokengym.base.registry import split_file_word
+from tokengym.base.registry import Spec, split_file_word
 from tokengym.base.saved_code import display_name
 from tokengym.base.settings import check_number
 from tokengym.base.text import listed
 from tokengym.envs import printable
-from tokengym.evaluation.measure.judges import JudgedRuns, judge_of_all, settle_judges, words_of
+from tokengym.evaluation.measure.environments import task_name
+from tokengym.evaluation.measure.judges import (
+    JudgedRuns,
+    files_of_judge,
+    judge_of_all,
+    settle_judges,
+    words_of,
+)
 from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.measure.references import SAMPLES, common_samples, read_references
 from tokengym.evaluation.report import sentences
 from tokengym.evaluation.report.compared import RunWords, compared
 from tokengym.evaluation.report.curves import (
+    TASK,
     Curve,
     Group,
     columns_of,
@@ -72,6 +80,8 @@ COUNTS = ("step", "tokens", "episodes")
 """Columns of curves.csv that hold whole numbers."""
 APART = ("rewards", "seeds", "first_seed", "level")
 """Settings in which comparisons that are merged may differ."""
+OF_TASK = ("dataset", "prompts", "prompt_column", "task_options")
+"""Settings that make a task another one, which is compared with none."""
 
 
 def write_comparison(
@@ -110,8 +120,9 @@ def merge_comparisons(
 ) -> dict[str, Any]:
     """Write one report of comparisons made apart, such as on several machines; no code is run.
 
-    Runs with equal settings are merged; runs are grouped by the settings that differ. Where all
-    have the same single reward, such as at several prices of the KL, the settings are compared.
+    Runs with equal settings are merged; runs are grouped by their task, and those of one task by
+    the settings that differ. Where all of a task have the same single reward, such as at several
+    prices of the KL, the settings are compared.
     Where folders were measured by different scorers, the gold score measures all. ``baseline`` is
     the name or the title of an arm, ``level`` the confidence level of the intervals; None takes
     that of the report that is there, else the one that was asked for when the runs were begun.
@@ -129,25 +140,58 @@ def merge_comparisons(
                 f"{no_runs(folder)}; name a folder that tokengym compare or train wrote"
             )
     settings = [shared_settings([run.stored for run in runs]) for runs, _ in stored]
-    varying = [name for name in varying_names(settings) if name not in APART]
-    # One reward at several settings: the settings are what is compared, not groups of one each.
-    arms = {tuple(dict.fromkeys(run.arm for run in runs)) for runs, _ in stored}
-    single = bool(varying) and len(arms) == len(next(iter(arms))) == 1
+    tasks = _tasks(settings)
+    arms = [tuple(dict.fromkeys(run.arm for run in runs)) for runs, _ in stored]
     parts = []
-    for (runs, folder), known in zip(stored, settings, strict=True):
+    for (runs, folder), known, task in zip(stored, settings, tasks, strict=True):
+        of_task = [index for index, name in enumerate(tasks) if name == task]
+        names = _varying([settings[index] for index in of_task])
+        # One reward at several settings: the settings are what is compared, not groups of one each.
+        single = bool(names) and len({arms[i] for i in of_task}) == len(arms[of_task[0]]) == 1
         # Learners have settings that others lack.
-        group = tuple((name, str(known[name])) for name in varying if name in known)
+        group = tuple((name, str(known[name])) for name in names if name in known)
         label = f"{runs[0].arm} ({group_label(group)})" if single else None
-        parts.append(_StoredComparison(runs, folder, () if single else group, label))
+        of_all = ((TASK, task),) if len({*tasks}) > 1 else ()
+        parts.append(_StoredComparison(runs, folder, of_all + (() if single else group), label))
+    varying = _varying(settings)
     return _Results(parts).write(
         out,
         baseline=_title_of(baseline, [run for runs, _ in stored for run in runs]),
         level=level,
-        has_baseline=not single,
-        left_out=() if len(parts) == 1 else (*varying, *APART),
+        has_baseline=not any(part.label for part in parts),
+        left_out=() if len(parts) == 1 else (*APART, *(("env",) if len({*tasks}) > 1 else ())),
+        differing={name: _each(name, settings, tasks) for name in varying},
         with_episodes=not varying,
         paper=paper,
     )
+
+
+def _varying(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the settings that comparisons have unlike."""
+    return [name for name in varying_names(settings) if name not in APART]
+
+
+def _tasks(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the title of the task of each comparison; prompts are known by their contents."""
+    titles = []
+    for known in settings:
+        own = [(value, known.get(str(value))) for name in OF_TASK if (value := known.get(name))]
+        said = ", ".join(Path(str(value)).name for value, _ in own)
+        # A path says little of its contents, whose hash is that of the file wherever it lies.
+        of = json_hash([digest or value for value, digest in own])[:8]
+        titles.append(task_name(str(known["env"])) + (f" ({said}, {of})" if said else ""))
+    return titles
+
+
+def _each(name: str, settings: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> str:
+    """Return what comparisons have of a setting, in words."""
+    is_task = len({*tasks}) > 1
+    said = [
+        f"{known[name]} ({task})" if is_task else str(known[name])
+        for known, task in zip(settings, tasks, strict=True)
+        if name in known
+    ]
+    return ", ".join(dict.fromkeys(said))
 
 
 def _title_of(baseline: str | None, runs: Iterable[Run]) -> str | None:
@@ -318,6 +362,7 @@ class _StoredComparison:
             has_rivals=self.spec["by_gold"],
             curves=[run.curve for run in finished],
             measured_by=[by for run in finished if (by := self.results[run].get("measured_by"))],
+            files=files_of_judge(shared_settings([run.stored for run in self.runs])),
         )
 
 
@@ -350,6 +395,7 @@ class _Results:
         level: float | None = None,
         has_baseline: bool = True,
         left_out: Sequence[str] = (),
+        differing: Mapping[str, str] = {},
         with_episodes: bool = True,
         paper: Paper | None = None,
         picture: str = PICTURE,
@@ -361,7 +407,8 @@ class _Results:
             baseline: Arm that the others are compared with; None takes the first.
             level: Confidence level of the intervals; None takes that of the comparisons.
             has_baseline: Whether the first is meant as a baseline, and not only shown first.
-            left_out: Settings that the runs do not share.
+            left_out: Settings that are not told.
+            differing: Settings that the runs do not share, with what each has.
             with_episodes: Whether responses are shown.
             paper: Figure and table for a paper.
             picture: Name of the picture of the curves.
@@ -369,7 +416,7 @@ class _Results:
         first = self.parts[0].runs[0].arm if has_baseline else None
         known = shared_settings([run.stored for run in self.parts[0].runs])
         level = self._level(level)
-        asked = {**known, "level": level}
+        asked = {**known, **differing, "level": level}
         shared = {name: value for name, value in asked.items() if name not in left_out}
         return write_results(
             out,
@@ -484,7 +531,10 @@ class _Results:
         self, groups: Iterable[Sequence[_StoredComparison]], *, by_gold: bool
     ) -> Iterator[str]:
         """Yield what to be careful of: versions, samples, blind learners, judges."""
-        if mixed := {name: met for name, met in self._met("versions").items() if len(met) > 1}:
+        made = self._met("made").get("commit", [])
+        commits = [commit[:12] + "-dirty" * commit.endswith("-dirty") for commit in made]
+        met_of = {**self._met("versions"), "commit": commits}
+        if mixed := {name: met for name, met in met_of.items() if len(met) > 1}:
             yield sentences.unlike_versions(mixed)
         yield from (text for part in self.parts for text in part.cautions)
         unseen = [_unseen_credit([r.stored for p in parts for r in p.runs]) for parts in groups]
@@ -503,7 +553,11 @@ def _finished(results: Mapping[Run, Mapping[str, Any]]) -> list[Run]:
 
 def _words(spec: Mapping[str, Any]) -> RunWords:
     """Return the words that a run was asked for by, of its stored spec."""
-    return RunWords(*(word_of_json(spec[name]) for name in RunWords._fields))
+    env, reward, agent = (word_of_json(spec[name]) for name in ("env", "reward", "agent"))
+    advantage = str(spec["training"]["learner"].get("advantage"))
+    parts = split_file_word(advantage)
+    estimator = None if parts is None else Spec(advantage, parts[1], file=parts[0])
+    return RunWords(env, reward, agent, estimator)
 
 
 def _episodes(runs: Iterable[Run]) -> list[dict[str, Any]]:
@@ -660,6 +714,7 @@ class Given:
             has_rivals=self.known.get("by_gold") is True,
             curves=curves,
             measured_by=[words],
+            files="" if score == "gold_score" else files_of_judge(self.known.get("settings") or {}),
         )
 
 

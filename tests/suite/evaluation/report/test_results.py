@@ -49,12 +49,11 @@ def make_comparison(tmp_path: Path):
         torch: Any = "2.13.0",
         agents: tuple[str, ...] = (),
         training: TrainingSettings | None = None,
+        env: str = "MovieReview",
         **changes: Any,
     ) -> tuple[Comparison, Path]:
         settings = changed(TrainingSettings(), **changes) if training is None else training
-        config = comparison(
-            env="MovieReview", rewards=rewards, agents=agents, seeds=5, training=settings
-        )
+        config = comparison(env=env, rewards=rewards, agents=agents, seeds=5, training=settings)
         out = tmp_path / name
         by_gold = config.reference.by_gold
         judge = "the gold score, Words" if by_gold else SHARED + "Model"
@@ -100,6 +99,43 @@ def test_prices_of_the_kl_are_compared(make_comparison, tmp_path):
     names = r"'sparse \(kl_coef 0.05\)', 'sparse \(kl_coef 0.2\)'"
     with pytest.raises(ValueError, match=f"baseline 'sparse' is 2 arms here; name one: {names}"):
         merge_comparisons(folders, None, baseline="sparse")
+
+
+def test_tasks_are_groups_and_never_arms(make_comparison, tmp_path):
+    one = make_comparison("one")[1]
+    other = make_comparison("other", env="Detox", kl_coef=0.2, batch_size=8)[1]
+    merged = merge_comparisons([one, other], tmp_path / "merged", baseline=None)
+    assert [group["group"] for group in merged["groups"]] == [
+        {"task": "MovieReview"},
+        {"task": "Detox"},
+    ]
+    assert all([*group["rewards"]] == ["sparse"] for group in merged["groups"])
+    assert merged["settings"]["batch_size"] == "64 (MovieReview), 8 (Detox)"
+    assert "env" not in merged["settings"]
+
+
+@pytest.mark.parametrize(("weights", "by_gold"), [("a1", False), ("b2", True)])
+def test_a_judge_is_what_its_weights_are(make_comparison, weights, by_gold):
+    folders = [
+        make_comparison(name, (reward,))[1] for name, reward in (("x", "sparse"), ("y", "abc"))
+    ]
+    for folder, digest in zip(folders, ("a1", weights), strict=True):
+        for file in folder.rglob("spec.json"):
+            spec, path = read_hashed(file), f"{folder.name}/rm"
+            task = {**spec["task"], "reward_model": path}
+            write_hashed(file, {**spec, "task": task, "data": {path: digest}})
+    assert merge_comparisons(folders, None, baseline=None)["by_gold"] is by_gold
+
+
+def test_runs_of_two_commits_are_cautioned_of(make_comparison):
+    config, out = make_comparison("one")
+    file = run_folder(out, "sparse", 3) / "run.json"
+    for commit in ("a" * 40, "a" * 40 + "-dirty"):
+        made = {"commit": commit, "hardware": "1 core"}
+        write_hashed(file, {**read_hashed(file), "made": made})
+        file = run_folder(out, "sparse", 4) / "run.json"
+    cautions = write_comparison(config, out)["groups"][0]["verdict"]["cautions"]
+    assert any("commit aaaaaaaaaaaa and aaaaaaaaaaaa-dirty" in said for said in cautions)
 
 
 def test_a_level_is_of_the_report_and_not_of_the_runs(make_comparison, tmp_path):
