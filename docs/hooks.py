@@ -152,12 +152,12 @@ def _add_gallery(files: Files, config: MkDocsConfig) -> None:
             f"| [{task}: each token under {len(rules)} rules](gallery/{task}.html) | {command} |"
         )
     shown = []
-    for task in registered_tasks():
-        if task.name in build_episodes.RULES:
-            page = f"environments/{task.name.lower()}.md"
-            shown.append(f"## [{title_of(task.name)}]({page})\n\n{task.summary}")
-            shown.append(build_episodes.as_text(task.name))
-            shown.append(_PICTURE.format(title=title_of(task.name), name=task.name.lower()))
+    for known in registered_tasks():
+        if known.name in build_episodes.RULES:
+            page = f"environments/{known.name.lower()}.md"
+            shown.append(f"## [{title_of(known.name)}]({page})\n\n{known.summary}")
+            shown.append(build_episodes.as_text(known.name))
+            shown.append(_PICTURE.format(title=title_of(known.name), name=known.name.lower()))
     table = "\n".join(["| page | written by |", "|---|---|", *rows])
     heading = "## Pages that the commands write"
     text = "\n\n".join(["# Gallery", _EPISODES, *shown, heading, _GALLERY, table])
@@ -245,7 +245,7 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig, **_: Any) -> str
     if not config.site_url:
         return output
     title = escape(f"{page.title} - {config.site_name}")
-    said = escape(_summary(page).removeprefix(": ") or config.site_description)
+    said = escape(_summary(page).removeprefix(": ") or config.site_description or "")
     card = _CARD.format(title=title, description=said, url=config.site_url)
     return output.replace("</head>", f"{card}</head>", 1)
 
@@ -289,7 +289,7 @@ class Docstrings(griffe.Extension):
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """Give packages the names that entry points add to them: source code does not hold them."""
         for point in plugins("names") if pkg.path == "tokengym" else ():
-            home, _, name = point.name.rpartition(".")
+            home, _dot, name = point.name.rpartition(".")
             target = point.value.replace(":", ".")
             place = pkg[home] if home else pkg
             if name not in place.members:

@@ -10,7 +10,7 @@ tokens and on Detox. Each run is read over the last five measurements in a row a
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -175,7 +175,7 @@ def worth(points: Sequence[Row], price: float) -> float:
 # --- page -----------------------------------------------------------------------------------------
 
 
-def made(runs: Runs, cell: Cell) -> dict[int, Sequence[Row]]:
+def made(runs: Runs, cell: Cell) -> Mapping[int, Sequence[Row]]:
     """Return a cell's runs by seed."""
     return runs.runs.get(cell, {})
 

@@ -156,11 +156,12 @@ def _given_policy(
         return policy
     if isinstance(reference, CausalLMPolicy):
         raise ModelError("a policy keeps its own reference; as another's, pass its model")
-    adapters: Any = policy.language_model.adapters
-    if reference is None and adapters is not None:
-        reference = copy.deepcopy(adapters).merge_and_unload()
+    start, adapters = reference, policy.language_model.adapters
+    if start is None and adapters is not None:
+        merged: Any = copy.deepcopy(adapters)
+        start = merged.merge_and_unload()
     frozen = make_reference(
-        policy.language_model, reference, dtype, policy.num_actions, policy.max_length
+        policy.language_model, start, dtype, policy.num_actions, policy.max_length
     )
     policy.reference = None if frozen is None else frozen.to(policy.device)
     return policy

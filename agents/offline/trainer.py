@@ -385,8 +385,9 @@ class OfflineTrainer(PlaysPolicy, FiniteTrainer):  # type: ignore[misc]  # its p
 
     def _means(self, measured: EvalPrediction) -> dict[str, float]:
         """Return the means over the items of rows, (rows, 1 + metrics) and (rows,)."""
-        sums, items = np.float64(measured.predictions).sum(0), measured.label_ids.sum()
-        return dict(zip(("loss", *self.metric_names), (sums / items).tolist(), strict=True))
+        sums = np.asarray(measured.predictions, dtype=np.float64).sum(0)
+        means = (sums / np.asarray(measured.label_ids).sum()).tolist()
+        return dict(zip(("loss", *self.metric_names), means, strict=True))
 
     def _finite(self, inputs: Mapping[str, Tensor], model: nn.Module) -> tuple[Tensor, Tensor]:
         """Return what `losses` does; a loss that is not finite is refused."""

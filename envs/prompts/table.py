@@ -280,7 +280,7 @@ class PromptTable:
                 )
             ids, chat = self._encoded(PromptSet([prompt]))[0], self._chat(prompt)
         _check_ids(f"{name}={prompt.text[:40]!r}", ids, len(self._tokenizer))
-        annotations: Any = (prompt.reference, prompt.query_type, prompt.metadata)
+        annotations: tuple[Any, Any, Any] = (prompt.reference, prompt.query_type, prompt.metadata)
         text = prompt.text
         if len(ids) > self.max_prompt_tokens:
             cut, ids = self._cut(name, Prompt(text, *annotations, prompt.messages), ids)

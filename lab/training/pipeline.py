@@ -207,7 +207,7 @@ def _without_beginning(
         return None
     prompt = Prompt(pair.prompt, messages=pair.messages)
     cut = without_beginning(prompt, tokenizer, count)
-    return cut and replace(pair, prompt=cut.text, messages=cut.messages)
+    return None if cut is None else replace(pair, prompt=cut.text, messages=cut.messages)
 
 
 def limit_lengths(

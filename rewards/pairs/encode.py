@@ -328,7 +328,7 @@ def _without_beginning(
     if given and isinstance(given, (str, Chat)):
         prompt = Prompt(given) if isinstance(given, str) else Prompt.from_messages(given)
         cut = without_beginning(prompt, tokenizer, count)
-        return cut and replace(example, prompt=cut.messages or cut.text)
+        return None if cut is None else replace(example, prompt=cut.messages or cut.text)
     start = int((given or ())[:1] == (tokenizer.bos_token_id,))
     rest = (given or ())[start + count :]
     return replace(example, prompt=(*given[:start], *rest)) if rest else None

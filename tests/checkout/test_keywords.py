@@ -60,7 +60,7 @@ def _as_a_user_writes_them() -> None:
     settings: EnvKeywords = {"reward": "abc:beta=0.8", "dataset": "a.csv", "max_new_tokens": 3}
     gym.make("tokengym/MovieReview-v0", **settings)
     env, rewards = "MovieReview", ["sparse"]
-    token_credit(causal=True, gae_lambda=lambda beta: 0.5, segments=6, pay="evenly")
+    token_credit(causal=True, gae_lambda=lambda beta: 0.5, segments=6, cut="line")
     compare(env, rewards=rewards, agents=["ppo", "dpo"], updates=3, eval_every=1, beta=0.1)
     compare(
         dataset="a.csv", scorer=lambda response: 1.0, kl_coef=0.1, dtype="bfloat16", tokens=None

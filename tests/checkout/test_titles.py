@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from docs import hooks
 
 def test_a_generated_page_begins_with_its_heading():
     """mkdocs takes the title of a page that begins with anything else from its file's name."""
-    page = SimpleNamespace(file=SimpleNamespace(src_uri="environments/moviereview.md"))
+    page: Any = SimpleNamespace(file=SimpleNamespace(src_uri="environments/moviereview.md"))
     text = "<!-- Written by\n a maker. -->\n\n# MovieReview\n\n<!-- kept -->\n"
     assert hooks.on_page_markdown(text, page) == "# MovieReview\n\n<!-- kept -->\n"
 

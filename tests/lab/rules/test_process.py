@@ -79,13 +79,13 @@ def test_step_rewards_by_hand():
     model: Any = (torch.tensor([[0.25, 0.5, -1.0]]), {})
     places = torch.tensor([[0, 1]])
     steps: Any = (places >= 0, places, places, *model)
-    assert prm(*steps, "sum").tolist() == [[0.5, -1.0]]
-    assert prm(*steps, "last").tolist() == [[0.0, -1.0]]
-    assert prm(*steps, "delta").tolist() == [[0.25, -1.5]]
-    assert prm(*steps, "min", temperature=0.01).round(decimals=6).tolist() == [[0.0, -1.0]]
+    assert prm(*steps, form="sum").tolist() == [[0.5, -1.0]]
+    assert prm(*steps, form="last").tolist() == [[0.0, -1.0]]
+    assert prm(*steps, form="delta").tolist() == [[0.25, -1.5]]
+    assert prm(*steps, form="min", temperature=0.01).round(decimals=6).tolist() == [[0.0, -1.0]]
     one: Any = (places >= 0, places, torch.tensor([[1, 1]]), *model)
-    assert prm(*one, "sum").tolist() == [[0.0, -1.0]]
-    assert prm(*one, "delta").tolist() == [[0.0, -1.25]]
+    assert prm(*one, form="sum").tolist() == [[0.0, -1.0]]
+    assert prm(*one, form="delta").tolist() == [[0.0, -1.25]]
 
 
 def test_the_f1_of_first_errors_by_hand():

@@ -47,8 +47,12 @@ def test_all_readers_of_a_cut_prompt_read_its_bos_and_its_end(with_bos):
 
     env = gymnasium.make(
         "tokengym/TokenGeneration-v0",
-        **dict(tokenizer=with_bos, prompts=[LONG], reward=reads, max_new_tokens=1),
-        **dict(max_prompt_tokens=10, overlong="left"),
+        tokenizer=with_bos,
+        prompts=[LONG],
+        reward=reads,
+        max_new_tokens=1,
+        max_prompt_tokens=10,
+        overlong="left",
     )
     info = env.reset(seed=0)[1]
     end = env.step(5)[4]
