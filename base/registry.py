@@ -138,6 +138,7 @@ EntryPointGroup = Literal[
     "readings",
     "estimators",
     "weights",
+    "losses",
     "measures",
     "gold",
     "commands",

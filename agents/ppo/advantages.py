@@ -168,7 +168,8 @@ def check_settings(settings: PPOSettings, batch_size: int) -> None:
     """Refuse unknown functions, or settings that do not go with them."""
     functions = functions_of(settings)
     reads = [name for one in functions.values() for name in one.reads]
-    check_estimator(functions["advantage"], settings, reads)
+    estimator: Any = functions["advantage"]
+    check_estimator(estimator, settings, reads)
     check_parts(functions["loss"], settings)
     if settings.group_size is not None:
         check_groups(batch_size, settings.group_size)

@@ -360,8 +360,9 @@ class PPO(EpisodicAlgorithm):
             inputs.give("advantages", advantages)
         of_round = self.policy_loss.arguments(inputs, self.policy_loss.of_round)
         named = {name: inputs.whole(value) for name, value in of_round.items()}
-        if inputs.continuations is not None:
-            self.num_timesteps += inputs.continuations.count_tokens()
+        continuations: Any = inputs.continuations
+        if continuations is not None:
+            self.num_timesteps += continuations.count_tokens()
         return replace(experience, advantages=advantages, named=named)
 
     def _generator(self) -> torch.Generator:

@@ -146,7 +146,8 @@ def there(curve: Curve, level: float, measure: str = "score", count: int = COUNT
     if (known := int(tells.sum())) > 1:
         x, y = (row[tells] - row[tells].mean() for row in (kl, values))
         told = np.array([x @ x, x @ y, (errors[tells] ** 2).sum() * (1.0 - 1.0 / known)])
-    return There(*(float(row[part].mean()) for row in (kl, steps, values)), told)
+    mean_kl, step, value = (float(row[part].mean()) for row in (kl, steps, values))
+    return There(mean_kl, step, value, told)
 
 
 def at_level(runs: Sequence[There], level: float) -> Array:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tokengym.agents import losses
-from tokengym.agents.ppo import PPOSettings, RoundFunction, RoundInputs, find_advantage
+from tokengym.agents.ppo import PPOSettings, RoundFunction, RoundInputs, Weights, find_advantage
 from tokengym.base import did_you_mean
 from tokengym.envs import Episode, Turn
 from tokengym.lab.audit.tokengym_audit import (
@@ -20,7 +20,6 @@ from tokengym.lab.audit.tokengym_audit import (
     gains,
     turn_scores,
 )
-from tokengym.lab.learners.weighted import find_weights
 from tokengym.rewards import NAMES, SUPPLIERS
 
 OF_POLICY = ("log_probs", "ref_log_probs", "entropy", "top_log_probs", "kl")
@@ -93,7 +92,7 @@ def registered_weights(weights: str | Callable[..., Any]) -> Adapted:
         >>> check_estimator(registered_weights("constant")).holds
         True
     """
-    found = find_weights(weights)
+    found: Weights = Weights.find(weights)
     _refuse_what_is_not_there(found)
 
     def estimate(batch: Batch) -> Tensor:
@@ -132,9 +131,10 @@ def _round(batch: Batch) -> RoundInputs:
     """Return a batch as a round of PPO."""
     size = int(batch.group_ids.unique(return_counts=True)[1][0])
     settings = PPOSettings(gamma=batch.gamma, gae_lambda=GAE_LAMBDA, group_size=size)
-    given = {"token_rewards": batch.token_rewards, "scores": batch.scores}
+    given: dict[str, Any] = {"token_rewards": batch.token_rewards, "scores": batch.scores}
     given |= {name: getattr(batch, name) for name in ("values", *OF_POLICY)}
     given["turn_scores"] = turn_scores(batch)
+    given["paid"] = batch.scores
     given["generator"] = torch.Generator().manual_seed(batch.seed)
     return RoundInputs(
         batch.response_mask,

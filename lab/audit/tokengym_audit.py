@@ -412,10 +412,10 @@ class Ground:
         generator, found = torch.Generator().manual_seed(self.seed), []
         for start, tree in zip(self.starts, self.grown, strict=True):
             rows = torch.arange(len(tree.counts)).repeat_interleave(tree.counts)
-            rows = rows[torch.randperm(len(rows), generator=generator)].tolist()
+            order: list[int] = rows[torch.randperm(len(rows), generator=generator)].tolist()
             for number in range(self.lost):
-                rows.insert(LOST[number], len(tree.counts) + number)
-            found.append(start + torch.tensor(rows))
+                order.insert(LOST[number], len(tree.counts) + number)
+            found.append(start + torch.tensor(order))
         return found
 
     def batch(self, members: Sequence[Tensor], draw: int = 0) -> tuple[Batch, Tensor]:
@@ -1495,7 +1495,8 @@ def check_estimator(
     started = perf_counter()
     with settled_process():
         fault, where = judge(estimator, pays=pays, non_negative=non_negative)
-        says, tree = "", ()
+        says = ""
+        tree: tuple[str, ...] = ()
         if fault.fails and where is not None:
             least = 0.0 if non_negative else -math.inf
             fault_, lie = smallest(estimator, fault, where, least)
