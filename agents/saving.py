@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 FORMAT = 2
+FORMER = {"WeightedPPO": "PPO"}
+"""Names under which classes saved agents before."""
 ENTRIES = {"algorithm": str, "settings": dict, "counters": dict}
 """Types of the record's entries, of any learner."""
 ENTRIES_OF_ROUNDS = ENTRIES | {
@@ -258,7 +260,8 @@ def read_agent(
     """Return what ``build`` makes of the folder and record of an agent that a class has saved."""
 
     def checked(folder: Path, record: dict[str, Any]) -> T:
-        if record["algorithm"] != algorithm.__name__:
+        name = FORMER.get(record["algorithm"], record["algorithm"])
+        if name != FORMER.get(algorithm.__name__, algorithm.__name__):
             raise CheckpointError(
                 f"{folder} was saved by {record['algorithm']}, not {algorithm.__name__}; load it "
                 "with the class that saved it"

@@ -36,7 +36,7 @@ LACKS = frozenset(
     for name, one in NAMES.items()
     if (one.supplier in ("texts", "scorer") and name not in (*OF_EPISODES, "response_mask"))
     or (one.supplier == "reference" and name not in OF_POLICY)
-    or name in ("hidden_states", "policy_attention", "generator")
+    or name in ("hidden_states", "policy_attention")
     or one.shape.startswith("f(")
 ) - {"scores", "paid"}
 """Names that a tree has not: texts, a scorer's account of tokens, and a network."""

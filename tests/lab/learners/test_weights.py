@@ -435,6 +435,16 @@ def test_a_teacher_and_a_hint_are_read_as_the_policy_samples(
             np.testing.assert_allclose(own, rows[row], **how)
 
 
+def test_an_agent_that_was_saved_by_the_former_class_is_loaded(
+    make_ppo: Callable[..., PPO], tmp_path: Path
+) -> None:
+    former = type("WeightedPPO", (PPO,), {})
+    make_ppo(model=make_model(), learner=former, weights="constant").save(tmp_path / "agent")
+    for load in (PPO.load, WeightedPPO.load, load_agent):
+        loaded: Any = load(tmp_path / "agent")
+        assert (type(loaded), loaded.weight.name) == (PPO, "constant")
+
+
 def test_the_reference_answer_is_read_behind_bos(make_ppo: Callable[..., PPO], make_envs: Any):
     seen: dict[str, Any] = {}
 

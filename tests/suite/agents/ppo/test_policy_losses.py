@@ -114,7 +114,7 @@ def test_the_names_of_a_round_are_cut_with_its_parts(make_ppo):
     whole, agent = train(make_ppo, loss=spoken, n_minibatches=1, n_epochs=1)
     assert sum(len(texts) for _, texts in seen) == agent._n_updates * agent.n_envs
     parts, _ = train(make_ppo, loss=spoken, n_minibatches=1, n_epochs=1, micro_batch_size=1)
-    torch.testing.assert_close(whole, parts, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(whole, parts, atol=5e-5, rtol=1e-4)
 
 
 def test_a_declared_mean_wins_over_the_estimators_and_figures_are_logged(make_ppo):
