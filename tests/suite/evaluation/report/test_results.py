@@ -114,6 +114,17 @@ def test_tasks_are_groups_and_never_arms(make_comparison, tmp_path):
     assert "env" not in merged["settings"]
 
 
+@pytest.mark.parametrize(("weights", "by_gold"), [("a1", False), ("b2", True)])
+def test_a_judge_is_what_its_weights_are(make_comparison, weights, by_gold):
+    folders = [make_comparison(name)[1] for name in ("x", "y")]
+    for folder, digest in zip(folders, ("a1", weights), strict=True):
+        for file in folder.rglob("spec.json"):
+            spec, path = read_hashed(file), f"{folder.name}/rm"
+            task = {**spec["task"], "reward_model": path}
+            write_hashed(file, {**spec, "task": task, "data": {path: digest}})
+    assert merge_comparisons(folders, None, baseline=None)["by_gold"] is by_gold
+
+
 def test_runs_of_two_commits_are_cautioned_of(make_comparison):
     config, out = make_comparison("one")
     file = run_folder(out, "sparse", 3) / "run.json"
