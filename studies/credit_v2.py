@@ -10,7 +10,7 @@ from typing import Any
 
 from tokengym.evaluation.report import number, signed
 from tokengym.evaluation.statistics import student_interval
-from tokengym.lab.benchmark.board import draw_tasks, families, read_rows_of, sees, tasks_of
+from tokengym.lab.benchmark.board import draw_tasks, read_rows_of, tasks_of
 from tokengym.lab.benchmark.definition import CONTROLS, V2_LITE
 from tokengym.lab.study import DOCS, NET, Docs, command_line
 from tokengym.lab.tables import NONE, fill, markdown_table, mean
@@ -48,21 +48,7 @@ def published(docs: Path) -> list[dict[str, Any]]:
 
 def tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return the page's tables by name."""
-    return {
-        "board": board_table(once(rows)),
-        "board sees": sees_lines(rows),
-        "board by task": tasks_table(once(rows)),
-    }
-
-
-def sees_lines(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return which lead each family of rows would have shown."""
-    lines = []
-    for members in families(rows):
-        alone, track = len(members) == 1, members[0]["track"]
-        name = members[0]["subject"] if alone else f"rules, track {track}"
-        lines.append(f"- {name}: {sees(members)}.")
-    return "\n".join(lines)
+    return {"board": board_table(once(rows))}
 
 
 def once(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -81,22 +67,19 @@ def _by_task(row: Mapping[str, Any], figure: str) -> list[float]:
 
 
 def board_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return each row's mean lead over its tasks, its parts, and what it has more than a control.
+    """Return each row's mean lead over its tasks, and what it has more than a control.
 
     The control is `STRONGEST`, over the tasks of both.
     """
     (control,) = (tasks_of(row) for row in rows if row["subject"] == STRONGEST)
     lines = []
     for row in rows:
-        net, score = (_by_task(row, figure) for figure in ("net", "score"))
-        kl = [whole - part for whole, part in zip(net, score, strict=True)]
+        net = _by_task(row, "net")
         own = tasks_of(row)
         more = [100 * (mean(own[t]["net"]) - mean(control[t]["net"])) for t in own if t in control]
         beside = NONE if row["subject"] in CONTROLS else _with_interval(more)
-        ahead = f"{sum(lead > 0 for lead in net)} of {len(net)}"
-        lines.append([_title(row), *map(_with_interval, (net, score, kl)), ahead, beside])
-    heads = ["rule or arm", f"{NET} over the run", "of it score", "of it KL not paid"]
-    return markdown_table([*heads, "tasks above 0", f"minus `{STRONGEST}`"], lines)
+        lines.append([_title(row), _with_interval(net), beside])
+    return markdown_table(["rule or arm", f"{NET} over the run", f"minus `{STRONGEST}`"], lines)
 
 
 def _with_interval(values: Sequence[float]) -> str:
@@ -110,22 +93,6 @@ def _with_interval(values: Sequence[float]) -> str:
 def _title(row: Mapping[str, Any]) -> str:
     name = f"`{row['subject']}`" if row["is_rule"] else row["subject"]
     return f"{name}{', a control' * (row['subject'] in CONTROLS)}"
-
-
-def tasks_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return each row's lead in each task: score - c KL over the run, and its score part."""
-    tasks = list(dict.fromkeys(setting.label for setting in V2_LITE.settings))
-    lines = []
-    for row in rows:
-        there = tasks_of(row)
-        parts = {
-            task: [100 * mean(there[task][figure]) for figure in ("net", "score")] for task in there
-        }
-        cells = [
-            f"{signed(parts[t][0])}, {signed(parts[t][1])}" if t in parts else NONE for t in tasks
-        ]
-        lines.append([_title(row), *cells])
-    return markdown_table(["rule or arm", *tasks], lines)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from studies import film_reviews, other_tasks
-from studies.parts import HEADS, by_seed, parts
+from studies.parts import by_seed
 from tokengym import Comparison
 from tokengym.evaluation.report import percent
 from tokengym.evaluation.runs import TaskSettings
@@ -37,7 +37,6 @@ from tokengym.lab.study import (
 from tokengym.lab.tables import (
     NONE,
     after_holm,
-    critic_text,
     markdown_table,
     paired,
     paired_text,
@@ -157,12 +156,7 @@ def config(run: Cell, out: Path) -> Comparison:
 
 def tables(published: Published) -> dict[str, str]:
     """Return the page's tables by name."""
-    runs, ways = published.runs, ways_of(published.folder.parent)
-    started = [cell for task in TASKS for cell in started_cells(task)]
-    return {
-        "critic": answer_table(runs, ways),
-        "critic by lambda": leads_table(runs, [c for c in started if len(runs.areas(c)) > 1]),
-    }
+    return {"critic": answer_table(published.runs, ways_of(published.folder.parent))}
 
 
 def ways_of(docs: Path) -> dict[str, float]:
@@ -172,11 +166,6 @@ def ways_of(docs: Path) -> dict[str, float]:
     for task, corpus in CORPORA.items():
         ends[task] = way(read_rows(docs / corpus / "protocol" / film_reviews.LINES, text=()))
     return {task: goal - start for task, (start, goal) in ends.items()}
-
-
-def about(cell: Cell) -> list[str]:
-    """Return a cell's columns."""
-    return [cell.task, f"`{cell.rule}`{critic_text(cell.critic)}", cell.gae_lambda]
 
 
 def leads(runs: Runs, cells: list[Cell]) -> dict[Cell, PairedDifference]:
@@ -190,12 +179,12 @@ def leads(runs: Runs, cells: list[Cell]) -> dict[Cell, PairedDifference]:
 
 
 def answer_table(runs: Runs, ways: dict[str, float]) -> str:
-    """Return each task's lead of the critic, of `abc-signed` and of the best control.
+    """Return each task's lead of the critic and of `abc-signed`.
 
-    Of each the lambda, and of the controls the rule, is the one that did best on the spare seed;
-    clear leads of the critic are bold after Holm's correction over the tasks.
+    The lambda of each is the one that did best on the spare seed; clear leads of the critic are
+    bold after Holm's correction over the tasks.
     """
-    kinds = (started_cells, signed_cells, control_cells)
+    kinds = (started_cells, signed_cells)
     picked = {task: [runs.chosen(kind(task)) for kind in kinds] for task in TASKS}
     firsts = [cells[0] for cells in picked.values() if cells[0] is not None]
     shown = after_holm(leads(runs, firsts))
@@ -207,7 +196,7 @@ def answer_table(runs: Runs, ways: dict[str, float]) -> str:
         share = percent(float(leads(runs, [first])[first].difference) / ways[first.task])
         lines.append([first.task, first.gae_lambda, lead, share, score, *rest])
     heads = ["task", "lambda", f"critic minus `sparse`, {NET}", "of the way", "of it, score"]
-    return markdown_table([*heads, "`abc-signed` minus `sparse`", "control minus `sparse`"], lines)
+    return markdown_table([*heads, "`abc-signed` minus `sparse`"], lines)
 
 
 def _named_lead(runs: Runs, cell: Cell | None, base: Cell) -> str:
@@ -216,13 +205,6 @@ def _named_lead(runs: Runs, cell: Cell | None, base: Cell) -> str:
         return NONE
     pairs = paired(*(by_seed(runs, at, "net") for at in (cell, base)))
     return f"{cell.rule} {cell.gae_lambda}: {paired_text(*pairs)}"
-
-
-def leads_table(runs: Runs, made: list[Cell]) -> str:
-    """Return every arm minus `sparse`: score - c KL, and its parts apart."""
-    shown = after_holm(leads(runs, made))
-    lines = [[*about(c), text, *parts(runs, c, base_cell(c.task))] for c, text in shown.items()]
-    return markdown_table(["task", "arm", "lambda", NET, *HEADS], lines)
 
 
 STUDY = Study(

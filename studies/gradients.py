@@ -2,7 +2,6 @@
 
 python -m studies.gradients check             # raw numbers, about a minute
 python -m studies.gradients ascend            # exact ascents, about 7 minutes
-python -m studies.gradients train             # short runs of PPO, 10 minutes
 python -m studies.gradients publish           # fills docs/results/gradients.md
 python -m studies.gradients check --rules rules.py:mine --estimators loo --out x
 
@@ -10,7 +9,7 @@ A rule or an estimator of one's own is a function of named inputs, "path/to/file
 ``gym.make`` and ``PPO(advantage=...)`` take it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +18,6 @@ import tyro
 from torch import Tensor
 
 from tokengym.agents import losses
-from tokengym.agents.ppo import register_advantage
 from tokengym.evaluation.report import number
 from tokengym.lab.gradients.exact import GradientCheck, response_probs
 from tokengym.lab.gradients.oracle import (
@@ -27,7 +25,6 @@ from tokengym.lab.gradients.oracle import (
     HORIZON,
     SmallOracle,
     estimator_names,
-    find_estimator,
     gradient_of,
     policies_along,
     rule_of,
@@ -59,17 +56,8 @@ SHIFT = 3.0
 """Added to scores that are not centred: a reward model's zero is arbitrary."""
 SHIFTED = f", scores + {SHIFT:g}"
 """End of the name of a rule whose scores are shifted."""
-LEARNER: dict[str, Any] = {"learning_rate_schedule": "constant", "n_epochs": 4, "n_minibatches": 2}
-"""Settings of the runs."""
-CRITIC: dict[str, Any] = {
-    "gae_lambda": 0.95,
-    "value_network": "trunk",
-    "vf_coef": 0.1,
-    "clip_range_vf": 0.2,
-}
-"""Those of the runs with a critic."""
 LONG = 6
-"""Horizon of the rules' ascents and runs: long enough for a rule to lead away."""
+"""Horizon of the rules' ascents: long enough for a rule to lead away."""
 STEPS, RATE, REFRESH = 400, 0.2, 20
 """Steps of the exact ascent, the largest change of a logit in each, as an optimiser like Adam has
 it, and the steps after which scores are centred anew."""
@@ -79,10 +67,8 @@ CLIMBED = tuple((rule, "reinforce", LONG) for rule in RULES) + tuple(
     for rule in ("sparse", "red")
 )
 CLIMBED += tuple(("sparse" + SHIFTED, estimator, HORIZON) for estimator in ("loo", *CONTROLS))
-"""Rule, estimator and horizon of each ascent and its runs. `reinforce` needs no groups, and has the
+"""Rule, estimator and horizon of each ascent. `reinforce` needs no groups, and has the
 expected gradient of `loo`."""
-SEEDS = (0, 1)
-UPDATES = 150
 
 
 Rules = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")]
@@ -179,37 +165,6 @@ def ending(small: SmallOracle, probs: Tensor) -> dict[str, Any]:
     }
 
 
-def train_one(rule: str, estimator: str, horizon: int, seed: int) -> dict[str, Any]:
-    """Train PPO with an estimator on the same Oracle, and return where it ends."""
-    import gymnasium as gym
-
-    from tokengym.agents import PPO
-    from tokengym.lab.learners.oracle import policy_table
-
-    if estimator in CONTROLS:
-        register_advantage(CONTROLS[estimator])
-    normalize = None if SHIFTED in rule else "batch"
-    paid = {"reward": reward_of(rule) if SHIFTED in rule else rule, "normalize": normalize}
-    settings = {**SmallOracle.settings(horizon=horizon), **paid}
-    envs = gym.make_vec("tokengym/Oracle-v0", num_envs=64, **settings)
-    group_size = 4 if find_estimator(estimator).needs_groups else None
-    agent = PPO(
-        "CausalLMPolicy",
-        envs,
-        advantage=estimator,
-        learning_rate=1e-3,
-        kl_coef=0.0,
-        seed=seed,
-        group_size=group_size,
-        **LEARNER | (CRITIC if find_estimator(estimator).needs_critic else {}),
-    )
-    for _ in range(UPDATES):
-        agent.learn(1, reset_num_timesteps=False)
-    probs = torch.from_numpy(policy_table(agent.policy, envs))
-    about = {"rule": rule, "estimator": estimator, "horizon": horizon, "seed": seed}
-    return {**about, **ending(SmallOracle.make(horizon=horizon), probs)}
-
-
 # --- commands -------------------------------------------------------------------------------------
 
 
@@ -242,29 +197,14 @@ def ascend(out: Path = RAW) -> None:
     write_rows(out / "ascents.csv", ascents)
 
 
-def train(out: Path = RAW) -> None:
-    """Write where runs of PPO end to runs.csv.
-
-    Args:
-        out: Folder of the raw numbers.
-    """
-    rows = [train_one(*cell, seed) for cell in CLIMBED for seed in SEEDS]
-    write_rows(out / "runs.csv", rows)
-
-
 def publish(docs: Docs = DOCS) -> None:
     """Fill the page from the raw numbers."""
     raw = docs / "gradients"
-    text = ("eos", "rule", "estimator", "weight", "response")
+    text = ("eos", "rule", "estimator", "weight")
     rows = read_rows(raw / "gradients.csv", text=text)
-    ascents = read_rows(raw / "ascents.csv", text=text)
-    runs = read_rows(raw / "runs.csv", text=text)
     tables = {
         "rules": rules_table([row for row in rows if row["rule"] in RULES], "loo"),
-        "estimators": estimators_table(rows, "sparse"),
         "shifted": estimators_table(rows, "sparse" + SHIFTED),
-        "weights": weights_table(rows),
-        "ends": ends_table(ascents, runs),
     }
     fill(docs / "gradients.md", tables)
     draw(raw / "cosines.png", rows)
@@ -310,80 +250,31 @@ def draw(file: Path, rows: Rows) -> None:
 # --- tables ---------------------------------------------------------------------------------------
 
 
-def _cells(rows: Rows, figure: Callable[[Mapping[str, Any]], str], **where: str) -> list[str]:
-    """Return a figure per policy: with EOS in play, then without."""
-    by_policy = {
-        (str(row["eos"]), float(row["share"])): figure(row)
+def _table(rows: Rows, axis: str, **where: str) -> str:
+    """Return the cosine and the noise of each value of an axis, by policy, with EOS in play."""
+    found = [
+        row
         for row in rows
-        if all(row[key] == value for key, value in where.items())
-    }
-    return [by_policy.get((eos, share), "\u2013") for eos in ("True", "False") for share in SHARES]
-
-
-def _cosine(row: Mapping[str, Any]) -> str:
-    return f"{row['cosine']:.3f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _noise(row: Mapping[str, Any]) -> str:
-    return number(row["noise"])
-
-
-HEADER = [f"{share:.0%}{no}" for no in ("", ", no EOS") for share in SHARES]
+        if str(row["eos"]) == "True" and all(row[key] == value for key, value in where.items())
+    ]
+    lines = []
+    for name in dict.fromkeys(row[axis] for row in found):
+        along = sorted((row for row in found if row[axis] == name), key=lambda row: row["share"])
+        cosines = [f"{row['cosine']:.3f}".replace("-", "\N{MINUS SIGN}") for row in along]
+        noise = ", ".join(number(row["noise"]) for row in along)
+        lines.append([f"`{name}`", *cosines, noise])
+    return markdown_table([axis, *(f"{share:.0%}" for share in SHARES), "noise"], lines)
 
 
 def rules_table(rows: Rows, estimator: str) -> str:
-    """Return each rule's cosine at every policy, and its noise where EOS is in play."""
-    lines = []
-    for rule in dict.fromkeys(row["rule"] for row in rows):
-        where = {"rule": rule, "estimator": estimator, "weight": "constant"}
-        noise = _cells(rows, _noise, **where)[: len(SHARES)]
-        lines.append([f"`{rule}`", *_cells(rows, _cosine, **where), " / ".join(noise)])
-    return markdown_table(["rule", *HEADER, "noise"], lines)
+    """Return each rule's cosine and noise under an estimator."""
+    return _table(rows, "rule", estimator=estimator, weight="constant")
 
 
 def estimators_table(rows: Rows, rule: str) -> str:
-    """Return each estimator's cosine under a rule at every policy."""
-    lines = []
-    for name in dict.fromkeys(row["estimator"] for row in rows if row["rule"] == rule):
-        where = {"rule": rule, "estimator": name, "weight": "constant"}
-        noise = _cells(rows, _noise, **where)[: len(SHARES)]
-        lines.append([f"`{name}`", *_cells(rows, _cosine, **where), " / ".join(noise)])
-    return markdown_table(["estimator", *HEADER, "noise"], lines)
-
-
-def weights_table(rows: Rows) -> str:
-    """Return the cosine of each weight on the advantage of `rloo`."""
-    lines = []
-    for weight in dict.fromkeys(row["weight"] for row in rows):
-        where = {"rule": "sparse", "estimator": "rloo", "weight": weight}
-        noise = _cells(rows, _noise, **where)[: len(SHARES)]
-        lines.append([weight, *_cells(rows, _cosine, **where), " / ".join(noise)])
-    return markdown_table(["weight", *HEADER, "noise"], lines)
-
-
-def ends_table(ascents: Rows, runs: Rows) -> str:
-    """Return where the exact ascent ends, and where PPO does, unless at the best response.
-
-    All that climb scores that are not centred are shown.
-    """
-    best: dict[float, float] = {}
-    for row in ascents:
-        best[row["horizon"]] = max(row["score"], best.get(row["horizon"], 0.0))
-    lines = []
-    for row in ascents:
-        if row["score"] > 0.99 * best[row["horizon"]] and SHIFTED not in row["rule"]:
-            continue
-        ended = [
-            f"{number(run['score'])} ({run['response'] or 'empty'})"
-            for run in runs
-            if all(run[key] == row[key] for key in ("rule", "estimator", "horizon"))
-        ]
-        likeliest = f"{row['response'] or 'empty'}, {row['probability']:.0%}"
-        cells = [f"{number(row['score'])} of {number(best[row['horizon']])}", likeliest]
-        lines.append([f"`{row['rule']}`", f"`{row['estimator']}`", *cells, "; ".join(ended)])
-    header = ["rule", "estimator", "ascent: score, of the best", "likeliest response"]
-    return markdown_table([*header, "PPO ends at"], lines)
+    """Return each estimator's cosine and noise under a rule."""
+    return _table(rows, "estimator", rule=rule, weight="constant")
 
 
 if __name__ == "__main__":
-    command_line(__doc__, check, ascend, train, publish)
+    command_line(__doc__, check, ascend, publish)

@@ -8,23 +8,20 @@ reward model and two controls that do not, the learning rate tuned for each on a
     python -m studies.other_tasks page
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from studies.parts import HEADS, columns, parts
+from studies.parts import lead
 from tokengym import Comparison
-from tokengym.evaluation.report import number, percent, signed
+from tokengym.evaluation.report import signed
 from tokengym.lab.protocol import (
     GRID,
     LEARNER,
-    NET_MARGIN,
-    level,
     untrained_best_of,
     way,
 )
 from tokengym.lab.study import (
-    NET,
     Cell,
     Drawn,
     Published,
@@ -39,9 +36,6 @@ from tokengym.lab.tables import (
     after_holm,
     critic_text,
     markdown_table,
-    mean,
-    paired,
-    student_mean,
 )
 
 TASKS = {"Dialogue": 48, "Summarize": 32, "Detox": 48, "QuestionAnswer": 48}
@@ -72,6 +66,8 @@ NO_EOS: tuple[dict[str, str], ...] = (
 """Added on the same day: Summarize with responses of full length."""
 CONTROLS = ("sparse", "uniform", "random")
 """Rules that a rule must beat to show that it finds the right tokens."""
+PARTS = ("score", "kl")
+"""What stands beside a difference in score - c KL."""
 LINES = "best_of_n.csv"
 LEADS_DRAWN = (-20.0, 15.0)
 """Leads that the picture shows, % of the way; those below are written at its edge."""
@@ -149,8 +145,7 @@ def lines(task: str, out: Path) -> list[Row]:
 
 def tables(published: Published) -> dict[str, str]:
     """Return the page's tables by name."""
-    by_task = ways(published.drawn[LINES])
-    return {"cells": cells_table(published.runs, by_task), "lines": lines_table(published)}
+    return {"cells": grid_table(published.runs)}
 
 
 def ways(drawn: Sequence[Row]) -> dict[str, tuple[float, float]]:
@@ -173,8 +168,8 @@ def base_of(cell: Cell) -> Cell:
     return cell_of(cell.task, "sparse").but(eos=cell.eos)
 
 
-def cells_table(runs: Runs, by_task: Mapping[str, tuple[float, float]]) -> str:
-    """Return each cell minus `sparse` of its task, whose own line has its levels.
+def grid_table(runs: Runs) -> str:
+    """Return each arm minus `sparse` by task: score - c KL with its interval, score and KL.
 
     Differences in score - c KL are bold after Holm's correction, those from the controls too.
     """
@@ -187,40 +182,15 @@ def cells_table(runs: Runs, by_task: Mapping[str, tuple[float, float]]) -> str:
         and (control == "sparse" or cell.rule not in CONTROLS)
         and (figure := runs.difference(cell, other)) is not None
     }
-    shown = after_holm(figures)
-    rows = []
+    shown = after_holm(figures, with_wins=False)
+    rows: dict[tuple[str, str], dict[str, str]] = {}
     for cell in made:
-        line = [cell.task, title(cell), cell.gae_lambda, f"{runs.rate(cell):g}"]
-        if cell == base_of(cell):
-            line += [student_mean([*runs.areas(cell).values()]), *[NONE] * 3]
-            line += [number(mean([*values.values()])) for values in columns(runs, cell)]
-        else:
-            line += [shown.get((cell, control), NONE) for control in CONTROLS]
-            line += [is_level(runs, cell, by_task), *parts(runs, cell, base_of(cell))]
-        rows.append(line)
-    head = ["task", "rule", "lambda", "rate", f"{NET} over the run, minus `sparse`"]
-    head += [f"minus `{control}`" for control in CONTROLS[1:]]
-    return markdown_table([*head, f"level within {percent(NET_MARGIN)}", *HEADS], rows)
-
-
-def is_level(runs: Runs, cell: Cell, by_task: Mapping[str, tuple[float, float]]) -> str:
-    """Return what two one-sided tests against `sparse` say; the way is of texts that may end."""
-    if cell.eos == "forbidden":
-        return NONE
-    start, goal = by_task[cell.task]
-    pairs = paired(runs.areas(cell), runs.areas(base_of(cell)))
-    return "yes" if level(*pairs, goal - start).equivalent else "not shown"
-
-
-def lines_table(published: Published) -> str:
-    """Return the untrained policy and its best of 16 by task."""
-    rows = []
-    for task, net_way in ways(published.drawn[LINES]).items():
-        here = [row for row in published.drawn[LINES] if row["task"] == task]
-        figures = [*net_way, *way(here, lambda row: float(row["gold_score"]))]
-        rows.append([task, str(TASKS[task]), *map(number, figures)])
-    head = ["task", "tokens at most", "untrained", "best of 16"]
-    return markdown_table([*head, "gold, untrained", "gold, best of 16"], rows)
+        if (cell, "sparse") in shown:
+            alone = (signed(lead(runs, cell, base_of(cell), name).difference) for name in PARTS)
+            text = "; ".join([shown[cell, "sparse"], *alone])
+            rows.setdefault((title(cell), cell.gae_lambda), {})[cell.task] = text
+    lines = [[*arm, *(by_task.get(task, NONE) for task in TASKS)] for arm, by_task in rows.items()]
+    return markdown_table(["arm", "lambda", *TASKS], lines)
 
 
 def draw(file: Path, published: Published) -> None:
@@ -236,11 +206,11 @@ def draw(file: Path, published: Published) -> None:
         arms = [cell for cell in cells_of(task) if cell != sparse and cell.eos == "allowed"]
         arms.sort(key=lambda arm: (arm.rule in CONTROLS, arm.rule, arm.gae_lambda))
         for place, cell in enumerate(reversed(arms)):
-            lead = runs.difference(cell, sparse)
-            if lead is None:
+            ahead = runs.difference(cell, sparse)
+            if ahead is None:
                 continue
             middle, low, high = (
-                100 * figure / (goal - start) for figure in (lead.difference, lead.low, lead.high)
+                100 * at / (goal - start) for at in (ahead.difference, ahead.low, ahead.high)
             )
             color = "#56616f" if cell.rule in CONTROLS else "#0072b2"
             if high < LEADS_DRAWN[0]:

@@ -1,23 +1,9 @@
 """Parts of a lead in score - c KL, which may be score, gold or KL that was not paid."""
 
-from collections.abc import Iterator
-
-from tokengym.evaluation.report import signed
 from tokengym.evaluation.statistics import Curve, PairedDifference, paired_difference
 from tokengym.lab.protocol import curve_of
 from tokengym.lab.study import Cell, Runs
-from tokengym.lab.tables import paired, paired_text
-
-COLUMNS = (
-    ("score", False),
-    ("kl", False),
-    ("score", True),
-    ("gold_score", True),
-    ("kl", True),
-)
-"""Parts of a lead that a table shows: measurement, and whether it is that of the last tenth."""
-HEADS = ("score", "KL", "score in the last tenth", "gold", "KL there")
-"""Heads of those columns."""
+from tokengym.lab.tables import paired
 
 
 def of_run(curve: Curve, measure: str, *, at_end: bool) -> float:
@@ -38,13 +24,6 @@ def by_seed(runs: Runs, cell: Cell, measure: str, *, at_end: bool = False) -> di
     }
 
 
-def columns(runs: Runs, cell: Cell) -> Iterator[dict[int, float]]:
-    """Yield a cell's figures of `COLUMNS` by seed."""
-    of_cell = curves(runs, cell)
-    for measure, at_end in COLUMNS:
-        yield {seed: of_run(curve, measure, at_end=at_end) for seed, curve in of_cell.items()}
-
-
 def lead(
     runs: Runs, cell: Cell, base: Cell, measure: str, *, at_end: bool = False
 ) -> PairedDifference:
@@ -52,14 +31,3 @@ def lead(
     return paired_difference(
         *paired(*(by_seed(runs, at, measure, at_end=at_end) for at in (cell, base)))
     )
-
-
-def parts(runs: Runs, cell: Cell, base: Cell) -> list[str]:
-    """Return `COLUMNS` of a cell minus another's; score and gold with intervals, not corrected."""
-    shown = []
-    both = zip(COLUMNS, columns(runs, cell), columns(runs, base), strict=True)
-    for (measure, _), one, other in both:
-        pairs = paired(one, other)
-        difference = signed(paired_difference(*pairs).difference)
-        shown.append(difference if measure == "kl" else paired_text(*pairs))
-    return shown

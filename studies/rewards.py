@@ -15,10 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 
-from studies import other_tasks
 from tokengym import Comparison
 from tokengym.envs import Task
-from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import EvaluationSettings, TaskSettings
 from tokengym.evaluation.statistics import paired_difference
 from tokengym.lab.protocol import chosen_on_others, curve_of
@@ -34,7 +32,6 @@ from tokengym.lab.study import (
     single_run,
 )
 from tokengym.lab.tables import (
-    NONE,
     NOT_YET,
     after_holm,
     difference,
@@ -42,14 +39,14 @@ from tokengym.lab.tables import (
     markdown_table,
     mean,
     paired,
-    paired_text,
-    share_of,
     student_mean,
 )
 
 TASK, ENV = "QuestionAnswer", "tokengym/QuestionAnswer-v0"
 REWARDS = ("sparse", "uniform", "abc", "r3", "r3-dense")
 COLORS = ("#56616f", "#56b4e9", "#0072b2", "#e69f00", "#d55e00")
+BEST = "r3-dense"
+"""The reward that has the most gold."""
 RATE, RATES = 3e-4, (1e-3, 1e-4)
 """The task's own learning rate, and the others that each reward is tried at."""
 FEWEST = 5
@@ -77,23 +74,12 @@ PAIRS = {
     "what reads the reference": (("sparse over gold", "sparse"), ("r3", "sparse over gold")),
 }
 """What varies -> the pairs of arms that show it."""
-KIN = (
-    ("uniform", "0.95"),
-    ("random", "0.95"),
-    ("abc-signed", "0.5"),
-    ("abc-signed", "0.95"),
-    ("red", "0.5"),
-)
-"""Rules that spread the reward model's score, and their lambdas, beside `sparse` at 0.95."""
 FIGURES = {
     "gold over the run": ("gold_score", False),
     "gold at the end": ("gold_score", True),
     "KL at the end": ("kl", True),
 }
 """Column -> measurement, and whether it is that of the last tenth of the run or its mean."""
-AT_END = ("gold at the end", "KL at the end")
-SCORE = {"score over the run": ("score", False), "score at the end": ("score", True)}
-"""Of rewards that read one reward model."""
 
 
 def arm(name: str, rate: float = RATE) -> Cell:
@@ -178,20 +164,6 @@ def levels_table(runs: Runs) -> str:
     return markdown_table(["reward", *FIGURES, "runs"], lines)
 
 
-def rates_table(runs: Runs) -> str:
-    """Return each arm's gold and KL at the end by rate, means over the seeds."""
-    rates = sorted({RATE, *RATES})
-    lines = []
-    for name in made(runs):
-        line = [title(name)]
-        for rate in rates:
-            gold, kl = (by_seed(runs, arm(name, rate), FIGURES[at]) for at in AT_END)
-            golds, nats = (number(mean([*of.values()])) for of in (gold, kl)) if gold else ("", "")
-            line.append(f"{golds}, {nats} nats, {len(gold)} runs" if gold else NONE)
-        lines.append(line)
-    return markdown_table(["reward", *(f"{rate:g}" for rate in rates)], lines)
-
-
 def whole_rates(runs: Runs) -> list[float]:
     """Return the rates at which every arm has as many runs as are published together."""
     arms = {*REWARDS, *OTHERS}
@@ -226,7 +198,10 @@ def rates_text(rates: Mapping[int, float]) -> str:
 
 
 def own_rates_table(runs: Runs) -> str:
-    """Return each arm's gold at its own rate, and the differences of the pairs there."""
+    """Return each arm's gold at the end at its own rate, and by how much the best leads there.
+
+    The differences are corrected over all pairs, over the run too.
+    """
     if len(whole_rates(runs)) < 2:
         return NOT_YET
     shown = {name: of for name, of in FIGURES.items() if of[0] == "gold_score"}
@@ -235,27 +210,24 @@ def own_rates_table(runs: Runs) -> str:
         for name in (*REWARDS, *OTHERS)
         for head, of in shown.items()
     }
+    at_end = "gold at the end"
     lines = []
     for name in (*REWARDS, *OTHERS):
-        line = [title(name)]
-        for head in shown:
-            figures, rates = each[name, head]
-            line += [student_mean([*figures.values()]), rates_text(rates)]
-        lines.append(line)
+        figures, rates = each[name, at_end]
+        lines.append([title(name), student_mean([*figures.values()]), rates_text(rates)])
     pairs = [pair for of in PAIRS.values() for pair in of]
     gaps = {
         (pair, head): paired_difference(*paired(*(each[at, head][0] for at in pair)))
         for pair in pairs
         for head in shown
     }
-    texts = after_holm(gaps)
-    for one, other in pairs:
-        line = [f"{title(one)} minus {title(other)}"]
-        for head in shown:
-            line += [texts[(one, other), head], ""]
-        lines.append(line)
-    heads = [cell for head in shown for cell in (head, "rate")]
-    return markdown_table(["reward", *heads], lines)
+    texts = after_holm(gaps, with_wins=False)
+    lines += [
+        [f"{title(one)} minus {title(other)}", texts[(one, other), at_end], ""]
+        for one, other in pairs
+        if one == BEST
+    ]
+    return markdown_table(["reward", at_end, "rate"], lines)
 
 
 def pairs_table(runs: Runs) -> str:
@@ -269,33 +241,14 @@ def pairs_table(runs: Runs) -> str:
             )
             for _, one, other in pairs
             for name, of in FIGURES.items()
-        }
+        },
+        with_wins=False,
     )
     lines = [
         [what, f"{title(one)} minus {title(other)}", *(shown[one, other, name] for name in FIGURES)]
         for what, one, other in pairs
     ]
     return markdown_table(["what varies", "", *FIGURES], lines)
-
-
-def kin_table(docs: Path) -> str:
-    """Return rules that spread the reward model's score minus `sparse`, each at its own rate."""
-    runs = other_tasks.STUDY.published(docs).runs
-    about = {"task": TASK, "critic": "own"}
-    base = other_tasks.STUDY.cell(rule="sparse", gae_lambda="0.95", **about)
-    lines = []
-    for rule, gae_lambda in KIN:
-        own = other_tasks.STUDY.cell(rule=rule, gae_lambda=gae_lambda, **about)
-        pairs = [
-            paired(*(by_seed(runs, cell, of) for cell in (own, base)))
-            for of in (SCORE | FIGURES).values()
-        ]
-        figures = [paired_text(*pair) for pair in pairs]
-        lines.append([f"`{rule}`, {gae_lambda}", *figures, str(len(pairs[0][0]))])
-    each = [by_seed(runs, base, of) for of in (SCORE | FIGURES).values()]
-    level = [number(mean([*values.values()])) for values in each]
-    first = ["`sparse`, 0.95: its level", *level, str(len(each[0]))]
-    return markdown_table(["rule, lambda", *SCORE, *FIGURES, "pairs"], [first, *lines])
 
 
 def entities_table(rows: Sequence[Row]) -> str:
@@ -313,33 +266,17 @@ def entities_table(rows: Sequence[Row]) -> str:
     return markdown_table(head, lines)
 
 
-def types_table(rows: Sequence[Row]) -> str:
-    """Return how many queries of each form get the type that was annotated."""
-    lines = []
-    for row in rows:
-        wrong = int(row["queries"] - row["right"])
-        opened, share = int(row["open_called_constrained"]), row["constrained"] / row["queries"]
-        right = share_of(row["right"], row["queries"])
-        about = [row["name"], f"{row['queries']:g}", f"{share:.0%}", right]
-        lines.append([*about, f"{opened} of {wrong}"])
-    head = ["queries", "number", "annotated CONSTRAINED", "judged right", "errors: open for closed"]
-    return markdown_table(head, lines) if lines else NONE
-
-
 def tables(published: Published) -> dict[str, str]:
     """Return the page's tables by name."""
     runs, folder = published.runs, published.folder
     of_runs = {
         "rewards": levels_table(runs),
         "pairs": pairs_table(runs),
-        "rates": rates_table(runs),
         "own rates": own_rates_table(runs),
     }
     return {
         **(of_runs if is_whole(runs) else {}),
-        "kin": kin_table(folder.parent),
         "entities": entities_table(read_rows(folder / "entities.csv", text=("rule", "group"))),
-        "query types": types_table(read_rows(folder / "query_types.csv", text=("name",))),
     }
 
 

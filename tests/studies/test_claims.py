@@ -18,7 +18,7 @@ from studies.parts import lead
 from studies.token_credit import LENGTHS, WAYS, arms
 from tokengym.base.text import number, signed
 from tokengym.evaluation.statistics import PairedDifference, holm
-from tokengym.lab.benchmark.board import verdicts
+from tokengym.lab.benchmark.board import families, sees, verdicts
 from tokengym.lab.protocol import NET_MARGIN, curve_of, level, way
 from tokengym.lab.study import DOCS, Published, Runs
 from tokengym.lab.tables import Speed, paired
@@ -364,8 +364,8 @@ def test_no_rule_is_shown_ahead_on_the_board() -> None:
     rules = {(each["subject"], each["track"]) for each in rows if each["is_rule"]}
     words = verdicts(rows)
     assert not any(words[rule].startswith("ahead") for rule in rules)
-    (inside, *_) = credit_v2.sees_lines(rows).splitlines()
-    low, high = re.findall(r"a lead of ([\d.]+) to ([\d.]+) %", inside)[0]
+    (inside, *_) = families(rows)
+    low, high = re.findall(r"a lead of ([\d.]+) to ([\d.]+) %", sees(inside))[0]
     assert f"sees {float(low):.0f} to {float(high):.0f} % in 80 of 100 cases" in seen
 
 

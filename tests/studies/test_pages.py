@@ -51,7 +51,7 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "gradients.md": (("gradients",), fill_gradients),
     "overoptimisation.md": (("overoptimisation",), overoptimisation.STUDY.page),
     "preferences.md": (("preferences",), ppo_against_dpo.STUDY.page),
-    "rewards.md": (("rewards", "tasks"), rewards.STUDY.page),
+    "rewards.md": (("rewards",), rewards.STUDY.page),
     "tasks.md": (("tasks", "elsewhere", "v2-lite", "sst2", "imdb"), fill_tasks),
     "real_text.md": (
         ("real_text", "imdb", "sst2", "elsewhere", "tasks"),
