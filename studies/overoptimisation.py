@@ -20,7 +20,6 @@ from tokengym.evaluation.statistics import Fall, fall, paired_difference
 from tokengym.lab.protocol import MEASURES, curve_of
 from tokengym.lab.study import Cell, Published, Round, Row, Runs, Study, read_rows, single_run
 from tokengym.lab.tables import (
-    NONE,
     after_holm,
     grouped,
     markdown_table,
@@ -168,49 +167,6 @@ def count_table(runs: Runs) -> str:
     return markdown_table(["price c", *TASKS, "both"], lines)
 
 
-def when_table(runs: Runs) -> str:
-    """Return after which update and at which KL gold had fallen, median and range of the runs."""
-    lines = []
-    for task, price in product(TASKS, PRICES):
-        fallen_at = [
-            (float(at.below_at), float(column(points, "kl")[at.below_at]))
-            for run, points in runs.each.items()
-            if (run.task, run.price) == (task, price) and (at := fall_of(points)) is not None
-        ]
-        if fallen_at:
-            update, kl = (
-                [text(float(value)) for value in (np.median(at), min(at), max(at))]
-                for text, at in zip(
-                    ("{:g}".format, number), zip(*fallen_at, strict=True), strict=True
-                )
-            )
-            of = [f"{middle} ({low} to {high})" for middle, low, high in (update, kl)]
-            lines.append([task, f"{price:g}", str(len(fallen_at)), *of])
-    return markdown_table(["task", "price c", "runs that fell", "update", "KL, nats"], lines)
-
-
-def level_table(runs: Runs) -> str:
-    """Return gold of early and of late measurements whose KL is alike, means over all of them."""
-    lines = []
-    for task, price, (low, high) in product(TASKS, PRICES, LEVELS):
-        of_cells = [
-            points for run, points in runs.each.items() if (run.task, run.price) == (task, price)
-        ]
-        line = [task, f"{price:g}", f"{low} to {high}"]
-        for updates in (EARLY, LATE):
-            found = [
-                point["gold_score"]
-                for points in of_cells
-                for point in points
-                if point["step"] in updates and low <= point["kl"] <= high
-            ]
-            line.append(f"{number(mean(found))} ({len(found)})" if found else NONE)
-        if line[3:] != [NONE, NONE]:
-            lines.append(line)
-    spans = [f"updates {of[0]} to {of[-1]}" for of in (EARLY, LATE)]
-    return markdown_table(["task", "price c", "KL, nats", *spans], lines)
-
-
 def pairs_of() -> Iterator[tuple[str, Cell, Cell]]:
     """Yield what differs, a cell, and the one that it is compared with."""
     for task, price in product(TASKS, PRICES):
@@ -235,7 +191,7 @@ def pairs_table(runs: Runs) -> str:
         for what, one, other in pairs_of()
         for name in SHOWN
     }
-    shown = after_holm(differences)
+    shown = after_holm(differences, with_wins=False)
     lines = [[what, *(shown[what, name] for name in SHOWN)] for what, _, _ in pairs_of()]
     return markdown_table(["at the end", *SHOWN.values()], lines)
 
@@ -251,33 +207,11 @@ def first_alarm(points: Sequence[Row], names: Sequence[str]) -> int | None:
     return None
 
 
-def alarms_table(runs: Runs) -> str:
-    """Return in how many runs each alarm fires, and how long before gold has fallen."""
-    lines = []
-    for name, read in ALARMS.items():
-        line, leads = [name], []
-        for task in TASKS:
-            of_task = [points for run, points in runs.each.items() if run.task == task]
-            bad = [(points, at) for points in of_task if (at := fall_of(points)) is not None]
-            sound = [points for points in of_task if fall_of(points) is None]
-            fired = [(first_alarm(points, read), at.below_at) for points, at in bad]
-            leads += [below - first for first, below in fired if first is not None]
-            false = sum(first_alarm(points, read) is not None for points in sound)
-            true = sum(first is not None for first, _ in fired)
-            line += [f"{true} of {len(bad)}", f"{false} of {len(sound)}"]
-        middle = NONE
-        if leads:
-            middle = f"{np.median(leads):g} ({min(leads)} to {max(leads)})".replace("-", "\u2212")
-        lines.append([*line, middle])
-    head = [f"{task}: {which}" for task in TASKS for which in ("runs that fell", "others")]
-    return markdown_table(["alarm", *head, "updates before the fall, median"], lines)
-
-
 def lines_table(rows: Sequence[Row]) -> str:
     """Return proxy and gold of the best of n untrained responses by the proxy, over the prompts."""
     groups = grouped(rows, lambda row: (row["task"], row["n"]))
     lines = []
-    for n in BEST_OF_SIZES:
+    for n in (1, 4, 16, 64):
         figures = [
             student_mean([row[name] for row in groups[task, float(n)]])
             for task in TASKS
@@ -304,11 +238,8 @@ def tables(published: Published) -> dict[str, str]:
     return {
         "falls": falls_table(runs),
         "counts": count_table(runs),
-        "when": when_table(runs),
-        "levels": level_table(runs),
         "pairs": pairs_table(runs),
         "best of n": lines_table(best_of(published)),
-        "alarms": alarms_table(runs),
     }
 
 

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 
 from studies import critic_elsewhere, film_reviews
 from tokengym import Comparison
-from tokengym.evaluation.measure import BEST_OF
-from tokengym.evaluation.report import number
+from tokengym.evaluation.report import signed
 from tokengym.evaluation.runs import EvaluationSettings, Run, TaskSettings
 from tokengym.evaluation.statistics import paired_difference
 from tokengym.lab.protocol import PRICE, curve_of, net, net_area
@@ -36,10 +35,7 @@ from tokengym.lab.tables import (
     after_holm,
     critic_text,
     markdown_table,
-    mean,
     paired,
-    paired_text,
-    rates_table,
 )
 
 BUNDLE, ENV = "smollm2-reviews", film_reviews.ENV
@@ -164,14 +160,7 @@ def coarse(docs: Path) -> dict[str, list[Arm]]:
 
 def tables(published: Published) -> dict[str, str]:
     """Return the page's tables."""
-    arms = groups(published)
-    return {
-        "differences": differences_table(arms),
-        "levels": levels_table(arms, published),
-        "rates": rates_table(
-            {(f"`{rule}`",): published.runs.sweeps[Cell(rule=rule)] for rule in RULES}
-        ),
-    }
+    return {"differences": differences_table(groups(published))}
 
 
 def differences_table(arms: Mapping[str, Sequence[Arm]]) -> str:
@@ -194,7 +183,7 @@ def differences_table(arms: Mapping[str, Sequence[Arm]]) -> str:
         text, name, gae_lambda = key
         base = arms[text][0]
         about = [text, arm_text(name, gae_lambda), arm_text(base.name, base.gae_lambda)]
-        rest = [paired_text(*figure) for figure in figures[1:]]
+        rest = [signed(paired_difference(*figure).difference) for figure in figures[1:]]
         lines.append([*about, str(first[key].pairs), shown[key], *rest])
     return markdown_table(["text", "arm, lambda", "minus", "pairs", *FIGURES], lines)
 
@@ -202,40 +191,6 @@ def differences_table(arms: Mapping[str, Sequence[Arm]]) -> str:
 def arm_text(name: str, gae_lambda: str) -> str:
     """Return an arm with its lambda, if it has one."""
     return name if gae_lambda == NONE else f"{name}, {gae_lambda}"
-
-
-def levels_table(arms: Mapping[str, Sequence[Arm]], published: Published) -> str:
-    """Return what each arm reaches in the mean of its runs, and the best of 16 untrained ones."""
-    lines = []
-    for text in (*TEXTS.values(), SMOLLM2):
-        for arm in arms[text]:
-            figures = [mean([of(rows) for rows in arm.runs.values()]) for of in FIGURES.values()]
-            about = [text, arm_text(arm.name, arm.gae_lambda), str(len(arm.runs))]
-            lines.append([*about, *map(number, figures)])
-        best = next(row for row in best_of_n(text, published) if row["n"] == BEST_OF)
-        ends = [number(best[name]) for name in ("score", "gold_score")]
-        kl = f"at most {number(best['kl'])}"
-        lines.append(
-            [
-                text,
-                "best of 16, untrained",
-                NONE,
-                *[NONE] * 3,
-                *ends,
-                kl,
-            ]
-        )
-    return markdown_table(["text", "arm, lambda", "seeds", *FIGURES], lines)
-
-
-def best_of_n(text: str, published: Published) -> Sequence[Row]:
-    """Return what the best of n untrained responses has on a text."""
-    for task, name in TEXTS.items():
-        if name == text:
-            folder = film_reviews.STUDIES[critic_elsewhere.CORPORA[task]].folder
-            file = published.folder.parent / folder / film_reviews.LINES
-            return read_rows(file, text=())
-    return published.drawn[LINES]
 
 
 def picture(published: Published) -> None:

@@ -197,7 +197,10 @@ def gradient_table(rows: Sequence[Row], leaves: float) -> str:
 
 
 def runs_table(runs: Runs, names: Sequence[str], *, leaves: int = 0) -> str:
-    """Return each credit's score over the run at most turns, and its difference from broadcast."""
+    """Return each credit's score over the run at most turns, and its difference from broadcast.
+
+    Differences are corrected over all numbers of turns.
+    """
     differences = {}
     for name in names:
         for turns in TURNS:
@@ -209,10 +212,8 @@ def runs_table(runs: Runs, names: Sequence[str], *, leaves: int = 0) -> str:
     lines = []
     for name in names:
         longest = runs.areas(STUDY.cell(credit=name, turns=TURNS[-1], leaves=leaves))
-        leads = [shown.get((name, turns), NONE) for turns in TURNS]
-        lines.append([name, student_mean([*longest.values()]), *leads])
-    head = ["credit", f"{TURNS[-1]} turns", *(f"minus broadcast, {turns}" for turns in TURNS)]
-    return markdown_table(head, lines)
+        lines.append([name, student_mean([*longest.values()]), shown.get((name, TURNS[-1]), NONE)])
+    return markdown_table(["credit", f"{TURNS[-1]} turns", "minus broadcast"], lines)
 
 
 def tables(published: Published) -> Mapping[str, str]:

@@ -170,7 +170,7 @@ def test_the_answer_quotes_what_is_had_at_one_kl() -> None:
 
 
 def test_every_figure_of_how_it_was_made_is_one_of_its_tables() -> None:
-    begins, ends = PAGE.index("## How it was made"), PAGE.index("## Expectations")
+    begins, ends = PAGE.index("## How it was made"), PAGE.index("## What else could explain it")
     told = re.sub(
         r"<!-- (.+) -->\n.*?<!-- end \1 -->|\(http\S*\)", "", PAGE[begins:ends], flags=re.S
     )
