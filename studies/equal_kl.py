@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from tokengym import Comparison
-from tokengym.base.text import number, signed
+from tokengym.evaluation.report import number, signed
 from tokengym.evaluation.runs import EvaluationSettings, RunRecord
 from tokengym.evaluation.statistics import (
+    COUNT,
     Curve,
     EqualKL,
     compare_at_kl,
 )
-from tokengym.evaluation.statistics.frontier import COUNT
 from tokengym.lab.protocol import LEARNER, MEASURES
 from tokengym.lab.study import Cell, Published, Round, Row, Runs, Study, draw_mean, single_run
 from tokengym.lab.tables import (

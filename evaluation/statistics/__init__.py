@@ -12,6 +12,7 @@ from tokengym.evaluation.statistics.arrivals import (
 )
 from tokengym.evaluation.statistics.curve import Curve, pairs
 from tokengym.evaluation.statistics.frontier import (
+    COUNT,
     FEWEST_PAIRS,
     MIN_KL,
     Arm,
@@ -45,6 +46,7 @@ from tokengym.evaluation.statistics.series import (
 )
 
 __all__ = [
+    "COUNT",
     "DEFAULT_LEVEL",
     "FASTER_AT",
     "FEWEST_PAIRS",
