@@ -23,7 +23,6 @@ from tokengym.rewards import (
 )
 from tokengym.rewards.credits import inputs as inputs_module
 from tokengym.rewards.credits.inputs import Inputs
-from tokengym.rewards.credits.models import ModelNames
 from tokengym.rewards.scorers.wrappers import TimeLimit
 
 KINDS = ["prefix", "attention", "signed-attention"]
@@ -172,10 +171,10 @@ def test_a_language_model_reads_once_for_log_probs_and_entropy():
     expected = reader.log_probs(episodes), reader.entropies(episodes)
     passes = count_passes(reader.model.transformer)
     both = Inputs(episodes, reference=reader, reads=("ref_log_probs", "ref_entropy"))
-    of_model = ModelNames(reader, Inputs(episodes), ("log_probs", "entropy"))
+    of_model = Inputs(episodes).under(reader, ("ref_log_probs", "ref_entropy"))
     for one, other in (
         (both["ref_log_probs"], both["ref_entropy"]),
-        (of_model.log_probs, of_model.entropy),
+        (of_model["ref_log_probs"], of_model["ref_entropy"]),
     ):
         for row, episode in enumerate(episodes):
             size = len(episode.response_ids)

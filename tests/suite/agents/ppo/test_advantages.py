@@ -139,10 +139,6 @@ def unknown(token_rewards, chances):
     """Read a name that nobody has."""
 
 
-def late(token_rewards, continue_from):
-    """Read what is asked of the policy before the round."""
-
-
 def looks(scores, response_mask, attention):
     """Read the reward model's attention."""
 
@@ -150,7 +146,6 @@ def looks(scores, response_mask, attention):
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (late, r"advantage late \(test_advantages\.py:\d+\) reads 'continue_from'"),
         (looks, r"advantage looks .*reads 'attention', which scorer .*does not give"),
         (unknown, r"advantage unknown .*reads 'chances', which is no name of a round"),
     ],

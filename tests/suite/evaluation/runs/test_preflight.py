@@ -131,7 +131,10 @@ def remembers(paid, response_mask):
     [
         ("misspelt", r"rules.py:3\) reads 'responce_mask', which nobody.*mean 'response_mask'"),
         ("many", r"many \(rules.py:6\) takes \*names"),
-        ("trainers", r"reads 'values', which comes from a trainer alone.*advantage= or weights="),
+        (
+            "trainers",
+            r"reads 'values', which comes from a trainer alone.*advantage=, weights= or loss=",
+        ),
         ("Broken", "no lexicon"),
         ("of_rows", r"of-rows \(rules.py:18\) returned a tensor of shape \(2,\); return \(batch"),
         ("of_columns", r"of-columns .* raised RuntimeError \(.*size of tensor.*at line 23 of "),
@@ -155,7 +158,10 @@ def test_a_rule_whose_first_batch_would_fail_is_refused_before_the_first_run(
 @pytest.mark.parametrize(
     ("rule", "said"),
     [
-        ("half_spread", "gives rewards that sum to 0.5, the score is 1; rescale them, or declare"),
+        (
+            "half_spread",
+            "gives rewards that sum to -0.125, -0.25 is paid; rescale them, or declare",
+        ),
         ("of_large_parts", ""),
         ("of_logs", ""),
         ("of_raters", "raised AssertionError"),
@@ -173,7 +179,7 @@ def test_a_rule_that_fails_by_the_values_it_is_tried_on_is_not_refused(
     preflight(comparison("MovieReview", rewards=(f"{tmp_path / 'rules.py'}:{rule}",), seeds=1))
     lines = [line for line in caplog.messages if "the runs begin all the same" in line]
     assert len(lines) == bool(said)
-    assert all(said in line for line in lines)
+    assert all(said in line for line in lines), lines
 
 
 def test_what_a_rule_remembers_is_not_of_its_trial(tmp_path):

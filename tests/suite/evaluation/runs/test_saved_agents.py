@@ -58,7 +58,9 @@ def test_an_agent_is_measured_by_the_scorer_that_measured_its_run(tmp_path):
     (tmp_path / "own.py").write_text(SCORER)
     word = f"{tmp_path}/own.py:brevity"
     begun(tmp_path, word, "abc")
-    with pytest.raises(UntrustedCodeError, match=r"names code, .*own\.py:brevity .*--trust-code"):
+    with pytest.raises(
+        UntrustedCodeError, match=r"names code, .*own\.py:brevity .*trust_code=True"
+    ):
         known_task(tmp_path, None, judged=True)
     env, kwargs = known_task(tmp_path, None, judged=True, trust_code=True)
     assert Evaluator(env, kwargs, num_episodes=2).measured_by.endswith("and the score by brevity")
