@@ -654,7 +654,9 @@ def _numbers(both: Pairs, measure: str, kind: str) -> tuple[Array, Array]:
 def _baseline_at_kl(base: Runs, measured: Sequence[str], kl: float | None) -> dict[str, Array]:
     """Return what the baseline's runs have at the KL where they end, by measurement, (runs,)."""
     found = {}
-    for measure in (name for name in AT_KL if name in measured and kl is not None):
+    for measure in (name for name in AT_KL if name in measured):
+        if kl is None:
+            continue
         runs = [there(curve, kl, measure) for curve in base.curves]
         if known := [run for run in runs if run is not None]:
             found[measure] = at_level(known, kl)

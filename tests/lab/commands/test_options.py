@@ -9,8 +9,10 @@ from tokengym.scripts.commands.options import options_of
 
 
 @pytest.mark.parametrize("agent", of_laboratory("agents"))
-def test_every_setting_of_a_learner_is_an_option(agent: str, capsys: pytest.CaptureFixture[str]):
-    suite.test_every_setting_of_a_learner_is_an_option(agent, capsys)
+def test_a_setting_of_a_learner_is_an_option_where_its_declaration_says_so(
+    agent: str, capsys: pytest.CaptureFixture[str]
+):
+    suite.test_a_setting_of_a_learner_is_an_option_where_its_declaration_says_so(agent, capsys)
 
 
 @pytest.mark.parametrize("bundle", ["smollm2-reviews", "smollm2-answers"])

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -179,7 +180,7 @@ def test_a_weight_is_asked_with_the_advantages_of_its_group(small, tmp_path):
     rewards, scores = small.rewarded(rule_of("sparse"))
 
     def check(name):
-        how = {"weights": f"{file}:{name}"}
+        how: Any = {"weights": f"{file}:{name}"}
         return gradient_of(small, policy(small), rewards, scores, "rloo", **how)
 
     assert check("one").relative_error < 1e-6

@@ -153,6 +153,7 @@ def test_the_reward_models_attention_is_what_abc_spreads_the_score_by() -> None:
     sequences = played.sequences(agent.device)
     ones = torch.ones(sequences.response_mask.shape)
     weighed = round_to_weigh(agent, played, ones, ones)
+    assert agent.weight is not None
     found = agent.weight.weigh(weighed)
     assert agent.reward.scorer is not None
     scores = agent.reward.scorer.score(played.episodes, attribution="attention")
@@ -337,10 +338,12 @@ def test_a_checkpoint_keeps_the_state_of_weights(
 ) -> None:
     word = f"{__file__}:Alternating"
     agent: Any = run(make_ppo, word)
+    assert agent.weight is not None
     state = agent.weight.state_dict()
     assert state["rounds"] >= 2
     agent.save(tmp_path / "run")
     again = WeightedPPO.load(tmp_path / "run", env=agent.env, device="cpu", weights=word)
+    assert again.weight is not None
     assert again.weight.state_dict() == state
 
 

@@ -76,16 +76,19 @@ def test_a_token_that_its_file_flags_as_special_ends_no_step():
 
 
 def test_step_rewards_by_hand():
-    model: Any = (torch.tensor([[0.25, 0.5, -1.0]]), {})
     places = torch.tensor([[0, 1]])
-    steps: Any = (places >= 0, places, places, *model)
-    assert prm(*steps, form="sum").tolist() == [[0.5, -1.0]]
-    assert prm(*steps, form="last").tolist() == [[0.0, -1.0]]
-    assert prm(*steps, form="delta").tolist() == [[0.25, -1.5]]
-    assert prm(*steps, form="min", temperature=0.01).round(decimals=6).tolist() == [[0.0, -1.0]]
-    one: Any = (places >= 0, places, torch.tensor([[1, 1]]), *model)
-    assert prm(*one, form="sum").tolist() == [[0.0, -1.0]]
-    assert prm(*one, form="delta").tolist() == [[0.0, -1.25]]
+
+    def steps(form: Any, ends: Any = places, temperature: float = 0.1) -> Any:
+        scores = torch.tensor([[0.25, 0.5, -1.0]])
+        return prm(places >= 0, places, ends, scores, {}, form, temperature).tolist()
+
+    assert steps("sum") == [[0.5, -1.0]]
+    assert steps("last") == [[0.0, -1.0]]
+    assert steps("delta") == [[0.25, -1.5]]
+    assert steps("min", temperature=0.01) == pytest.approx(np.array([[0.0, -1.0]]), abs=5e-7)
+    one = torch.tensor([[1, 1]])
+    assert steps("sum", one) == [[0.0, -1.0]]
+    assert steps("delta", one) == [[0.0, -1.25]]
 
 
 def test_the_f1_of_first_errors_by_hand():

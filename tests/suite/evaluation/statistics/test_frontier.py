@@ -177,7 +177,10 @@ def test_arms_on_one_frontier_are_level(design: str) -> None:
     for i in range(REPEATS):
         x, y = (
             {
-                s: Curve(steps=TIME + 0.0, values={k: v[i, s] for k, v in table.items()})
+                s: Curve(
+                    steps=np.asarray(TIME, dtype=np.float64),
+                    values={k: v[i, s] for k, v in table.items()},
+                )
                 for s in range(PAIRS)
             }
             for table in tables
