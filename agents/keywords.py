@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
+from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.settings import Precision, Products, Schedule, ValueNetwork
 from tokengym.agents.ppo.settings import KlEstimator, KlPlace, LossMean, LrSchedule, OldLogProbs
 from tokengym.rewards.pairs.encode import TextEncoding
@@ -56,7 +57,7 @@ class SFTKeywords(TypedDict, total=False):
     """Fields of `OfflineOptions`."""
 
     tokenizer: PreTrainedTokenizerBase | None
-    ref_model: str | Path | PreTrainedModel | None
+    ref_model: str | Path | PreTrainedModel | CausalLMPolicy | None
     encoding: TextEncoding | None
     lora: Any | None
     dtype: str

@@ -1,6 +1,6 @@
 """What other tools call a thing, and what is written for it here: one table, asked first.
 
-An unknown option or argument is looked up in assets/spellings.csv before near matches are, since a
+An unknown option or argument is looked up in spellings.csv before near matches are, since a
 name that another tool has is no slip of the keyboard: ``--timesteps`` is closer to a setting that
 it does not mean.
 """
@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-TABLE = Path(__file__).parent / "assets" / "spellings.csv"
+TABLE = Path(__file__).parent / "spellings.csv"
 VALUE, AGENT = "{}", "{agent}"
 """Stand for the value that was given, in what is to be written; the latter for a learner's name."""
 USUAL = "N"
