@@ -65,7 +65,7 @@ def test_its_checks_say_what_the_page_says(capsys: pytest.CaptureFixture[str]) -
     assert "| yes | 0.000 | ideas.py:by_entropy | loo | 0.964 |" in capsys.readouterr().out
     assert main(estimator) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "6.2% of a push at G = 2, 0.8% at G = 16" in said
+    assert "ideas.py:by_length: holds in 40 batches of trees" in said
     assert main([*weight, "--quick"]) == 0
     assert capsys.readouterr().out.count("| sparse | rloo |") == 2
 
@@ -76,7 +76,7 @@ CHECKS = ("bench", "audit")
 @pytest.mark.usefixtures("ideas")
 def test_its_comparisons_run(capsys: pytest.CaptureFixture[str]) -> None:
     commands = [c for c in commands_of(DOCS / "guide" / "idea.md") if c[0] == "compare"]
-    assert len(commands) == 3
+    assert len(commands) == 4
     for command in commands:
         words = [w for i, w in enumerate(command) if "--seeds" not in (w, command[i - 1])]
         assert main([*words, *SHORT]) == 0, capsys.readouterr()
