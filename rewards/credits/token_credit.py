@@ -93,6 +93,7 @@ def token_credit(
     beta: float = ...,
     segments: int | None = ...,
     cut: Cut | None = ...,
+    reference: str | None = ...,
 ) -> Callable[[AnyFunction], AnyFunction]: ...
 def token_credit(function: Any = None, /, **facts: Any) -> Any:
     """Mark a function, or a class that is called like one, as a rule of token credit.

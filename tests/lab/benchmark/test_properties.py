@@ -87,8 +87,8 @@ def test_scar_leaves_the_best_response_and_uniform_turns_the_gradient():
 
 
 def test_a_scoring_of_sparse_is_one_pass():
-    found = parts.cost("red", QUICK)["MovieReview"]
-    assert found["passes"] > 10  # a pass per prefix
+    found = parts.cost("leave-one-out", QUICK)["MovieReview"]
+    assert found["passes"] > 10  # a pass without each token
     sparse = parts.cost("sparse", QUICK)["MovieReview"]
     assert (sparse["passes"], sparse["times_sparse"]) == (1.0, 1.0)
 

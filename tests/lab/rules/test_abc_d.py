@@ -3,7 +3,6 @@
 
 import copy
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -91,11 +90,10 @@ def test_last_written_row_by_hand():
 def test_by_hand_in_a_batch():
     attention = torch.tensor([[[0.9, 0.0, 0.0], [0.2, 0.4, 0.0], [0.1, 0.1, 0.1]]] * 2)
     mask = torch.tensor([[True, True, True], [True, True, False]])
-    model: Any = SimpleNamespace(attention=attention)
     scores = torch.tensor([12.0, 3.0])
     expected = [12 * np.array([0.55, 0.4, 0]) / 0.95, [3.0, 0.0, 0.0]]
-    np.testing.assert_allclose(abc_d(scores, mask, model), expected, rtol=1e-6)
-    np.testing.assert_allclose(abc_d2(scores, mask, model), [[4, 8, 0], [3, 0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(abc_d(scores, mask, attention), expected, rtol=1e-6)
+    np.testing.assert_allclose(abc_d2(scores, mask, attention), [[4, 8, 0], [3, 0, 0]], rtol=1e-6)
 
 
 def test_a_reply_is_looked_at_with_the_token_before_it_and_looks_at_nothing():
@@ -169,7 +167,7 @@ def test_a_models_own_code_never_runs(with_code: Path, tokenizer: Any) -> None:
 
 
 def test_bad_attention():
-    with pytest.raises(CreditError, match=r"'abc-d'.*abc-d:model=PAT"):
+    with pytest.raises(CreditError, match=r"'abc-d'.*abc-d:reference=PATH"):
         Reward(LengthScorer(), abc_d).evaluate([make_episode()])
     with pytest.raises(CreditError, match=r"beta.*\[0, 1\], got 2"):
         Rule(abc_d, beta=2)

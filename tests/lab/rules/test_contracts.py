@@ -144,7 +144,7 @@ def test_what_other_trainers_cannot_give_a_rule():
     bundle = bundled("movie_review")
     with pytest.raises(RewardError, match="continues responses with the policy"):
         TokenCredit(lambda p, r: 1.0, "mc", tokenizer=bundle.tokenizer)
-    with pytest.raises(CreditError, match="'abc-d:model=PATH'"):
+    with pytest.raises(CreditError, match="'abc-d:reference=PATH'"):
         TokenCredit(bundle.reward_model, "abc-d", tokenizer=bundle.tokenizer)
 
 
