@@ -40,7 +40,7 @@ class Half:
         ("of_tokens", "rule"),
         ("estimates", "estimator"),
         ("weighs", "weight"),
-        ("bare", "function"),
+        ("bare", "estimator"),
         ("Half", "rule"),
     ],
 )
