@@ -111,12 +111,11 @@ def test_a_function_of_advantages_is_sent_to_the_audit(
     """It is no scorer: nothing is said of a judge."""
     file = tmp_path / "est.py"
     file.write_text("def to_go(token_rewards, response_mask):\n    return token_rewards\n")
-    for arguments in (["--v2", "--cost"], []):
-        assert main(["bench", f"{file}:to_go", *arguments]) == 2
-        said = " ".join(capsys.readouterr().err.split())
-        assert "is an advantage estimator" in said
-        assert f"tokengym audit {file}:to_go" in said
-        assert "scorer" not in said
+    assert main(["bench", f"{file}:to_go", "--v2", "--cost"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "is an advantage estimator" in said
+    assert f"tokengym audit {file}:to_go" in said
+    assert "scorer" not in said
 
 
 def test_a_rule_is_not_its_own_judge(tmp_path: Path) -> None:
