@@ -53,15 +53,15 @@ def test_the_card_has_figures_interval_settings_and_hashes(trained: Path, export
     for title, name in (("score", "score"), ("gold score", "gold_score")):
         place = header.index(name)
         assert f"| {title} | {float(first[place]):.3f} | {float(last[place]):.3f} |" in card
-    (ends,) = re.findall(r"is (\S+) to (\S+):\na bootstrap over 6 held-out prompts", card)
+    (ends,) = re.findall(r"is (\S+) to (\S+):\nStudent's, over 6 held-out prompts", card)
     lengths = {"min_new_tokens": 4, "max_new_tokens": 4}
     agent = load_agent(trained / "agent")
     draws = (0, int(last[header.index("step")]))
     found = evaluate(agent, "MovieReview", lengths, num_episodes=6, seed=7, draws=draws).episodes
     scores = np.array([episode.score for episode in found])
-    draws = np.random.default_rng(1).choice(scores, (20_000, 6)).mean(1)
-    expected = np.quantile(draws, [0.025, 0.975])
-    np.testing.assert_allclose([float(end) for end in ends], expected, atol=0.1 * scores.std())
+    half = 2.570582 * scores.std(ddof=1) / 6**0.5  # t of 5 degrees of freedom, 97.5 %
+    expected = [scores.mean() - half, scores.mean() + half]
+    np.testing.assert_allclose([float(end) for end in ends], expected, atol=6e-4)
     (settings,) = re.findall(r"```json\n(.*?)```", card, re.DOTALL)
     assert json.loads(settings)["rewards"] == ["abc:beta=0.5"]
     assert content_hash(bundled("movie_review").path) in card
