@@ -147,8 +147,9 @@ class Rule(BoundFunction):
 
         reference = self.reader() if self.needs_reference and self.cut == "entropy" else None
         inputs = Inputs(episodes, reference=reference, **supplied)
-        ends = piece_ends(inputs, self.cut, self.options.get("segments")).tolist()
-        return [inputs.spans(row, sorted({*one})) for row, one in enumerate(ends)]
+        # An array, which a tensor of a device would refuse to become: nothing is waited for.
+        ends = piece_ends(inputs, self.cut, self.options.get("segments")).numpy()
+        return [inputs.spans(row, sorted({*one.tolist()})) for row, one in enumerate(ends)]
 
 
 def as_rule(made: Any, **options: Any) -> Any:

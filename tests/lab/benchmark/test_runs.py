@@ -116,6 +116,10 @@ def test_a_function_of_advantages_is_sent_to_the_audit(
     assert "is an advantage estimator" in said
     assert f"tokengym audit {file}:to_go" in said
     assert "scorer" not in said
+    assert main(["bench", f"{file}:to_go", "--quick"]) == 0  # the gradient, under three rules
+    said = capsys.readouterr().out
+    assert f"{file.name}:to_go, an advantage estimator, without training: gradient" in said
+    assert said.count("est.py:to_go |") == 6
 
 
 def test_a_rule_is_not_its_own_judge(tmp_path: Path) -> None:

@@ -117,8 +117,7 @@ def test_the_host_waits_once_a_round_and_once_an_update(
 ):
     """Whatever its epochs, minibatches and parts; for the figures of all.
 
-    `loo` asks besides whether any conversation has a second turn, which takes another formula;
-    `vineppo` where the pieces end that the policy continues from.
+    `loo` asks besides whether any conversation has a second turn, which takes another formula.
     """
     if talks and "group_size" in settings:
         settings = settings | {"drop_equal_groups": False}
@@ -131,8 +130,7 @@ def test_the_host_waits_once_a_round_and_once_an_update(
             **settings,
         )
         of_round, of_update = waits_of(agent, monkeypatch)
-        asks = settings.get("advantage") in ("loo", "vineppo")
-        assert of_round.total() == (2 if asks else 1), of_round
+        assert of_round.total() == (2 if settings.get("advantage") == "loo" else 1), of_round
         assert of_update.total() == 1, of_update
 
 
