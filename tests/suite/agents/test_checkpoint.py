@@ -266,7 +266,7 @@ SIZES = {"num_envs": 4, "num_tokens": 24, "length": 12}
         ({"environment": SIZES | {"num_envs": 10**9}}, "num_envs.*1000000, got 10000000"),
         ({"counters": {"num_timesteps": 4}}, "num_timesteps, _n_updates"),
         ({"policy_kwargs": {"model": "/etc"}}, "policy_kwargs"),
-        ({"settings": {"weights": "entropy"}}, r"hold 'weights'.*PPO"),
+        ({"settings": {"beta": 0.1}}, r"hold 'beta'.*PPO"),
         ({"settings": {"advantage": None}}, "advantage.*got None"),
         ({"environment_state": {"states": []}}, "environment_state"),
         ({"code": "import os"}, "code is unknown"),

@@ -155,7 +155,7 @@ def test_what_several_processes_cannot_do_is_refused(monkeypatch, capsys, tmp_pa
     odd = ("--batch-size", "5", "--device", "cpu")
     refused = {
         ("compare", "--env", "MovieReview", *out): "tokengym compare runs in one process, got 2",
-        ("train", *odd, *out): "batch_size must be a multiple of the 2 processes, got 5",
+        ("train", *odd, *out): "--batch-size must be a multiple of the 2 processes, got 5",
     }
     for arguments, message in refused.items():
         assert main(arguments) == 2

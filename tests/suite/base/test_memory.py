@@ -76,4 +76,4 @@ def test_a_stored_length_is_checked_like_a_typed_one(tmp_path, capsys):
     file.with_name("run.json").unlink()  # it has the hash of what the spec was
     capsys.readouterr()
     assert main(["evaluate", str(run / "agent"), "--num-episodes", "2"]) == 2
-    assert "max_new_tokens must be at most" in capsys.readouterr().err
+    assert "--max-new-tokens must be at most" in capsys.readouterr().err

@@ -73,9 +73,9 @@ def test_one_pass_gives_what_a_pass_for_each_kind_does(name):
     ],
 )
 def test_a_rule_of_several_accounts_costs_one_pass_through_any_wrapper(around):
-    def three(scores, attention, signed_attention, prefix_scores, response_mask):
+    def three(paid, attention, signed_attention, prefix_scores, response_mask):
         seen.append((attention, signed_attention, prefix_scores))
-        return scores[:, None] / response_mask.sum(1, keepdim=True) * response_mask
+        return paid[:, None] / response_mask.sum(1, keepdim=True) * response_mask
 
     seen = []
     episodes, model = random_episodes(5), build("gpt2")
@@ -159,7 +159,7 @@ def test_names_that_will_be_read_come_with_the_first():
     inputs = Inputs([TALK, SHORT], scorer=scorer, reads=("attention", "scores", "relevance"))
     assert inputs["scores"].tolist() == [50, 20]
     assert inputs["relevance"].shape == inputs["attention"].shape == (2, 3)
-    assert inputs.asked[:2] == ["scores", "score(attention, relevance)"]
+    assert inputs.asked[:3] == ["scores", "paid", "score(attention, relevance)"]
     assert scorer.asked == ["attention", "relevance"]  # no pass of its own gives both
 
 

@@ -87,7 +87,7 @@ def test_a_prompt_that_asks_nothing_is_named(prompt):
 def test_a_prompt_column_of_another_name_is_named(column):
     rows = [{"id": 3, column: "the film", "chosen": " good", "rejected": " bad"}]
     for read in (read_pairs, lambda rows: encode_pairs(rows, made("llama"), TextEncoding())):
-        with pytest.raises(DatasetError, match=f"'id', '{column}', 'chosen'.*--prompt-column"):
+        with pytest.raises(DatasetError, match=f"'id', '{column}', 'chosen'.*by prompt_column="):
             read(rows)
     assert read_pairs(rows, prompt_column=column)[0].prompt == "the film"
     found = encode_pairs(rows, made("llama"), TextEncoding(prompt_column=column)).rows[0]
