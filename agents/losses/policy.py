@@ -325,7 +325,11 @@ def clipped_loss(
     clip_range: float,
     clip_range_high: float | None = None,
 ) -> Tensor:
-    """Return each token's part of `policy_loss`, (batch, time)."""
+    """Return each token's part of `policy_loss`, whose arguments and errors these are.
+
+    Returns:
+        (batch, time); where the mask is False the ratio is 1.
+    """
     check_shapes(log_probs, old_log_probs=old_log_probs, advantages=advantages)
     ratio = masked_ratio(log_probs, old_log_probs, response_mask)
     high = clip_range if clip_range_high is None else clip_range_high
