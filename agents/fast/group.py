@@ -300,7 +300,7 @@ def _check_devices(device: torch.device) -> None:
     if local > 1 and device.index not in (None, local_rank):
         raise SettingsError(
             f"device={str(device)!r} was given to process {local_rank} of {local}, each of which "
-            "has a GPU of its own; pass device='cuda' or 'auto'"
+            "has a GPU of its own; pass device='cuda' or device='auto'"
         )
     if device.type != "cpu" and torch.cuda.device_count() < local:
         raise SettingsError(

@@ -175,5 +175,5 @@ def test_what_several_processes_cannot_do_is_refused(monkeypatch, capsys, tmp_pa
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert main(["train", "--device", "cuda:0", *out]) == 2
     message = capsys.readouterr().err
-    assert "device='cuda:0' was given to process 1 of 2, each of which has a GPU" in message
+    assert "--device cuda:0 was given to process 1 of 2, each of which has a GPU" in message
     assert message.count("\n") == 1

@@ -217,8 +217,8 @@ def test_what_is_measured_is_the_score_before_the_outermost_scaling(scorer, meas
 
 def test_a_figure_of_a_rule_is_not_what_is_measured():
     @token_credit
-    def noted(scores, response_mask):
-        return on_last(scores, response_mask), {"raw_score": 0 * scores, "unknown": scores * np.nan}
+    def noted(paid, scores, response_mask):
+        return on_last(paid, response_mask), {"raw_score": 0 * scores, "unknown": scores * np.nan}
 
     for scorer in (LengthScorer(), Normalize(LengthScorer())):
         paid = Reward(scorer, noted).evaluate(EPISODES)
