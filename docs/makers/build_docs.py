@@ -310,7 +310,7 @@ def metrics() -> str:
             m.unit,
             m.better or "-",
             m.policy,
-            m.error or "none",
+            m.error_by or "none",
             _cell(m.missing) or "-",
             "yes" if m.recorded else "",
         )

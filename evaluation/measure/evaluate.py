@@ -22,7 +22,12 @@ from tokengym.base.text import number
 from tokengym.envs import Episode, SettingsError, TokenGenerationVectorEnv, bundled
 from tokengym.evaluation.measure.environments import has_own_prompts, is_own_task, resolve_env
 from tokengym.evaluation.measure.judges import measured_by
-from tokengym.evaluation.measure.measures import EPISODES, policy_metrics, text_metrics
+from tokengym.evaluation.measure.measures import (
+    EPISODES,
+    policy_metrics,
+    response_metrics,
+    text_metrics,
+)
 from tokengym.evaluation.statistics.series import error_of_mean
 from tokengym.rewards import Reward, Rule, Toxicity, VectorRewardWrapper, gold_scorer
 from tokengym.rewards.gold.rules import rude_words
@@ -81,7 +86,7 @@ class Evaluation:
 
     @property
     def errors(self) -> dict[str, float]:
-        """Standard errors of score, gold score, KL and length over the responses, by name.
+        """Standard errors over the responses, of each measurement of single ones, by name.
 
         Their unit is that of the measurement; absent where fewer than two responses have a value.
         """
@@ -101,10 +106,10 @@ class Evaluation:
 
     @property
     def responses(self) -> dict[str, NDArray[np.float64]]:
-        """Score, gold score, KL and length of each response, (episodes,), NaN where not known."""
+        """Each measurement of single responses, (episodes,), NaN where one has no value."""
         scores: Any = self.gold_scores if self.by_gold else [e.raw_score for e in self.episodes]
-        lengths = [None if e.is_lost else e.num_written for e in self.episodes]
-        table = {"score": scores, "gold_score": self.gold_scores, "kl": self.kls, "length": lengths}
+        table = {"score": scores, "gold_score": self.gold_scores, "kl": self.kls}
+        table |= response_metrics(self.episodes)
         return {n: np.array(v, dtype=np.float64) for n, v in table.items() if v is not None}
 
 

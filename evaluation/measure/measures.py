@@ -3,9 +3,9 @@
 Of each it says the unit, the direction, which policy it is of, under which sampler and over which
 prompts, how its standard error is found, and when it has no value. Below are the numbers that are
 taken of a run's curve. curves.csv, the summary, the report, the command line and the page of
-metrics read these tables; a new metric of the text is one entry with ``of_text``. The pure
-functions that its entries are computed by follow. Words are those of `base.words`, so that policies
-with different tokenizers compare.
+metrics read these tables; a new metric of the text is one entry with ``of_response``, or with
+``of_text`` where it is of the responses together. The pure functions that its entries are computed
+by follow. Words are those of `base.words`, so that policies with different tokenizers compare.
 """
 
 import math
@@ -76,7 +76,7 @@ class Measure:
     policy: Policy = "measured"
     """Policy, sampler and prompts that it is of, see `OF_POLICY`."""
     error: Error = ""
-    """How its standard error is found, see `OF_ERROR`."""
+    """How its standard error is found, see `OF_ERROR`; with ``of_response`` over prompts."""
     missing: str = ""
     """When it has no value; it is then left out, and never 0. Empty where it always has one."""
     word: str = ""
@@ -93,7 +93,17 @@ class Measure:
     differences: tuple[Kind, ...] = ()
     """Charts of the differences to the baseline."""
     of_text: Callable[[Sequence[Episode]], float] | None = None
-    """Function of the responses alone, where it is one; nan where they have no value."""
+    """Function of the responses together, where it is one; nan where they have no value."""
+    of_response: Callable[[Episode], float] | None = None
+    """Function of one response, where it is one, nan where that has no value: a mean over the
+    responses is the measurement, and each one's value is kept."""
+
+    def __post_init__(self) -> None:
+        if self.of_text and (self.of_response or self.error == "prompts"):
+            raise ValueError(
+                f"of {self.name!r} each response's value is kept where it is a function of one "
+                "response; give of_response alone, or of_text without error='prompts'"
+            )
 
     @property
     def label(self) -> str:
@@ -110,6 +120,11 @@ class Measure:
         return f"{self.word[:1].upper()}{self.word[1:]} {WHEN[kind]}"
 
     @property
+    def error_by(self) -> Error:
+        """How its standard error is found, see `OF_ERROR`."""
+        return "prompts" if self.of_response else self.error
+
+    @property
     def says(self) -> str:
         """What it means and how sure it is, in sentences."""
         better = {"higher": "higher is better", "lower": "lower is better", "": ""}[self.better]
@@ -118,7 +133,7 @@ class Measure:
             self.meaning,
             f"{unit[:1].upper()}{unit[1:]}." if unit else "",
             f"Of {OF_POLICY[self.policy]}.",
-            f"{OF_ERROR[self.error]}.",
+            f"{OF_ERROR[self.error_by]}.",
             f"No value {self.missing}." if self.missing else "",
         ]
         return " ".join(filter(None, parts))
@@ -131,7 +146,7 @@ class Measure:
             "unit": self.unit,
             "better": self.better,
             "of": OF_POLICY[self.policy],
-            "error": OF_ERROR[self.error],
+            "error": OF_ERROR[self.error_by],
             "missing": self.missing,
         }
 
@@ -314,8 +329,7 @@ _TABLE = (
         meaning="Tokens that the policy wrote, a partner's replies left out.",
         unit="tokens",
         recorded=True,
-        of_text=lambda episodes: _mean([e.num_written for e in episodes]),
-        error="prompts",
+        of_response=lambda episode: episode.num_written,
         missing="for a response that a partner's failure lost",
     ),
     Measure(
@@ -351,7 +365,7 @@ _TABLE = (
         unit="share",
         better="lower",
         recorded=True,
-        of_text=lambda episodes: _mean([repetition(e.written_text) for e in episodes]),
+        of_response=lambda episode: repetition(episode.written_text),
         missing="for a response of fewer than three words, which the mean leaves out",
     ),
     Measure(
@@ -361,7 +375,7 @@ _TABLE = (
         unit="share",
         better="lower",
         recorded=True,
-        of_text=lambda episodes: _mean([copy_rate(e.prompt, e.written_text) for e in episodes]),
+        of_response=lambda episode: copy_rate(episode.prompt, episode.written_text),
         missing="for a response of fewer than three words, which the mean leaves out",
     ),
     Measure(
@@ -434,7 +448,7 @@ _TABLE = (
         meaning="Share of responses that end with EOS.",
         unit="share",
         recorded=True,
-        of_text=lambda episodes: _mean([e.finish_reason == "eos" for e in episodes]),
+        of_response=lambda episode: episode.finish_reason == "eos",
         missing="where every response was lost",
     ),
     Measure(
@@ -573,7 +587,7 @@ def measures_of(
     _import_plugins()
     table = _by_gold_score() if by_gold else MEASURES
     if logged:
-        elsewhere = {name: replace(m, policy="unknown", error="") for name, m in table.items()}
+        elsewhere = {name: _unknown(m) for name, m in table.items()}
         read = {
             name: _of_log(elsewhere[name], what) for name, what in logged.items() if name in table
         }
@@ -590,6 +604,11 @@ def measures_in(part: Mapping[str, Any]) -> Mapping[str, Measure]:
     """Return the table of measurements of a summary, or of a group of one."""
     own_prompts = part.get("own_prompts", True)
     return measures_of(part["by_gold"], part.get("logged") or {}, own_prompts=own_prompts)
+
+
+def _unknown(measure: Measure) -> Measure:
+    """Return a measurement of which nobody knows how it was taken, nor how sure it is."""
+    return replace(measure, policy="unknown", error="", of_text=None, of_response=None)
 
 
 def _of_log(measure: Measure, what: str) -> Measure:
@@ -646,9 +665,20 @@ def text_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
     One without a value is left out, as repetition is where no response has three words.
     """
     require_episodes(episodes)
-    table = measures_of(False).values()
-    figures = {m.name: float(m.of_text(episodes)) for m in table if m.of_text}
+    figures = {name: _mean(values) for name, values in response_metrics(episodes).items()}
+    for measure in measures_of(False).values():
+        if measure.of_text:
+            figures[measure.name] = float(measure.of_text(episodes))
     return {name: value for name, value in figures.items() if not math.isnan(value)}
+
+
+def response_metrics(episodes: Sequence[Episode]) -> dict[str, list[float]]:
+    """Return every measurement of single responses in the table, nan where one has no value."""
+    return {
+        m.name: [math.nan if e.is_lost else m.of_response(e) for e in episodes]
+        for m in measures_of(False).values()
+        if m.of_response
+    }
 
 
 def ngrams(items: Sequence[str], n: int) -> list[tuple[str, ...]]:

@@ -100,8 +100,14 @@ QUESTIONS = Measure(
     title="Questions",
     meaning="Share of responses that ask something.",
     recorded=True,
-    of_text=lambda episodes: sum("?" in e.response for e in episodes) / len(episodes),
+    of_response=lambda episode: "?" in episode.response,
 )
+
+
+def test_an_error_is_declared_where_each_value_is_kept():
+    assert "kept in responses.npz" in QUESTIONS.says
+    with pytest.raises(ValueError, match=r"of 'q' each response's value .* give of_response alone"):
+        Measure(name="q", title="Q", meaning="", error="prompts", of_text=len)
 
 
 def test_a_measure_of_an_installed_package_is_taken_wherever_the_table_is_read(monkeypatch):
@@ -158,7 +164,7 @@ def test_each_measurement_says_what_it_means_and_how_sure_it_is():
         assert measure.unit, measure.name
         assert bool(measure.missing) == (measure.name not in always_known), measure.name
         assert OF_POLICY[measure.policy] in measure.says
-        assert OF_ERROR[measure.error] in measure.says
+        assert OF_ERROR[measure.error_by] in measure.says
         assert measure.as_dict()["of"] == OF_POLICY[measure.policy]
     of_source = measures_of(False, {"score": "column score of mine.csv"})["score"]
     assert of_source.as_dict()["of"] == OF_POLICY["unknown"]

@@ -48,9 +48,11 @@ def runs_of(folder: Path) -> dict[tuple[str, int], Run]:
 def test_a_curve_is_the_mean_of_its_table(folder):
     for run in runs_of(folder).values():
         curve = run.curve
-        for name in ("score", "gold_score", "kl", "length"):
-            assert curve.responses[name].shape == (2, 16)
-            assert curve.responses[name].mean(axis=1) == pytest.approx(curve[name], abs=1e-5)
+        kept = {name for name, m in MEASURES.items() if m.error_by == "prompts"} - {"net_score"}
+        assert curve.responses.keys() == kept
+        for name, values in curve.responses.items():
+            assert values.shape == (2, 16)
+            assert np.nanmean(values, axis=1) == pytest.approx(curve[name], abs=1e-5)
         assert "responses.npz" in run.result["files"]
 
 
@@ -190,7 +192,7 @@ def test_what_has_an_error_is_kept_of_each_response(folder):
     """The table of measurements says of which there are standard errors; a run keeps those."""
     run = runs_of(folder)["sparse", 0]
     measured = run.curve.priced(0.05).responses.keys()
-    with_error = {m.name for m in MEASURES.values() if m.error == "prompts"}
+    with_error = {m.name for m in MEASURES.values() if m.error_by == "prompts"}
     assert with_error - {"normalised_score", "normalised_gold_score"} == {*measured}
     result = read_result(folder)
     assert {name for name, of in result["measurements"].items() if of["unit"] == "nats"} == {
