@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from studies.parts import by_seed
-from studies.token_credit import ENV, ROWS, UPDATES, WARMUP, WAYS
+from studies.token_credit import ENV, ROWS, WARMUP, WAYS
 from tokengym import Comparison
 from tokengym.evaluation.report import signed
+from tokengym.evaluation.runs import EvaluationSettings
 from tokengym.evaluation.statistics import paired_difference
-from tokengym.lab.protocol import GRID, LEARNER, level, way
+from tokengym.lab.protocol import LEARNER, PROMPTS, level, way
 from tokengym.lab.study import NET, Cell, Published, Round, Runs, Study, read_rows, single_run
 from tokengym.lab.tables import (
     after_holm,
@@ -30,9 +31,11 @@ from tokengym.lab.tables import (
     times_as_fast,
 )
 
-TOKENS, RATE, SEEDS = 24, 1e-3, range(30, 40)
+TOKENS, UPDATES, RATE, SEEDS = 24, 20, 1e-3, range(30, 40)
 """Of a run: the rate is the one that `sparse` takes on the grid of film_reviews.md by score - c KL,
 and no page has film reviews of these seeds."""
+GRID = EvaluationSettings(every=2, every_until=10, episodes=PROMPTS, samples=0)
+"""Measurement of a run: the least that the protocol allows."""
 BETAS = {"0.95": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), "0.8": (0.0, 0.4, 1.0)}
 """Lambda -> the shares that are tried: first the lambda of the paper and of `sparse` on the grid,
 then, where time is left, one that hides less of what is paid early."""
