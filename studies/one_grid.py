@@ -23,15 +23,16 @@ from tokengym.evaluation.report import signed
 from tokengym.evaluation.statistics import (
     FASTER_AT,
     SHARES,
+    paired_difference,
     steps_to_shares,
 )
 from tokengym.lab.protocol import GRID, LEARNER, chosen_on_others, curve_of, net_area, way
 from tokengym.lab.study import NET, Cell, Published, Round, Row, Runs, Study, read_rows, single_run
 from tokengym.lab.tables import (
     Speed,
+    after_holm,
     markdown_table,
     mean,
-    paired_text,
     speed_of,
 )
 
@@ -71,6 +72,14 @@ CRITERIA: dict[str, Criterion] = {
     NET: lambda points, at: net_area(points),
 }
 """What a cell is chosen by, on the other seeds: larger is better."""
+GOLD, PARTS = "gold at the end", ("score", "KL, nats")
+FIGURES: dict[str, Callable[[Sequence[Row]], float]] = {
+    NET: net_area,
+    GOLD: lambda points: curve_of(points).end("gold_score"),
+    PARTS[0]: lambda points: curve_of(points).area("score"),
+    PARTS[1]: lambda points: curve_of(points).area("kl"),
+}
+"""What is told of a run, over the run but for gold; the first decides."""
 WAYS_TO_CHOOSE = (*(f"chosen by {name}" for name in CRITERIA), "both at the cell of `sparse`")
 
 
@@ -229,102 +238,133 @@ def span_of(speeds: Sequence[Speed]) -> str:
     return " to ".join(dict.fromkeys(f"{times:.1f}" for times in ends))
 
 
-def net_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
-    """Return each arm's score - c KL over the run minus that of `sparse`, by cells that it chose.
+def against_sparse(
+    runs: Runs, name: str, length: int, at: Way, seeds: tuple[int, ...]
+) -> dict[str, tuple[list[float], list[float]]]:
+    """Return each of `FIGURES` of an arm and of `sparse`, by the seeds.
 
-    Score and KL stand beside it.
+    Both are at the cell that does best by score - c KL on the other seeds.
+
+    Args:
+        runs: Runs of the study.
+        name: The arm.
+        length: Tokens.
+        at: The way.
+        seeds: Seeds with every cell.
+    """
+    own, base = (
+        [
+            runs.runs[cell][seed]
+            for cell, seed in zip(
+                chosen_cells(runs, of, length, at, seeds)[f"chosen by {NET}"], seeds, strict=True
+            )
+        ]
+        for of in (name, BASE)
+    )
+    return {
+        what: ([figure(points) for points in own], [figure(points) for points in base])
+        for what, figure in FIGURES.items()
+    }
+
+
+def corrected(runs: Runs, by_length: Mapping[int, Way], what: str) -> dict[tuple[int, str], str]:
+    """Return a figure of each arm minus that of `sparse`, bold where clear after Holm's correction.
+
+    Args:
+        runs: Runs of the study.
+        by_length: The way of each length.
+        what: One of `FIGURES`, over whose differences, all arms and lengths, is corrected.
+    """
+    pairs = {
+        (length, name): against_sparse(runs, name, length, by_length[length], seeds)[what]
+        for length, seeds in whole(runs).items()
+        for name in (*CREDITED, *CONTROLS)
+    }
+    leads = {place: paired_difference(*both) for place, both in pairs.items()}
+    return after_holm(leads, with_wins=False)
+
+
+def leads_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
+    """Return each arm's score - c KL over the run minus that of `sparse`, with its interval.
 
     Args:
         runs: Runs of the study.
         by_length: The way of each length.
     """
-    figures = (
-        net_area,
-        lambda points: curve_of(points).area("score"),
-        lambda points: curve_of(points).area("kl"),
-    )
-    lengths = whole(runs)
-    lines = []
-    for name in (*CREDITED, *CONTROLS):
-        line = [title(name)]
-        for length, seeds in lengths.items():
-            both = []
-            for of in (name, BASE):
-                cells_of = picked(runs, kept(length, of), CRITERIA[NET], by_length[length], seeds)
-                of_seeds = [runs.runs[at][seed] for at, seed in zip(cells_of, seeds, strict=True)]
-                both.append([[figure(points) for points in of_seeds] for figure in figures])
-            net, score, kl = zip(*both, strict=True)
-            parts = (signed(mean(own) - mean(other)) for own, other in (score, kl))
-            line.append("; ".join([paired_text(*net), *parts]))
-        lines.append(line)
+    lengths, leads = whole(runs), corrected(runs, by_length, NET)
+    lines = [
+        [title(name), *(leads[length, name] for length in lengths)]
+        for name in (*CREDITED, *CONTROLS)
+    ]
     return markdown_table(["arm", *(f"{length} tokens" for length in lengths)], lines)
 
 
-def answer_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
-    """Return each arm's least and most speed by the four ways, and how many are clearly above 1."""
-    lengths = whole(runs)
-    of_base, of_controls = product((*CREDITED, *CONTROLS), (BASE,)), product(CREDITED, CONTROLS)
+def grid_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
+    """Return each arm minus `sparse` by `FIGURES`, and its least and most speed by the four ways.
+
+    Beside the speeds stands how many of the four intervals are above 1.
+
+    Args:
+        runs: Runs of the study.
+        by_length: The way of each length.
+    """
     lines = []
-    for name, base in (*of_base, *of_controls):
-        line = [title(name), title(base)]
-        for length, seeds in lengths.items():
-            speeds = four_ways(runs, name, length, by_length[length], seeds, base)
-            above = sum(at.is_faster for at in speeds)
-            line.append(f"{span_of(speeds)}; {above} of {len(speeds)}")
-        lines.append(line)
-    head = ["arm", "against", *(f"{length} tokens" for length in lengths)]
-    return markdown_table(head, lines)
+    net, gold = (corrected(runs, by_length, what) for what in (NET, GOLD))
+    for (length, name), lead in net.items():
+        at, seeds = by_length[length], whole(runs)[length]
+        both = against_sparse(runs, name, length, at, seeds)
+        parts = [signed(mean(both[what][0]) - mean(both[what][1])) for what in PARTS]
+        speeds = four_ways(runs, name, length, at, seeds)
+        above = sum(each.is_faster for each in speeds)
+        speed = f"{span_of(speeds)}; {above} of {len(speeds)}"
+        shown = "critic" if name == "critic" else title(name)
+        lines.append([str(length), shown, lead, gold[length, name], *parts, speed])
+    return markdown_table(["tokens", "arm", *FIGURES, "times as fast"], lines)
 
 
-def kl_at(points: Sequence[Row], at: Way) -> float:
-    """Return the KL of a run where it has made 75 % of the way; its last if it never does."""
-    steps, kls = ([float(point[name]) for point in points] for name in ("step", "kl"))
-    return float(np.interp(steps_of(points, at), steps, kls))
+def where_fast(points: Sequence[Row], at: Way, measure: str) -> float:
+    """Return a measurement of a run where it has made 75 % of the way; its last if it never does.
+
+    Args:
+        points: The run.
+        at: The way.
+        measure: "kl" or "gold_score".
+    """
+    steps, values = ([float(point[name]) for point in points] for name in ("step", measure))
+    return float(np.interp(steps_of(points, at), steps, values))
 
 
 def tables(published: Published) -> dict[str, str]:
     """Return the page's tables by name."""
     runs, by_length = published.runs, ways(published.folder.parent)
-    return {
-        "grid net": net_table(runs, by_length),
-        "grid answer": answer_table(runs, by_length),
-    }
+    return {"grid": grid_table(runs, by_length)}
 
 
 COLORS = dict(zip(ARMS, ("#56616f", "#56b4e9", "#0072b2", "#d55e00", "#e69f00"), strict=True))
-MARKERS = dict(zip(WAYS_TO_CHOOSE, "osD^", strict=True))
 
 
 def draw(published: Published) -> None:
-    """Draw each arm's speed against `sparse` by the four ways, a panel for each whole length."""
+    """Draw each arm's score - c KL minus that of `sparse`, a panel for each whole length."""
     from matplotlib.figure import Figure
 
     by_length, lengths = ways(published.folder.parent), whole(published.runs)
     if not lengths:
         return
-    figure = Figure(figsize=(5 * len(lengths), 3.6), layout="constrained")
-    names = [*ARMS][1:]
+    figure = Figure(figsize=(4 * len(lengths), 2.4), layout="constrained")
+    names = (*CREDITED, *CONTROLS)
     panels = figure.subplots(1, len(lengths), sharex=True, sharey=True, squeeze=False)[0]
     for axes, (length, seeds) in zip(panels, lengths.items(), strict=True):
         for row, name in enumerate(names):
-            speeds = four_ways(published.runs, name, length, by_length[length], seeds)
-            for place, (way_to_choose, at) in enumerate(zip(WAYS_TO_CHOOSE, speeds, strict=True)):
-                y = row + 0.15 * (place - 1.5)
-                axes.plot([at.low, at.high], [y, y], color=COLORS[name], linewidth=1.5)
-                axes.plot(at.times, y, MARKERS[way_to_choose], color=COLORS[name], markersize=5)
-        axes.axvline(1.0, color=COLORS[BASE], linewidth=1, linestyle="--")
-        axes.set(title=f"{length} tokens", xscale="log", xlabel="times as fast as sparse")
-        axes.set_xticks([0.7, 1, 1.4, 2], labels=["0.7", "1", "1.4", "2"], minor=False)
-        axes.minorticks_off()
+            both = against_sparse(published.runs, name, length, by_length[length], seeds)[NET]
+            lead = paired_difference(*both)
+            axes.plot([lead.low, lead.high], [row, row], color=COLORS[name], linewidth=2)
+            axes.plot(lead.difference, row, "o", color=COLORS[name], markersize=6)
+        axes.axvline(0.0, color=COLORS[BASE], linewidth=1, linestyle="--")
+        axes.set(title=f"{length} tokens", xlabel=f"{NET}, minus that of sparse")
         axes.spines[["top", "right"]].set_visible(False)
     labels = ["sparse, critic from\nthe reward model" if at == "critic" else at for at in names]
     panels[0].set_yticks(range(len(names)), labels=labels)
     panels[0].invert_yaxis()
-    handles = [
-        panels[0].plot([], [], marker, color=COLORS[BASE], label=way_to_choose.replace("`", ""))[0]
-        for way_to_choose, marker in MARKERS.items()
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
     figure.savefig(published.folder / "grid.png", dpi=110, metadata={"Software": None})
 
 

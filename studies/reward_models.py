@@ -22,12 +22,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from studies import one_grid
-from studies.one_grid import Way, times, title
+from studies.one_grid import Way, times
 from studies.token_credit import ROWS, UPDATES, WARMUP
 from tokengym import Comparison
 from tokengym.agents.offline import ResponseCollector, Sampling, make_policy
 from tokengym.base import read_json, write_json
 from tokengym.envs import Episode, bundled
+from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import TaskSettings, training_settings
 from tokengym.lab.commands.train_reward import BUNDLED as AS_COMMAND
 from tokengym.lab.makers.figures import attention_rows, relative_entropy
@@ -72,9 +73,9 @@ from tokengym.lab.study import (
 from tokengym.lab.tables import (
     NONE,
     Speed,
+    bound_of,
     markdown_table,
     paired_text,
-    times_as_fast,
 )
 from tokengym.lab.training.pairwise import bradley_terry_loss
 from tokengym.rewards import RewardModel, gold_scorer
@@ -520,18 +521,26 @@ def compared(runs: Runs, own: Cell, base: Cell, at: Way) -> tuple[Speed, list[st
     return speed, parts, len(seeds)
 
 
-def answer_table(runs: Runs, ways: Mapping[tuple[str, str], Way]) -> str:
-    """Return every arm against `sparse` by the same reward model."""
+def times_of(speed: Speed) -> str:
+    """Return how many times as fast an arm is, bold where the interval leaves out 1."""
+    times = number(speed.times)
+    return f"{bound_of(speed)}{f'**{times}**' if speed.is_faster or speed.is_slower else times}"
+
+
+def answer_table(runs: Runs, ways: Mapping[tuple[str, str], Way], task: str = "MovieReview") -> str:
+    """Return every arm against `sparse` by the same reward model, on one task."""
     arms = [arm for arm in ARMS if arm != "sparse"]
     rows = []
-    for (task, model), at in ways.items():
-        row = [task, model]
+    for model, at in ((model, at) for (of_task, model), at in ways.items() if of_task == task):
+        row = [model]
         for arm in arms:
             own, base = (cell(task, model, name) for name in (arm, "sparse"))
             found = compared(runs, own, base, at) if arm in arms_of(model) else None
-            row.append(NONE if found is None else f"{times_as_fast(found[0])}; {found[1][0]}")
+            row.append(NONE if found is None else f"{found[1][0]}; {times_of(found[0])}")
         rows.append(row)
-    return markdown_table(["task", "reward model", *map(title, arms)], rows)
+    return markdown_table(
+        ["reward model", *(f"`{arm}`" if arm != "critic" else arm for arm in arms)], rows
+    )
 
 
 def tables(published: Published) -> dict[str, str]:

@@ -17,7 +17,7 @@ from studies import (
 from studies.parts import lead
 from studies.token_credit import LENGTHS, WAYS, arms
 from tokengym.base.text import number, signed
-from tokengym.evaluation.statistics import PairedDifference, holm
+from tokengym.evaluation.statistics import PairedDifference, holm, paired_difference
 from tokengym.lab.benchmark.board import families, sees, verdicts
 from tokengym.lab.protocol import NET_MARGIN, curve_of, level, way
 from tokengym.lab.study import DOCS, Published, Runs
@@ -102,35 +102,67 @@ def test_what_is_said_of_the_grid() -> None:
         assert above == [way == "chosen by score - c KL" for way in one_grid.WAYS_TO_CHOOSE]
 
 
+def test_what_is_said_of_score_minus_the_price_of_kl_on_the_grid() -> None:
+    """Leads of the rule and of the controls, and which part of them is score."""
+    page, overview = (
+        (DOCS / f"{name}.md").read_text("utf-8") for name in ("film_reviews", "README")
+    )
+    found = {
+        (name, length): one_grid.against_sparse(
+            grid(), name, length, one_grid.ways(DOCS)[length], one_grid.complete(grid(), length)
+        )
+        for name in one_grid.ARMS
+        for length in WHOLE
+    }
+
+    def figures(what: str, *names: str) -> list[PairedDifference]:
+        return [paired_difference(*found[at][what]) for at in product(names, WHOLE)]
+
+    rule, controls = (
+        [each.difference for each in figures(one_grid.NET, *names)]
+        for names in (("abc-signed",), one_grid.CONTROLS)
+    )
+    for text in (page, overview):
+        assert f"has {min(rule):.1f} to {max(rule):.1f} more score - c KL than `sparse`" in text
+        assert f"{min(controls):.1f} to {max(controls):.1f}" in text
+    assert [each.low > 0 for each in figures("score", "abc-signed")] == [True, True, False]
+    assert [each.high < 0 for each in figures("KL, nats", "abc-signed")] == [True, True, True]
+    assert f"has {-figures('KL, nats', 'abc-signed')[2].difference:.0f} nats less" in page
+    assert f"{-figures(one_grid.GOLD, 'abc-signed')[2].difference:.3f} less gold" in page
+
+
 def test_what_two_of_the_ways_of_choosing_spend() -> None:
-    """Every arm has the largest rate by them, and `sparse` the KL that is told."""
+    """Every arm has the largest rate by them, and `sparse` the KL and gold that are told."""
     page = (DOCS / "film_reviews.md").read_text(encoding="utf-8")
     readme = (DOCS.parents[1] / "README.md").read_text(encoding="utf-8")
     runs, by_length = grid(), one_grid.ways(DOCS)
-    spent, passed = [], {}
+    spent, passed, golds = [], {}, {}
     for length, name in product(WHOLE, one_grid.ARMS):
         seeds = one_grid.complete(runs, length)
         chosen = one_grid.chosen_cells(runs, name, length, by_length[length], seeds)
         for number_of_way, cells in enumerate(chosen.values()):
             of_seeds = [runs.runs[cell][seed] for cell, seed in zip(cells, seeds, strict=True)]
-            nats = sum(one_grid.kl_at(points, by_length[length]) for points in of_seeds)
-            passed[name, length, number_of_way] = nats / len(seeds)
+            at, place = by_length[length], (name, length, number_of_way)
+            passed[place], golds[place] = (
+                sum(one_grid.where_fast(points, at, measure) for points in of_seeds) / len(seeds)
+                for measure in ("kl", "gold_score")
+            )
             if number_of_way < 2:
                 assert {cell.learning_rate for cell in cells} == {max(one_grid.LEARNING_RATES)}
                 kls = [curve_of(points).area("kl") for points in of_seeds]
                 spent += [sum(kls) / len(kls)] if name == "sparse" else []
             elif name == "sparse":
                 assert {cell.learning_rate for cell in cells} == {1e-3}
-    for text in (readme, page.split("\n## ")[0]):
-        assert f"{min(spent):.0f} to {max(spent):.0f} nats over the run" in text
+    assert f"{min(spent):.0f} to {max(spent):.0f} nats over the run" in readme
 
-    def told(first: bool, *arms: str) -> str:
-        nats = [at for (name, _, way), at in passed.items() if name in arms and (way < 2) == first]
-        return f"{min(nats):.0f} to {max(nats):.0f}"
+    def told(of: dict[tuple[str, int, int], float], first: bool, arm: str, digits: int) -> str:
+        values = [at for (name, _, way), at in of.items() if name == arm and (way < 2) == first]
+        return f"{min(values):.{digits}f} to {max(values):.{digits}f}"
 
-    fast, slow = told(True, "sparse"), told(False, "sparse")
-    assert f"the level at {fast} nats, where at 1e-3 it passes at {slow}, and" in page
-    assert f"By the other two ways the arms pass it at {told(False, *one_grid.ARMS)} nats" in page
+    fast, slow = (told(passed, first, "sparse", 0) for first in (True, False))
+    gold, of_rule = (told(golds, True, arm, 2) for arm in ("sparse", "abc-signed"))
+    assert f"passes the level at {fast} nats, where at 1e-3 it passes at {slow}, and its" in page
+    assert f"and its gold is {gold}, that of `abc-signed` {of_rule}." in page
 
 
 def test_what_is_said_of_the_rule_against_the_controls() -> None:
@@ -151,7 +183,7 @@ def test_what_is_said_of_the_rule_against_the_controls() -> None:
             for way, each in zip(one_grid.WAYS_TO_CHOOSE, of, strict=True)
             if each.low <= 1
         ]
-    said = "ahead of both at 48 tokens and at 96; at 24, at one cell, not clearly of `uniform`"
+    said = "By speed the rule is ahead of both but, at 24 tokens and one cell, of `uniform`"
     assert said in page
     assert unclear == [(24, "uniform", "both at the cell of `sparse`")]
 
@@ -176,14 +208,25 @@ def test_what_is_said_of_reward_models_not_chosen_for_their_attention() -> None:
     assert sum(each.low > 1 for each in others) == 2
     said = f"{range_of(others)} times as fast, with intervals above 1 by two"
     assert said in readme
-    assert said in page.split("\n## ")[0]
+    assert said in page
     told = f"{range_of(others)} times, with intervals above 1 by two"
     assert told in "".join(row("README: on one grid"))
     assert range_of(others) in (DOCS / "README.md").read_text(encoding="utf-8")
     share = sum(math.log(each.times) for each in others) / 4 / math.log(bundled.times)
-    assert f"in logarithms, is {100 * share:.0f} % of that" in page
-    *first, last = [number(each.times) for each in others]
-    assert f"`abc-signed`: {', '.join(first)} and {last} where" in page
+    assert f"in logarithms, is {100 * share:.0f} % of the bundled one" in page
+    net = [
+        paired_difference(
+            *paired(
+                *(
+                    by_reward_model().runs.areas(reward_models.cell("MovieReview", at, arm))
+                    for arm in ("abc-signed", "sparse")
+                )
+            )
+        )
+        for at in reward_models.TARGETS
+    ]
+    assert sum(each.low > 0 for each in net) == 3
+    assert "In score - c KL `abc-signed` is ahead by three of the four" in page
 
 
 def speeds_by_others(task: str, arm: str, base: str = "sparse") -> list[Speed]:
@@ -205,16 +248,17 @@ def test_what_is_said_of_density_and_the_critic_by_those_reward_models() -> None
     page = (DOCS / "film_reviews.md").read_text(encoding="utf-8")
     readme = (DOCS.parents[1] / "README.md").read_text(encoding="utf-8")
     even, critics = (speeds_by_others("MovieReview", arm) for arm in ("uniform", "critic"))
-    for text in (readme, page.split("\n## ")[0]):
+    for text in (readme, page):
         assert f"by two, uncorrected, where `uniform` is {range_of(even)}" in text
     assert all(each.low > 1 for each in critics)
-    assert f"from three of them, {range_of(critics)} times" in page.split("\n## ")[0]
+    assert f"from three of them, {range_of(critics)} times" in page
     assert range_of(critics) in row("README: there")[2]
     against = [
         number(each.times) for each in speeds_by_others("MovieReview", "abc-signed", "uniform")
     ]
     assert (
-        f"against it {', '.join(against[:-1])} and {against[-1]} times, three of the four" in page
+        f"against `uniform` the rule is {', '.join(against[:-1])} and {against[-1]} times as fast, "
+        "three of the four" in page
     )
 
 
@@ -225,7 +269,7 @@ def test_what_is_said_of_those_reward_models_on_detox() -> None:
     assert sum(each.low > 1 for each in rule) == 2
     even = f"where `uniform` is {range_of(speeds_by_others('Detox', 'uniform'))}"
     assert f"on Detox {range_of(rule)} times, above 1 by two as well, {even}" in readme
-    told = f"On Detox the rule is {range_of(rule)} times as fast by them, above 1 by two as well"
+    told = f"On Detox the rule is {range_of(rule)} times as fast, above 1 by two as well"
     assert f"{told}, {even}" in page
     assert f"on Detox {range_of(rule)}" in row("README: on one grid")[2]
     assert f"on Detox {range_of(rule)}" in (DOCS / "README.md").read_text(encoding="utf-8")
@@ -371,7 +415,7 @@ def test_no_rule_is_shown_ahead_on_the_board() -> None:
 
 def test_the_overview_quotes_the_page_of_film_reviews() -> None:
     overview = (DOCS / "README.md").read_text(encoding="utf-8")
-    assert one_grid.answer_table(grid(), one_grid.ways(DOCS)) in overview
+    assert one_grid.leads_table(grid(), one_grid.ways(DOCS)) in overview
     for length in LENGTHS:
         base, rule, _ = arms(length, 120)
         less = -lead(FILMS.runs, rule, base, "score", at_end=True).difference

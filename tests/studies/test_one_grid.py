@@ -72,12 +72,12 @@ def test_twice_the_rise_is_twice_as_fast_however_the_cell_is_chosen() -> None:
     for name, base, times in (("abc-signed", "sparse", 2.0), ("uniform", "sparse", 1.0)):
         speeds = one_grid.four_ways(runs, name, 24, AT, tuple(SEEDS), base)
         assert [speed.times for speed in speeds] == pytest.approx([times] * 4)
-    table = one_grid.answer_table(runs, {24: AT})
-    assert "| `abc-signed` | `sparse` | 2.0; 4 of 4 |" in table
-    # Over 30 updates the score is 15 times the rise, and the KL the same.
-    assert "| `abc-signed` | +4.50 (4.50 to 4.50); +4.50; 0.000 |" in one_grid.net_table(
-        runs, {24: AT}
+    # Over 30 updates the score is 15 times the rise, and the KL and gold the same.
+    row = (
+        "| 24 | `abc-signed` | **+4.50** (4.50 to 4.50) | 0.000 (0.000 to 0.000) | +4.50 | 0.000 |"
     )
+    assert f"{row} 2.0; 4 of 4 |" in one_grid.grid_table(runs, {24: AT})
+    assert "| `abc-signed` | **+4.50** (4.50 to 4.50) |" in one_grid.leads_table(runs, {24: AT})
 
 
 def test_the_speed_against_a_control_is_by_the_cells_of_both() -> None:

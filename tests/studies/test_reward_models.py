@@ -141,11 +141,13 @@ def test_an_arm_is_compared_with_sparse_of_its_own_reward_model() -> None:
             for seed in SEEDS:
                 rows += points(study.cell("Detox", model, arm), seed, rise, kl)
     runs = Runs(rows, STUDY.axes)
-    table = study.answer_table(runs, {("Detox", "0.65"): AT, ("Detox", "0.75"): AT})
+    ways = {("Detox", "0.65"): AT, ("Detox", "0.75"): AT, ("MovieReview", "0.65"): AT}
+    table = study.answer_table(runs, ways, "Detox")
     first, second = table.splitlines()[2:]
     # Score over the run 15 * rise; score - c KL of it 0.05 * 2 less.
-    assert "| 2.00 (2.00 to 2.00); +2.90 (2.90 to 2.90) |" in first
-    assert "| 1.00 (1.00 to 1.00); \N{MINUS SIGN}0.100 (" in second
+    assert "| +2.90 (2.90 to 2.90); **2.00** |" in first
+    assert "| \N{MINUS SIGN}0.100 (" in second
+    assert "; 1.00 |" in second
 
 
 def test_the_arms_have_the_grids_best_cells_by_score_minus_price_times_kl() -> None:
