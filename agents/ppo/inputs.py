@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokengym.agents.policy.sequences import sent
-from tokengym.agents.ppo.settings import GAE_LAMBDA
+from tokengym.agents.ppo.settings import lambda_of
 from tokengym.envs import Episode, encode_contents
 from tokengym.rewards import CreditError
 from tokengym.rewards.credits.inputs import Inputs
@@ -140,8 +140,8 @@ class RoundInputs(Inputs):
             if name in self._laid_out or not isinstance(value, Tensor):
                 return value
             return self._shown(value)
-        if name == "gae_lambda" and self._settings.gae_lambda is None:
-            return GAE_LAMBDA
+        if name == "gae_lambda":
+            return lambda_of(self._settings.gae_lambda)
         if hasattr(self._settings, name):
             return getattr(self._settings, name)
         if not self.episodes and name not in OF_MASK:

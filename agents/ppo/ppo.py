@@ -43,7 +43,7 @@ from tokengym.agents.ppo.alarms import (
 )
 from tokengym.agents.ppo.functions import Loss, RoundFunction, Weights
 from tokengym.agents.ppo.inputs import RoundInputs
-from tokengym.agents.ppo.settings import GAE_LAMBDA, Objective, PPOSettings
+from tokengym.agents.ppo.settings import Objective, PPOSettings, lambda_of
 from tokengym.agents.ppo.steps import GradientSteps, read_once
 from tokengym.agents.processes import launched
 from tokengym.agents.rollouts.experience import Experience, scores_of, token_rewards_of
@@ -173,8 +173,7 @@ class PPO(EpisodicAlgorithm):
         """Take the lambda that the environment's credit rule declares, unless one was given."""
         is_open = self.settings.gae_lambda is None or "gae_lambda" in self.decided
         if is_open and self.estimator.reads_lambda:
-            declared = self.rounds.reward.gae_lambda
-            gae_lambda = GAE_LAMBDA if declared is None else declared
+            gae_lambda = lambda_of(None, self.rounds.reward.gae_lambda)
             self.settings = replace(self.settings, gae_lambda=gae_lambda)
             self.decided |= {"gae_lambda"}
 

@@ -32,6 +32,11 @@ MAX_PASSES = 10_000
 """Most passes over a batch, and gradient steps in one: an update with more would not end."""
 
 
+def lambda_of(given: float | None, declared: float | None = None) -> float:
+    """Return ``gae_lambda``: as given, else as the credit rule declares it, else `GAE_LAMBDA`."""
+    return next(one for one in (given, declared, GAE_LAMBDA) if one is not None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PPOSettings(EpisodicSettings):
     """Settings of PPO.

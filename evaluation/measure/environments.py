@@ -86,7 +86,7 @@ def decide_env(
         return Decision(env=DEFAULT_ENV, why="the bundle names no task")
     if is_own_task(env_kwargs or {}):
         return Decision(env=OWN_ENV, why=" and ".join(_own_parts(env_kwargs or {})))
-    if has_own_prompts(env_kwargs or {}):
+    if brings_prompts(env_kwargs or {}):
         return Decision(env=DEFAULT_ENV, why="own prompts, and no scorer or reward model to them")
     return Decision(env=DEFAULT_ENV, why="nothing names another")
 
@@ -167,7 +167,7 @@ def names_env(text: str) -> bool:
     return not names.isdisjoint((text, f"tokengym/{text}"))
 
 
-def has_own_prompts(env_kwargs: Mapping[str, Any]) -> bool:
+def brings_prompts(env_kwargs: Mapping[str, Any]) -> bool:
     """Return whether prompts are the user's own."""
     return any(env_kwargs.get(name) is not None for name in ("dataset", "prompts"))
 
@@ -177,7 +177,7 @@ def is_own_task(env_kwargs: Mapping[str, Any]) -> bool:
 
     A scorer, a reward model, an encoder or a reward that is a scorer itself are alike in this.
     """
-    return has_own_prompts(env_kwargs) and len(_own_parts(env_kwargs)) > 1
+    return brings_prompts(env_kwargs) and len(_own_parts(env_kwargs)) > 1
 
 
 def env_ids() -> list[str]:

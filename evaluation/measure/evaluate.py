@@ -20,7 +20,7 @@ from tokengym.base.registry import Spec
 from tokengym.base.settings import answers_keywords
 from tokengym.base.text import number
 from tokengym.envs import Episode, SettingsError, TokenGenerationVectorEnv, bundled
-from tokengym.evaluation.measure.environments import has_own_prompts, is_own_task, resolve_env
+from tokengym.evaluation.measure.environments import brings_prompts, is_own_task, resolve_env
 from tokengym.evaluation.measure.judges import measured_by
 from tokengym.evaluation.measure.measures import (
     EPISODES,
@@ -158,7 +158,7 @@ class Evaluator:
         self._is_own = is_own_task(env_kwargs or {})
         gold = None if self._is_own else gold_scorer(task.bundle)
         self._had_gold = gold is not None
-        if gold is not None and has_own_prompts(env_kwargs or {}):
+        if gold is not None and brings_prompts(env_kwargs or {}):
             first = [task.prompts[row].text for row in range(min(ROWS, len(task.prompts)))]
             texts = [Episode(prompt=t, response="", prompt_ids=(), response_ids=()) for t in first]
             gold = self._knowing(gold, task.bundle, texts, warns=warns)

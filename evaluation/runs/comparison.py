@@ -136,7 +136,10 @@ def titles_of(arms: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def price_of(settings: Iterable[Mapping[str, Any]]) -> float | None:
-    """Return the price of a nat of KL that learners have in common; None where they have none."""
+    """Return the price of a nat of KL that learners have in common; None where they have none.
+
+    Learners at prices of their own have no one objective.
+    """
     prices = {one["kl_coef"] for one in settings if "kl_coef" in one}
     return prices.pop() if len(prices) == 1 else None
 

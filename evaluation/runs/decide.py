@@ -50,6 +50,7 @@ from tokengym.evaluation.measure.environments import (
 )
 from tokengym.evaluation.runs.comparison import Comparison, naming_agent
 from tokengym.evaluation.runs.defaults import (
+    COMMON,
     OF_BUDGET,
     Layer,
     LearnerSettings,
@@ -61,6 +62,7 @@ from tokengym.evaluation.runs.defaults import (
     in_words,
     layers_of,
     settings_of,
+    strongest,
 )
 from tokengym.evaluation.runs.settings import (
     AGENT,
@@ -374,11 +376,12 @@ class _Decisions:
             return given, self.layers
         return given, [*self.layers, ("its own prompts", {"fixed_length": False})]
 
-    def common(self, name: str) -> Any:
-        """Return a setting of all runs, whichever learner has it."""
-        default = getattr(TrainingSettings, name)
-        known = next((of[name] for _, of in reversed(self.layers) if name in of), default)
-        return next((v for k, v in self.given.items() if self.of_all.get(k) == name), known)
+    @cached_property
+    def common(self) -> dict[str, Any]:
+        """Settings that all runs have, whichever learner: as given, else as the task has them."""
+        of_task = {name: value for name, (_, value) in strongest(self.layers).items()}
+        given = {self.of_all[k]: v for k, v in self.given.items() if k in self.of_all}
+        return {name: getattr(TrainingSettings, name) for name in COMMON} | of_task | given
 
     @cached_property
     def budget(self) -> dict[str, int]:
@@ -388,7 +391,7 @@ class _Decisions:
         """
         if not self.asked.compares:
             return {}
-        return {"tokens": self.given.get("tokens") or prod(map(self.common, OF_BUDGET))}
+        return {"tokens": self.given.get("tokens") or prod(self.common[name] for name in OF_BUDGET)}
 
     @cached_property
     def prompt_column(self) -> str | int | None:
@@ -421,7 +424,7 @@ class _Decisions:
             learner = replace(learner, pairs_prompt_column=column)
         shared: dict[str, Any] = dict(self.budget)
         if self.asked.compares and training.declaration.is_frozen:
-            shared["steps"] = self.common("steps")  # where the others' curves end
+            shared["steps"] = self.common["steps"]  # where the others' curves end
         shared |= {"learner": learner, "max_new_tokens": self._length(training)}
         return _within_budget(
             replace(training, **shared), word.options if self.asked.compares else {}
@@ -434,7 +437,7 @@ class _Decisions:
         """
         own, length = own_texts(training, self.task), training.max_new_tokens
         if own is None:
-            return self.common("max_new_tokens") if length is None else length
+            return self.common["max_new_tokens"] if length is None else length
         length, limit = length or own.longest_response, positions_of(self.task.model)
         return length if limit is None else max(min(length, limit - own.longest_prompt), 1)
 
@@ -448,7 +451,7 @@ class _Decisions:
         stated = filled(groups, self._given_of(0, "evaluation"))["evaluation"]
         learners, basis = [one.declaration for one in self.trainings], self.trainings[0]
         if self.asked.compares and any(one.uses_credit and not one.is_frozen for one in learners):
-            common = {name: self.common(name) for name in OF_BUDGET} | self.budget
+            common = {name: self.common[name] for name in OF_BUDGET} | self.budget
             basis = replace(TrainingSettings(), **common)
         return amounts(stated, basis, is_alone=self.asked.trains)
 

@@ -97,6 +97,11 @@ def default_rewards(env_id: str) -> tuple[str, ...]:
     return Task.compare if task is None else task.compare
 
 
+def strongest(layers: Sequence[Layer]) -> dict[str, tuple[str, Any]]:
+    """Return settings by name: who decides each where nothing was given, and the value."""
+    return {name: (who, value) for who, of in layers for name, value in of.items()}
+
+
 def names_of_run(learner: Learner) -> set[str]:
     """Return the names of the run's own settings that a learner has."""
     idle = frozenset() if learner.uses_credit else CREDIT_SETTINGS
@@ -112,9 +117,9 @@ def settings_of(
     if learner.uses_credit and not learner.has_own_defaults:
         takes = of_run | (learner.default_values().keys() - learner.fixed.keys())
     by = dict.fromkeys(values, "the learner")
-    for who, of in layers:
-        for name in filter(takes.__contains__, of):
-            values[name], by[name] = of[name], who
+    for name, (who, value) in strongest(layers).items():
+        if name in takes:
+            values[name], by[name] = value, who
     values |= {**learner.fixed, **given}
     if values.get("pairs") and "max_new_tokens" not in given:
         values["max_new_tokens"] = None  # that of the data, where it is measured on their prompts

@@ -306,9 +306,7 @@ def known_task(
         has_own = trained["learner"].get("own_prompts") and given.keys().isdisjoint(OF_PROMPTS)
         agent = [trained["agent"]] if has_own else []  # which reads them
         saved = [settings["env"], kept, judge, agent]
-        check_saved(saved, file, named=[env], trust_code=trust_code)
-        check_saved_agents(agent, file, trust_code=trust_code)
-        check_module(settings["env"], file, trust_code=trust_code or env is not None)
+        _check_trusted(saved, settings["env"], agent, file, named=env, trust_code=trust_code)
         training = TrainingSettings(
             max_new_tokens=given.pop("max_new_tokens", trained["max_new_tokens"]),
             fixed_length=trained["fixed_length"],
@@ -341,11 +339,27 @@ def trusted_spec(folder: Path, *, trust_code: bool = False) -> RunSpec:
     """
     stored = stored_spec(file := folder / SPEC_FILE)
     settings = comparison_of(stored)
-    check_saved(settings, file, trust_code=trust_code)
-    check_module(settings["env"], file, trust_code=trust_code)
     words = [*settings["agents"], stored["agent"]["text"]]
-    check_saved_agents(words, file, trust_code=trust_code)
+    _check_trusted(settings, settings["env"], words, file, trust_code=trust_code)
     return RunSpec.from_dict(stored, folder)
+
+
+def _check_trusted(
+    saved: object,
+    env: str,
+    agents: Sequence[str],
+    file: Path,
+    *,
+    named: str | None = None,
+    trust_code: bool,
+) -> None:
+    """Refuse code and modules that what was saved names, an env and learners among it.
+
+    ``named`` is the env of the caller's own.
+    """
+    check_saved(saved, file, named=[named], trust_code=trust_code)
+    check_saved_agents(agents, file, trust_code=trust_code)
+    check_module(env, file, trust_code=trust_code or named is not None)
 
 
 def check_files(code: Mapping[str, str], data: Mapping[str, str], file: Path) -> None:

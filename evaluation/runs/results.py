@@ -124,14 +124,14 @@ def merge_comparisons(
     the settings that differ. Where all of a task have the same single reward, such as at several
     prices of the KL, the settings are compared.
     Where folders were measured by different scorers, the gold score measures all. ``baseline`` is
-    the name or the title of an arm, ``level`` the confidence level of the intervals; None takes
+    the title of an arm, ``level`` the confidence level of the intervals; None takes
     that of the report that is there, else the one that was asked for when the runs were begun.
     ``out`` and ``paper`` are `write_results`'s.
 
     Raises:
         ValueError: if a folder holds no comparison, a run is there twice, runs to compare were
-            measured by different scorers and not all have one gold score, the baseline is the name
-            of several arms, or the comparisons have several levels and none is given.
+            measured by different scorers and not all have one gold score, or the comparisons have
+            several levels and none is given.
     """
     stored = [(stored_runs(Path(folder)), Path(folder)) for folder in folders]
     for runs, folder in stored:
@@ -156,7 +156,7 @@ def merge_comparisons(
     varying = _varying(settings)
     return _Results(parts).write(
         out,
-        baseline=_title_of(baseline, [run for runs, _ in stored for run in runs]),
+        baseline=baseline,
         level=level,
         has_baseline=not any(part.label for part in parts),
         left_out=() if len(parts) == 1 else (*APART, *(("env",) if len({*tasks}) > 1 else ())),
@@ -192,26 +192,6 @@ def _each(name: str, settings: Sequence[Mapping[str, Any]], tasks: Sequence[str]
         if name in known
     ]
     return ", ".join(dict.fromkeys(said))
-
-
-def _title_of(baseline: str | None, runs: Iterable[Run]) -> str | None:
-    """Return the title of the arm that is meant by its title or its name, which others may share.
-
-    Raises:
-        ValueError: if it is the name of several arms.
-    """
-    titles: dict[str, dict[str, None]] = {}
-    for run in runs:
-        titles.setdefault(run.stored["name"], {})[run.arm] = None
-    if baseline is None or any(baseline in known for known in titles.values()):
-        return baseline
-    known = [*titles.get(baseline, {baseline: None})]
-    if len(known) > 1:
-        raise ValueError(
-            f"baseline {baseline!r} is {len(known)} arms here; name one: "
-            f"{', '.join(map(repr, known))}"
-        )
-    return known[0]
 
 
 def write_results(
@@ -333,7 +313,7 @@ class _StoredComparison:
             yield arm, seed, self.group
 
     @property
-    def has_own_prompts(self) -> bool:
+    def draws_by_seed(self) -> bool:
         """Whether each seed is measured on its own random subset of the held-out prompts."""
         return bool(self.spec["evaluation"].get("stream", "shared") == "run")
 
@@ -346,11 +326,6 @@ class _StoredComparison:
         kept = _summary_beside(self.folder / CURVES).get("level")
         asked = largest([run.stored for run in self.runs])["compared"]["level"]
         return float(kept if isinstance(kept, float) else asked)
-
-    @property
-    def price(self) -> float | None:
-        """Price of a nat of KL that its learners have in common."""
-        return price_of(run.stored["training"]["learner"] for run in self.runs)
 
     @cached_property
     def judged(self) -> JudgedRuns:
@@ -506,16 +481,14 @@ class _Results:
             group: common_samples([part.drawn for part in parts], by_gold=by_gold)
             for group, parts in by_group.items()
         }
-        prices = {part.price for part in self.parts}
         runs = [run for part in self.parts for run in part.runs]
         optima = [self.results[run].get("optimum") or {} for run in self.finished]
         return SummarySettings(
-            # Learners at prices of their own have no one objective.
-            kl_coef=prices.pop() if len(prices) == 1 else None,
+            kl_coef=price_of(run.stored["training"]["learner"] for run in runs),
             anchors=_anchors(self.curves),
             optimum=optima[0] if all(one == optima[0] for one in optima) else {},
             episodes=min(part.spec["evaluation"]["episodes"] or 0 for part in self.parts),
-            own_prompts=all(part.has_own_prompts for part in self.parts),
+            own_prompts=all(part.draws_by_seed for part in self.parts),
             references={group: drawn for group, drawn in common.items() if drawn is not None},
             level=level,
             baseline=baseline,

@@ -242,18 +242,18 @@ def _price_of(
     """
     from tokengym.agents import DPO, SFT, EpisodicAlgorithm
     from tokengym.base.settings import values_by_name
+    from tokengym.evaluation.runs.comparison import price_of
     from tokengym.evaluation.runs.defaults import training_settings
 
-    price: float | None
     if stored is not None:
-        price = stored["training"]["learner"].get("kl_coef")
+        learner = stored["training"]["learner"]
     elif isinstance(player, EpisodicAlgorithm):
-        price = values_by_name(player.settings).get("kl_coef")
+        learner = values_by_name(player.settings)
     elif isinstance(player, DPO | SFT):
-        price = None
+        learner = player.settings
     else:
-        price = training_settings(env, bundle=bundle).learner.kl_coef
-    return price
+        learner = values_by_name(training_settings(env, bundle=bundle))
+    return price_of([learner])
 
 
 def _win_rate(first: "Evaluation", second: "Evaluation", judge: str | None) -> "WinRate":

@@ -133,7 +133,7 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
     for name in (*(name for name in typed if name not in known), *line.given):
         _refuse_unknown(command, typed, options, name.replace("_", "-"), line)
     if line.free:
-        _refuse_free(prog, typed, line)
+        raise ValueError(f"unexpected {line.free[0]!r}; {prog} --help shows what there is")
     given = {o.name: typed[o.name] for o in options if o.leaf and o.name in typed}
     values = given if _takes_given(command) else filled(chosen, given)
     for option in options:
@@ -142,20 +142,6 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
             if values[option.name] is inspect.Parameter.empty:
                 raise ValueError(f"{prog} needs {option.shown}; {prog} --help has examples")
     return command(**values) or 0
-
-
-def _refuse_free(prog: str, typed: Mapping[str, Any], line: "CommandLine") -> NoReturn:
-    """Refuse a text that no option takes."""
-    text, hint = line.free[0], f"{prog} --help shows what there is"
-    if text in line.more.get("seeds", ()):
-        listed = " ".join(map(str, (typed["seeds"], *line.more["seeds"])))
-        remedy = in_place_of_seeds(listed, is_option=True)
-        raise ValueError(f"--seeds is a number of seeds, got {listed}; write {remedy}")
-    if "env" in typed and text != typed["env"] and _is_env(text):
-        hint = f"one environment at a time, and --env is {typed['env']}; {hint}"
-    elif "subject" in typed:
-        hint = f"one at a time, and {typed['subject']} is the first; {hint}"
-    raise ValueError(f"unexpected {text!r}; {hint}")
 
 
 def _takes_given(command: Command) -> bool:
@@ -284,8 +270,6 @@ class CommandLine:
         """Texts after each option, by its name without dashes, or with one if it has one alone."""
         self.free: list[str] = []
         """Texts that follow no option, or are more than it takes."""
-        self.more: dict[str, list[str]] = {}
-        """Those of them that an option does not take, by its name."""
         self.repeated: dict[str, list[str]] = {}
         """Texts of an option that is given again, by its name."""
         texts = self.free
@@ -336,7 +320,6 @@ class CommandLine:
                     both = listed([f"--{name}" for name in names])
                     raise ValueError(f"{both} are names of one option; leave one out")
                 values[option.name], more = option.read(self.given.pop(names[0]))
-                self.more[option.name] = more
                 self.free += more
         return values
 

@@ -96,8 +96,7 @@ def test_prices_of_the_kl_are_compared(make_comparison, tmp_path):
     assert group["rewards"]["sparse (kl_coef 0.2)"]["versus_baseline"]
     found = merge_comparisons(folders, tmp_path / "other", baseline="sparse (kl_coef 0.2)")
     assert found["groups"][0]["baseline"] == "sparse (kl_coef 0.2)"
-    names = r"'sparse \(kl_coef 0.05\)', 'sparse \(kl_coef 0.2\)'"
-    with pytest.raises(ValueError, match=f"baseline 'sparse' is 2 arms here; name one: {names}"):
+    with pytest.raises(ValueError, match=r"'sparse'.*sparse \(kl_coef 0.05\)"):
         merge_comparisons(folders, None, baseline="sparse")
 
 
