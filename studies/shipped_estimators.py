@@ -336,6 +336,8 @@ COLORS = {
 FEW = 12
 """At most so many estimators are named in the table of the answer."""
 PICTURE = "gradients/shipped.png"
+FAILING = "gradients/failing.txt"
+"""What each estimator that fails does: a table in Markdown, beside the page."""
 
 
 def tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -348,7 +350,6 @@ def tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {
         "shipped": answer_table(known),
         "trainers": trainers_table(known),
-        "failing": failing_table([row for row in known if not row["holds"]]),
     }
 
 
@@ -428,8 +429,11 @@ def page(docs: Docs = DOCS) -> None:
         docs: Folder of the study's page.
     """
     rows = stored(docs)
+    known = [row for row in rows if "verdict" in row]
     fill(docs / PAGE, tables(rows))
-    draw(docs / PICTURE, [row for row in rows if "verdict" in row])
+    failing = failing_table([row for row in known if not row["holds"]])
+    (docs / FAILING).write_text(f"{failing}\n", encoding="utf-8")
+    draw(docs / PICTURE, known)
 
 
 def run(packages: Packages, docs: Docs = DOCS, trainers: tuple[str, ...] = ()) -> None:

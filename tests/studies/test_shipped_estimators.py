@@ -4,6 +4,7 @@ No trainer is needed: a folder of hand-made files stands for one.
 """
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -167,3 +168,15 @@ def test_published_rows_are_those_of_the_study() -> None:
     rows = json.loads((DOCS / study.DATA).read_text(encoding="utf-8"))
     assert [row["row"] for row in rows] == [row.key for row in study.ROWS]
     assert all("verdict" in row or row["missing"] for row in rows)
+
+
+def test_what_fails_stands_beside_the_page_as_it_was_measured() -> None:
+    failing = [row for row in study.stored(DOCS) if "verdict" in row and not row["holds"]]
+    table = (DOCS / study.FAILING).read_text(encoding="utf-8")
+    assert table == f"{study.failing_table(failing)}\n"
+    page = (DOCS / study.PAGE).read_text(encoding="utf-8")
+    for key, told in (("skyrl/reinforce++", "3.6 for 3"), ("openrlhf/reinforce", "4.44 and 3.55")):
+        (row,) = (row for row in failing if row["row"] == key)
+        assert f"`{key}` takes" in page
+        assert told in page
+        assert all(figure in row["says"] for figure in re.findall(r"[\d.]+", told))
