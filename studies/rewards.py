@@ -53,27 +53,26 @@ FEWEST = 5
 """Runs of each reward that are published together."""
 GRID = EvaluationSettings(every=3, episodes=128, samples=0)
 """Measurement of a run: that of `tokengym compare` on this task."""
-PAIRS = {
-    "credit of the reward model's score": (
-        ("uniform", "sparse"),
-        ("abc", "sparse"),
-        ("abc", "uniform"),
-    ),
-    "credit of R3": (
-        ("r3-dense", "r3"),
-        ("uniform over R3", "r3"),
-        ("r3-dense", "uniform over R3"),
-    ),
-    "what is scored": (
-        ("r3", "sparse"),
-        ("r3-dense", "abc"),
-        ("r3-dense", "uniform"),
-        ("r3", "uniform"),
-        ("uniform over R3", "uniform"),
-    ),
-    "what reads the reference": (("sparse over gold", "sparse"), ("r3", "sparse over gold")),
-}
-"""What varies -> the pairs of arms that show it."""
+PAIRS = (
+    # Credit of the reward model's score.
+    ("uniform", "sparse"),
+    ("abc", "sparse"),
+    ("abc", "uniform"),
+    # Credit of R3.
+    ("r3-dense", "r3"),
+    ("uniform over R3", "r3"),
+    ("r3-dense", "uniform over R3"),
+    # What is scored.
+    ("r3", "sparse"),
+    ("r3-dense", "abc"),
+    ("r3-dense", "uniform"),
+    ("r3", "uniform"),
+    ("uniform over R3", "uniform"),
+    # What reads the reference.
+    ("sparse over gold", "sparse"),
+    ("r3", "sparse over gold"),
+)
+"""Pairs of arms: they show what varies."""
 FIGURES = {
     "gold over the run": ("gold_score", False),
     "gold at the end": ("gold_score", True),
@@ -160,8 +159,8 @@ def levels_table(runs: Runs) -> str:
     for name in made(runs):
         each = [by_seed(runs, arm(name), of) for of in FIGURES.values()]
         figures = [student_mean([*values.values()]) for values in each]
-        lines.append([title(name), *figures, str(len(each[0]))])
-    return markdown_table(["reward", *FIGURES, "runs"], lines)
+        lines.append([title(name), *figures])
+    return markdown_table(["reward", *FIGURES], lines)
 
 
 def whole_rates(runs: Runs) -> list[float]:
@@ -215,40 +214,42 @@ def own_rates_table(runs: Runs) -> str:
     for name in (*REWARDS, *OTHERS):
         figures, rates = each[name, at_end]
         lines.append([title(name), student_mean([*figures.values()]), rates_text(rates)])
-    pairs = [pair for of in PAIRS.values() for pair in of]
     gaps = {
         (pair, head): paired_difference(*paired(*(each[at, head][0] for at in pair)))
-        for pair in pairs
+        for pair in PAIRS
         for head in shown
     }
     texts = after_holm(gaps, with_wins=False)
     lines += [
         [f"{title(one)} minus {title(other)}", texts[(one, other), at_end], ""]
-        for one, other in pairs
+        for one, other in PAIRS
         if one == BEST
     ]
     return markdown_table(["reward", at_end, "rate"], lines)
 
 
 def pairs_table(runs: Runs) -> str:
-    """Return the differences that tell credit from what is scored, paired by seed."""
+    """Return the differences that tell credit from what is scored, paired by seed.
+
+    That of KL is without its interval.
+    """
     known = made(runs)
-    pairs = [(what, *pair) for what, of in PAIRS.items() for pair in of if {*pair} <= {*known}]
+    pairs = [pair for pair in PAIRS if {*pair} <= {*known}]
     shown = after_holm(
         {
             (one, other, name): paired_difference(
                 *paired(*(by_seed(runs, arm(at), of) for at in (one, other)))
             )
-            for _, one, other in pairs
+            for one, other in pairs
             for name, of in FIGURES.items()
         },
         with_wins=False,
     )
-    lines = [
-        [what, f"{title(one)} minus {title(other)}", *(shown[one, other, name] for name in FIGURES)]
-        for what, one, other in pairs
-    ]
-    return markdown_table(["what varies", "", *FIGURES], lines)
+    lines = []
+    for one, other in pairs:
+        *golds, kl = (shown[one, other, name] for name in FIGURES)
+        lines.append([f"{title(one)} minus {title(other)}", *golds, kl.partition(" ")[0]])
+    return markdown_table(["", *FIGURES], lines)
 
 
 def entities_table(rows: Sequence[Row]) -> str:
