@@ -19,7 +19,7 @@ model's own forward makes the states) or "plain", which is also what they fall b
 
     python benchmarks/gpu.py --out runs/gpu [--seconds 450] [--shapes qwen2-0.5b]
     python benchmarks/gpu.py --out runs/gpu --dry-run --device cpu
-    python benchmarks/gpu.py --out docs/results/speed --page docs/results/speed.md
+    python benchmarks/gpu.py --out docs/results/speed --page docs/results/speed/gpu.txt
 
 The last measures nothing: it puts the tables of a ``gpu.json`` into a page.
 

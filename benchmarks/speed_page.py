@@ -1,7 +1,8 @@
-"""Runs the commands of docs/results/speed.md and puts what they print into it.
+"""Runs the commands of docs/results/speed/cpu.txt and puts what they print into it.
 
-The page is its own script: below each command stands ``<!-- output -->``, the table that it
-printed, and ``<!-- end -->``. Run it on a quiet machine, from the root of a checkout:
+The file is its own script: below each command stands ``<!-- output -->``, the table that it
+printed, and ``<!-- end -->``. The page quotes it. Run it on a quiet machine, from the root of a
+checkout:
 
     python benchmarks/speed_page.py [--trl FOLDER] [--only rollout_speed] [--skip ppo_peer]
     python benchmarks/speed_page.py --picture    # draws the page's first table
@@ -15,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-PAGE = Path("docs/results/speed.md")
+PAGE, OUTPUTS = Path("docs/results/speed.md"), Path("docs/results/speed/cpu.txt")
 PICTURE = Path("docs/results/speed/ratios.png")
 TRL = "trl-1.12.0"
 BLOCK = re.compile(
@@ -65,7 +66,7 @@ def draw(page: str, file: Path) -> None:
 
 
 def main() -> None:
-    """Rewrite the page, command by command."""
+    """Rewrite the outputs, command by command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trl", default=TRL, help="folder that holds TRL 1.12.0's package")
     parser.add_argument("--only", default="", help="run commands that contain this")
@@ -77,14 +78,14 @@ def main() -> None:
         return
     done = 0
     while True:  # a block at a time: what was measured stays if a later command fails
-        page = PAGE.read_text(encoding="utf-8")
-        blocks = list(BLOCK.finditer(page))
+        text = OUTPUTS.read_text(encoding="utf-8")
+        blocks = list(BLOCK.finditer(text))
         if done == len(blocks):
             return
         block = blocks[done]
         new = rerun(block, settings.trl, settings.only, settings.skip)
-        page = page[: block.start()] + new + page[block.end() :]
-        PAGE.write_text(page, encoding="utf-8")
+        text = text[: block.start()] + new + text[block.end() :]
+        OUTPUTS.write_text(text, encoding="utf-8")
         done += 1
 
 
