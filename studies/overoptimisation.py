@@ -178,7 +178,10 @@ def pairs_of() -> Iterator[tuple[str, Cell, Cell]]:
 
 
 def pairs_table(runs: Runs) -> str:
-    """Return differences between rewards and between prices at the end, paired by seed."""
+    """Return differences between rewards and between prices at the end, paired by seed.
+
+    That of KL is without its interval.
+    """
     differences = {
         (what, name): paired_difference(
             *paired(
@@ -192,7 +195,10 @@ def pairs_table(runs: Runs) -> str:
         for name in SHOWN
     }
     shown = after_holm(differences, with_wins=False)
-    lines = [[what, *(shown[what, name] for name in SHOWN)] for what, _, _ in pairs_of()]
+    lines = []
+    for what, _, _ in pairs_of():
+        *scores, kl = (shown[what, name] for name in SHOWN)
+        lines.append([what, *scores, kl.partition(" ")[0]])
     return markdown_table(["at the end", *SHOWN.values()], lines)
 
 

@@ -33,7 +33,7 @@ from tokengym.lab.study import (
     Study,
     command_line,
 )
-from tokengym.lab.tables import NONE, after_holm, markdown_table, student_mean
+from tokengym.lab.tables import NONE, after_holm, markdown_table, mean
 from tokengym.rewards import make_reward
 
 TURNS = (2, 4, 8)
@@ -189,11 +189,10 @@ def gradient_table(rows: Sequence[Row], leaves: float) -> str:
         found = [known[name, turns] for turns in TURNS]
         cosine = f"{found[-1]['cosine']:.3f}".replace("-", "\N{MINUS SIGN}")
         reach = [number(row["reach"]) for row in found]
-        noise = [number(found[-1][of]) for of in ("noise", "decisive_noise")]
-        lines.append([name, *reach, cosine, *noise])
+        lines.append([name, *reach, cosine, number(found[-1]["noise"])])
     last = TURNS[-1]
     heads = [*(f"reach, {turns} turns" for turns in TURNS), f"cosine, {last}", f"noise, {last}"]
-    return markdown_table(["credit", *heads, f"noise at the decisive word, {last}"], lines)
+    return markdown_table(["credit", *heads], lines)
 
 
 def runs_table(runs: Runs, names: Sequence[str], *, leaves: int = 0) -> str:
@@ -212,7 +211,8 @@ def runs_table(runs: Runs, names: Sequence[str], *, leaves: int = 0) -> str:
     lines = []
     for name in names:
         longest = runs.areas(STUDY.cell(credit=name, turns=TURNS[-1], leaves=leaves))
-        lines.append([name, student_mean([*longest.values()]), shown.get((name, TURNS[-1]), NONE)])
+        score = number(mean([*longest.values()]))
+        lines.append([name, score, shown.get((name, TURNS[-1]), NONE)])
     return markdown_table(["credit", f"{TURNS[-1]} turns", "minus broadcast"], lines)
 
 

@@ -52,7 +52,7 @@ MEASURED: dict[str, tuple[float, dict[str, int], dict[str, Any], int]] = {
         32,
     ),
 }
-"""Of docs/results/speed/gpu.txt: peak in GiB, what differs, rows of a part; 256 rows of 32 + 256."""
+"""Of docs/results/speed/gpu.txt: peak in GiB, what differs, rows of a part; 256 of 32 + 256."""
 
 
 @pytest.mark.parametrize(("peak", "weights", "how", "rows"), MEASURED.values(), ids=MEASURED.keys())
