@@ -6,7 +6,6 @@ Nothing here trains, and nothing runs code of the user's: what a folder holds is
 import base64
 import html
 import io
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -43,8 +42,6 @@ if TYPE_CHECKING:
 TEXTS = ("prompt", "response", "score", "gold_score", "tokens", "token_rewards")
 """Columns of `Result.samples` after those that say which run and response it is."""
 UNSHOWN = ("prompt_ids", "response_ids")
-ARRIVALS = ("steps_to_threshold", "steps_to_shares")
-"""Parts of a summary's rewards in which infinity, which JSON lacks, is stored as null."""
 DPI = 110
 
 
@@ -347,7 +344,7 @@ def read_result(folder: Path | str) -> Result:
         is_whole = isinstance(summary, dict) and summary.get("curves_hash") == curves_hash(table)
         # A report of several comparisons has runs of other folders too.
         if is_whole and (here <= known if "source" in summary else here in (known, set())):
-            return Result(_with_infinity(summary), curves, folder)
+            return Result(_of_today(summary), curves, folder)
     if not finished:
         if is_written:
             raise ValueError(
@@ -358,14 +355,8 @@ def read_result(folder: Path | str) -> Result:
     return Result(*read_comparison(folder), folder)
 
 
-def _restored(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _restored(item) for key, item in value.items()}
-    return math.inf if value is None else value
-
-
-def _with_infinity(summary: dict[str, Any]) -> dict[str, Any]:
-    """Return a stored summary with infinity where a level was never reached, by today's names."""
+def _of_today(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return a stored summary by today's names."""
     try:
         level = summary["level"]
         if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
@@ -381,7 +372,6 @@ def _with_infinity(summary: dict[str, Any]) -> dict[str, Any]:
                 for table in (entry["figures"], entry.get("measuring", {})):
                     for name in table.keys() & FORMER:
                         table[FORMER[name]] = table.pop(name)
-                entry |= {name: _restored(entry[name]) for name in ARRIVALS if name in entry}
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"summary.json is damaged or of another version ({error!r}); make it again with "

@@ -210,11 +210,13 @@ NUMBERS = {
             error=f"{_OVER_SEEDS}. The part of measuring is not known by itself.",
         ),
         Number(
-            name="steps",
-            words="updates to a level",
-            meaning="The median over seeds of where a run first crosses the level. A seed that "
-            "never reaches it counts as later than all others; it is not left out.",
-            error="How many seeds reach it stands beside it.",
+            name="speed",
+            words="speed",
+            meaning="How many times as fast as the baseline a reward comes up the first three "
+            "quarters of the baseline's way, from the mean start to the baseline's end: the ratio "
+            "of the areas between that level and the curves, a geometric mean over pairs. A run "
+            "that never arrives has the area over all of its steps.",
+            error="Student's t interval of the ratio's logarithm stands beside it.",
         ),
         Number(
             name="chance",

@@ -19,7 +19,7 @@ from tokengym.evaluation.measure.measures import (
     measure_of,
 )
 from tokengym.evaluation.measure.references import BEST_OF
-from tokengym.evaluation.statistics import FASTER_AT, MIN_KL, RELIABLE_SEEDS
+from tokengym.evaluation.statistics import MIN_KL, RELIABLE_SEEDS
 
 NOTHING = "\u2013"
 """What stands where there is no value."""
@@ -566,7 +566,6 @@ BEFORE_TRAINING = "before training"
 RANGE_IS_NOISE = "its range may be noise"
 ENDED_EARLY = "runs ended early"
 NOT_MOVED = f"KL below {MIN_KL:g} nats"
-NOT_REACHED = "not reached"
 LEFT_OR_RIGHT = {
     "higher": "Right of 0 is better.",
     "lower": "Left of 0 is better.",
@@ -575,9 +574,9 @@ LEFT_OR_RIGHT = {
 """Note of a chart of differences, by which direction of a measurement is better."""
 
 
-def does_not_rise(baseline: str) -> str:
-    """Return why there are no steps to the baseline's level."""
-    return f"{baseline} does not rise"
+def no_way(baseline: str) -> str:
+    """Return why there is no speed: it is read on the baseline's way."""
+    return f"{baseline} does not clearly rise"
 
 
 def not_at_kl(counts: Mapping[str, int]) -> str:
@@ -607,11 +606,6 @@ def when_at_kl(at: Mapping[str, Any], axis: str, baseline: str) -> str:
     return f" after {at_step(at['step'], axis)}{other}{seeds}"
 
 
-def seeds_reach_it(arrived: int, runs: int) -> str:
-    """Return how many seeds arrive at a level."""
-    return f"{arrived} of {runs} seeds reach it"
-
-
 def percents(chance: Mapping[str, Any]) -> str:
     """Return the ends of the interval of a chance."""
     return f"{chance['low']:.0%} to {chance['high']:.0%}"
@@ -627,19 +621,14 @@ def score_at_kl(word: str, kl: float | None) -> str:
     return f"{word.capitalize()} {at_kl(kl)}{' of KL' if kl is not None else ''}"
 
 
-def steps_to_baseline(unit: Unit, baseline: str) -> str:
-    """Return the heading of the steps to where the baseline ends."""
-    return f"{unit.capitalize()} to {baseline}'s final level"
+def speed(baseline: str) -> str:
+    """Return the heading of the speeds."""
+    return f"{sentence(NUMBERS['speed'].words)} ({baseline}: 1)"
 
 
 def normalised(n: int) -> str:
     """Return the heading of the score normalised by the best of n."""
     return f"Normalised score (1: best of {n}) {NUMBERS['final'].words}"
-
-
-def steps_to_share(unit: Unit) -> str:
-    """Return the heading of the steps to a share of the way to 1."""
-    return f"{unit.capitalize()} to {FASTER_AT:.0%} of it"
 
 
 def chance_to_beat(baseline: str) -> str:

@@ -20,10 +20,8 @@ from tokengym.evaluation.statistics import (
     DEFAULT_LEVEL,
     MIN_KL,
     RELIABLE_SEEDS,
-    SHARES,
     Array,
     Curve,
-    censored_steps,
     collapsed,
     holm,
     holm_level,
@@ -32,7 +30,6 @@ from tokengym.evaluation.statistics import (
     pairs,
     probability_of_improvement,
     relative_steps,
-    steps_to_threshold,
     student_interval,
 )
 from tokengym.evaluation.statistics.curve import Group, on_one_grid, scored_alike
@@ -44,7 +41,6 @@ from tokengym.evaluation.statistics.frontier import (
     earlier,
     there,
 )
-from tokengym.evaluation.statistics.scores import TIE
 from tokengym.evaluation.statistics.series import error_of_mean, jitter
 
 FORMAT = 2
@@ -132,7 +128,7 @@ def summarize(
         settings: What the figures depend on besides.
 
     Returns:
-        Data for JSON; FORMAT says which shape. Infinity stands for a threshold never reached.
+        Data for JSON; FORMAT says which shape.
 
     Raises:
         ValueError: if no run is without fault.
@@ -251,9 +247,8 @@ def _group(
         "score_range": None,
         "rewards": rewards,
     }
-    _add_steps_to_threshold(panel, group, settings.level)
     if reference is not None:
-        _add_normalised_scores(panel, group, settings.level)
+        _add_normalised_scores(panel, group)
     _add_controls(panel, group, settings)
     failed, retried, missing = (
         [run for run in runs if run.get("group", {}) == group["group"]]
@@ -461,28 +456,8 @@ def _of_span(errors: Mapping[str, float], span: float) -> dict[str, float]:
     return {kind: error / span for kind, error in errors.items()}
 
 
-def _arrival(runs: Runs, measure: str, threshold: float, level: float) -> dict[str, float]:
-    """Return the runs' steps to a level."""
-    steps = [
-        steps_to_threshold(runs.steps, row, threshold, interpolate=True)
-        for row in runs.values[measure]
-    ]
-    return asdict(censored_steps(steps, float(runs.steps[-1]), level))
-
-
-def _add_steps_to_threshold(panel: Panel, group: dict[str, Any], level: float) -> None:
-    """Add every reward's steps to where the baseline's mean curve ends."""
-    baseline = panel.rewards[group["baseline"]]
-    curve = baseline.values["score"].mean(axis=0)
-    threshold = float(curve[baseline.at_end].mean())
-    rises = bool(threshold - curve[0] > TIE * abs(threshold))
-    group |= {"threshold": threshold, "baseline_rises": rises}
-    for name, runs in panel.rewards.items():
-        group["rewards"][name]["steps_to_threshold"] = _arrival(runs, "score", threshold, level)
-
-
-def _add_normalised_scores(panel: Panel, group: dict[str, Any], level: float) -> None:
-    """Add every reward's normalised score, and the steps to shares of the range.
+def _add_normalised_scores(panel: Panel, group: dict[str, Any]) -> None:
+    """Add every reward's normalised score.
 
     normalised = (x - start) / (goal - start), start the mean of the curves before the first update
 
@@ -497,19 +472,13 @@ def _add_normalised_scores(panel: Panel, group: dict[str, Any], level: float) ->
     group["score_range"] = asdict(ends)
     if ends.noise is not None:
         return
-    for name, runs in having.items():
+    for name in having:
         entry = group["rewards"][name]
         figures = _normalised(entry["figures"][measure], ends.start, ends.goal)
         entry["figures"]["normalised_score"] = figures
         if measure in entry["measuring"]:
             size = _of_span(entry["measuring"][measure], ends.goal - ends.start)
             entry["measuring"]["normalised_score"] = size
-        entry["steps_to_shares"] = {
-            f"{share:g}": _arrival(
-                runs, measure, ends.start + share * (ends.goal - ends.start), level
-            )
-            for share in SHARES
-        }
 
 
 # --- comparisons with the baseline ----------------------------------------------------------------

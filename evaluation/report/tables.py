@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
-
 from tokengym.base.text import markdown, number, printable, signed
 from tokengym.evaluation.measure.measures import (
     FORMER,
@@ -17,9 +15,8 @@ from tokengym.evaluation.measure.references import BEST_OF
 from tokengym.evaluation.report import sentences
 from tokengym.evaluation.report.charts import Interval, interval_chart
 from tokengym.evaluation.report.curves import group_label
-from tokengym.evaluation.report.sentences import NOTHING, kind_of, unit_of
+from tokengym.evaluation.report.sentences import NOTHING, kind_of
 from tokengym.evaluation.report.verdict import clear, difference_of
-from tokengym.evaluation.statistics import FASTER_AT
 
 Style = Literal["LaTeX", "Markdown"]
 NORMALISED = "normalised_score"
@@ -38,7 +35,7 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return the table's columns as (title, measurement, kind); one reward alone has no others'."""
     shown_columns: list[tuple[str, str, str]] = []
-    has_others, unit = len(group["rewards"]) > 1, unit_of(group)
+    has_others = len(group["rewards"]) > 1
     for name, measure in measures_in(group).items():
         if any(name in entry["figures"] for entry in group["rewards"].values()):
             shown_columns += [(measure.heading(kind), name, kind) for kind in measure.columns]
@@ -46,11 +43,9 @@ def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             if compares_kl(group):
                 title = sentences.score_at_kl(measure.word, group["equal_kl"])
                 shown_columns.append((title, name, "at_kl"))
-            title = sentences.steps_to_baseline(unit, group["baseline"])
-            shown_columns.append((title, "", "steps"))
+            shown_columns.append((sentences.speed(group["baseline"]), name, "speed"))
     if ends := group["score_range"]:
         shown_columns.append((sentences.normalised(ends["n"]), NORMALISED, "final"))
-        shown_columns.append((sentences.steps_to_share(unit), "", "shares"))
     if has_others:
         shown_columns.append((sentences.chance_to_beat(group["baseline"]), "score", "chance"))
     return shown_columns
@@ -67,7 +62,7 @@ def first_columns(group: Mapping[str, Any]) -> list[int]:
     return [
         place
         for place, (_, name, kind) in enumerate(columns(group))
-        if kind == "steps" or (kind in ("auc", "final") and table[name].short)
+        if kind == "speed" or (kind in ("auc", "final") and table[name].short)
     ]
 
 
@@ -85,9 +80,8 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
     value, below, mark, tone = NOTHING, "", "", ""
     if (reason := _unknown(group, name, measure, kind)) is not None:
         below = reason
-    elif kind in ("steps", "shares"):
-        value, arrived = arrival(entry, kind)
-        below = sentences.seeds_reach_it(arrived, entry["runs"]) if arrived else ""
+    elif kind == "speed":
+        value, below = speed(entry)
     elif kind == "chance" and entry.get("versus_baseline"):
         chance = entry["versus_baseline"]["probability_of_improvement"][measure]["auc"]
         value = f"{chance['probability']:.0%}"
@@ -113,42 +107,34 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
 def says(group: Mapping[str, Any], name: str, kind: str) -> str:
     """Return what the cells of a column mean and how sure they are."""
     measure = measures_in(group).get(name or "score") or measure_of(name)
-    return sentences.column(measure, "steps" if kind == "shares" else kind)
+    return sentences.column(measure, kind)
 
 
 def _unknown(group: Mapping[str, Any], name: str, measure: str, kind: str) -> str | None:
     """Return why a cell has no value, "" where it was not measured, None if it has a value."""
     figures, base = (group["rewards"][each]["figures"] for each in (name, group["baseline"]))
-    if (measure == NORMALISED or kind == "shares") and group["score_range"]["noise"]:
+    if measure == NORMALISED and group["score_range"]["noise"]:
         return sentences.RANGE_IS_NOISE
-    if kind == "chance" and (group["rewards"][name].get("versus_baseline") or {}).get("carried"):
+    versus = group["rewards"][name].get("versus_baseline") or {}
+    if kind in ("chance", "speed") and versus.get("carried"):
         return sentences.ENDED_EARLY
-    if kind == "steps" and not group["baseline_rises"]:
-        return sentences.does_not_rise(group["baseline"])
+    if kind == "speed" and not versus.get("relative_steps"):
+        return sentences.no_way(group["baseline"]) if versus else ""
     if kind == "at_kl" and not ("kl" in figures and "kl" in base):
         return ""
     if kind == "at_kl" and group["equal_kl"] is None:
         return sentences.NOT_MOVED
     if kind == "at_kl" and kind not in figures[measure]:
-        at = (group["rewards"][name].get("versus_baseline") or {}).get("at_kl") or {}
-        return sentences.not_at_kl(at)
-    needed = NORMALISED if kind == "shares" else measure or "score"
-    return None if needed in figures else ""
+        return sentences.not_at_kl(versus.get("at_kl") or {})
+    return None if measure in figures else ""
 
 
-def arrival(entry: Mapping[str, Any], kind: str) -> tuple[str, int]:
-    """Return the steps to a level, the median over seeds, and how many seeds arrive.
-
-    Args:
-        entry: Figures of a reward.
-        kind: "steps", to the baseline's final level, or "shares", to `FASTER_AT` of the way.
-    """
-    steps = entry["steps_to_threshold"]
-    if kind == "shares":
-        steps = entry["steps_to_shares"][f"{FASTER_AT:g}"]
-    if not (arrived := round(steps["reached"] * entry["runs"])):
-        return sentences.NOT_REACHED, 0
-    return NOTHING if np.isinf(steps["median"]) else f"{steps['median']:.0f}", arrived
+def speed(entry: Mapping[str, Any]) -> tuple[str, str]:
+    """Return how many times as fast as the baseline a reward is, and the interval of it."""
+    of = entry["versus_baseline"]["relative_steps"]
+    low, high = (f"{1.0 / of[end]:.2f}" for end in ("high", "low"))
+    pairs = entry["versus_baseline"]["differences"]["score"]["auc"]["pairs"]
+    return f"{1.0 / of['ratio']:.2f}", f"{low} to {high}" if pairs > 1 else ""
 
 
 def untrained(group: Mapping[str, Any]) -> dict[str, Any] | None:

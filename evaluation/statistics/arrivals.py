@@ -1,8 +1,4 @@
-"""Steps that runs need to a level, in which those that stay below it are kept.
-
-A run that stays below a level is censored at its budget instead of being left out: it enters order
-statistics as infinity and the restricted mean as its budget.
-"""
+"""Steps that runs need to a level, in which those that stay below it are kept."""
 
 import math
 from dataclasses import dataclass
@@ -33,9 +29,8 @@ def steps_to_threshold(
 
     A score that is below it by rounding alone, at most the share `TIE`, is at it.
 
-    A run that never gets there is censored at its last step, not left out: see `censored_steps`.
-    Infinity keeps such runs in order statistics: a median of steps is right as long as more than
-    half the runs arrive.
+    Infinity keeps runs that never get there in order statistics: a median of steps is right as long
+    as more than half the runs arrive.
 
     Args:
         steps: (time,), strictly increasing.
@@ -68,8 +63,8 @@ def steps_to_shares(steps: ArrayLike, curves: ArrayLike, start: float, goal: flo
     threshold = start + share * (goal - start);  interpolated, infinity if never
 
     Start and goal must not depend on the runs, unlike a baseline's final score: then the steps of
-    one comparison can be set beside another's. `censored_steps` summarises each row, and
-    ``paired_difference`` of min(steps, budget) compares two rules.
+    one comparison can be set beside another's. `paired_difference` of min(steps, budget) compares
+    two rules.
 
     Args:
         steps: (time,), rising.
@@ -93,58 +88,6 @@ def steps_to_shares(steps: ArrayLike, curves: ArrayLike, start: float, goal: flo
     rows = score_table("curves", curves)
     return np.array(
         [[steps_to_threshold(steps, row, at, interpolate=True) for row in rows] for at in levels]
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class CensoredSteps:
-    """Steps to a threshold over runs, those that never reach it kept as censored."""
-
-    reached: float
-    """Share of runs that reach the threshold within the budget."""
-    median: float
-    """Median steps, of an even number of runs the mean of the middle two; infinity when half the
-    runs or fewer arrive."""
-    restricted_mean: float
-    """Mean of min(steps, budget): a lower bound on the mean when a run is censored."""
-    low: float
-    """Lower end of the restricted mean's interval."""
-    high: float
-    """Upper end of the restricted mean's interval."""
-
-
-def censored_steps(steps: ArrayLike, budget: float, level: float = DEFAULT_LEVEL) -> CensoredSteps:
-    """Summarise the result of `steps_to_threshold` over runs.
-
-    All runs share one budget, so the Kaplan-Meier mean restricted to it is the plain mean of
-    min(steps, budget).
-
-    Args:
-        steps: (runs,), infinity for a run that never arrived.
-        budget: The steps every run had.
-        level: Confidence level of the interval, in (0, 1).
-
-    Raises:
-        ValueError: if there are no runs, or one is NaN.
-
-    Example:
-        >>> censored_steps([10.0, 20.0, float("inf")], 45.0).restricted_mean
-        25.0
-    """
-    values = np.asarray(steps, dtype=np.float64)
-    if values.ndim != 1 or len(values) == 0 or np.isnan(values).any():
-        raise ValueError(
-            f"steps must be (runs,) numbers or infinity, got {steps!r}; "
-            "infinity stands for a run that never arrived"
-        )
-    restricted = np.minimum(values, budget)
-    _, low, high, _ = student_interval(restricted, level)
-    return CensoredSteps(
-        reached=float((values <= budget).mean()),
-        median=float(np.median(values)),
-        restricted_mean=float(restricted.mean()),
-        low=max(float(low), 0.0),
-        high=min(float(high), budget),
     )
 
 

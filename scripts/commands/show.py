@@ -17,8 +17,8 @@ from tokengym.evaluation.measure.measures import WHEN, measure_of, measures_in
 from tokengym.evaluation.measure.references import BEST_OF
 from tokengym.evaluation.report.curves import group_label
 from tokengym.evaluation.report.learning import HELD_OUT, SHOWN
-from tokengym.evaluation.report.sentences import NOTHING, at_kl, kind_of, lacking_scores, unit_of
-from tokengym.evaluation.report.tables import NORMALISED, arrival, compares_kl
+from tokengym.evaluation.report.sentences import NOTHING, at_kl, kind_of, lacking_scores
+from tokengym.evaluation.report.tables import NORMALISED, compares_kl, speed
 from tokengym.evaluation.statistics import FASTER_AT
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def _show_group(
         console.print(line_of(note))
     for table in _figures(group, console.width):
         console.print(table)
-    console.print(line_of(_legend(group), "dim"))
+    if legend := _legend(group):
+        console.print(line_of(legend, "dim"))
     show_references(console, group["reference"])
     for learned in learning:
         if learned["group"] == group["group"]:
@@ -164,7 +165,8 @@ def _figures(group: Mapping[str, Any], width: int) -> Iterator[Table]:
         is_shown = any(name in entry["figures"] for entry in entries)
         if measure.short and (is_shown or (name == NORMALISED and group["score_range"])):
             columns.append(_column(entries, measure.short, name, "final"))
-    columns.append([Text("reached"), *(_arrival(group, entry) for entry in entries)])
+    if len(entries) > 1:
+        columns.append([Text(WHEN["speed"], "bold"), *map(_speed, entries)])
     first = [Text(text) for text in (kind_of(group), *map(printable, names))]
     yield from fitting_tables([first, *columns], width)
 
@@ -197,10 +199,7 @@ def fitting_tables(columns: Sequence[Sequence[Text]], width: int) -> Iterator[Ta
 def _legend(group: Mapping[str, Any]) -> str:
     """Return what the columns of a group's table mean."""
     ends = group["score_range"]
-    goal = f"{group['baseline']}'s final level"
-    if _knows_way(group):
-        goal = f"{percent(FASTER_AT)} of the way to best of {ends['n']}"
-    parts = [f"reached: {unit_of(group)} until {goal} is reached, median, and by how many seeds"]
+    parts = []
     if any("at_kl" in entry["figures"]["score"] for entry in group["rewards"].values()):
         word = measure_of("score", group["by_gold"]).word
         parts.append(f"{WHEN['at_kl']}: {word} {at_kl(group['equal_kl'])} of KL")
@@ -209,29 +208,18 @@ def _legend(group: Mapping[str, Any]) -> str:
     if ends and not ends["noise"]:
         word = measure_of(ends["measure"], group["by_gold"]).word
         parts.append(f"norm.: 0 at the start, 1 at best of {ends['n']}, by {word}")
+    if len(group["rewards"]) > 1:
+        base = group["baseline"]
+        parts.append(f"speed: times as fast as {base}, up to {FASTER_AT:.0%} of {base}'s way")
     return "; ".join(parts)
 
 
-def _knows_way(group: Mapping[str, Any]) -> bool:
-    """Return whether the way from the start to best of n is known, and more than noise."""
-    return any("steps_to_shares" in entry for entry in group["rewards"].values())
-
-
-def _arrival(group: Mapping[str, Any], entry: Mapping[str, Any]) -> Text:
-    """Return when a learner reaches the goal, as the report has it, and how many seeds do.
-
-    The goal is a level that no run decides, if any is known.
-    """
-    knows_way = _knows_way(group)
-    if knows_way and "steps_to_shares" not in entry:  # its KL, and so its price, is not known
+def _speed(entry: Mapping[str, Any]) -> Text:
+    """Return how many times as fast as the baseline a reward is, as the report has it."""
+    if not (entry.get("versus_baseline") or {}).get("relative_steps"):
         return Text(NOTHING)
-    if not knows_way and not group["baseline_rises"]:
-        return Text("n/a")
-    steps, arrived = arrival(entry, "shares" if knows_way else "steps")
-    if not arrived:
-        return Text("never")
-    shown = Text(steps if steps == NOTHING else f"at {steps}")
-    return shown.append(f"\n{arrived} of {entry['runs']}", "dim") if entry["runs"] > 1 else shown
+    value, ends = speed(entry)
+    return Text(value).append(f"\n{ends}" if ends else "", "dim")
 
 
 def _column(

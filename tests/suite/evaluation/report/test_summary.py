@@ -38,7 +38,7 @@ from tokengym.evaluation.statistics import (
     paired_difference,
     student_interval,
 )
-from tokengym.scripts.commands.show import _arrival, _column, _figures, show_summary
+from tokengym.scripts.commands.show import _column, _figures, _speed, show_summary
 
 
 def versus(group: dict[str, Any], name: str) -> dict[str, Any]:
@@ -199,14 +199,6 @@ def test_runs_are_set_on_the_way_to_best_of_16():
         assert entry["figures"]["normalised_score"][kind][key] == pytest.approx(expected)
     share = _column([entry], "norm.", "normalised_score", "final")[1]
     assert share.plain.endswith("%")  # the terminal has no interval below a share
-    steps = entry["steps_to_shares"]
-    assert list(steps) == ["0.5", "0.75", "0.9"]
-    # -.5 + 2 g - .25 g for g = 1 - e^(-step / 15): half the way at g = (1 - paid / 2) / 1.75
-    half = -15.0 * math.log(1.0 - (1.0 - paid / 2.0) / 1.75)
-    assert steps["0.5"]["median"] == pytest.approx(half, abs=0.5)
-    assert steps["0.5"]["reached"] == 1.0
-    never = {"median": math.inf, "reached": 0.0, "restricted_mean": 30.0}
-    assert steps["0.9"] | never == steps["0.9"]
     assert group["reference"]["best_of_n"][-1]["gold_score"] == pytest.approx(0.6)
     by_score = group_of(curves, references=references())  # there is no price
     ends = by_score["score_range"]
@@ -222,8 +214,8 @@ def test_a_normalised_score_that_may_be_noise_is_not_shown_anywhere():
     drawn = ReferenceSamples(scores=scores, gold_scores=None, tokens=2304)
     group = group_of(fabricate_curves(), kl_coef=0.001, references={(): drawn})
     for entry in group["rewards"].values():
-        assert not {"normalised_score", "steps_to_shares"} & {*entry["figures"], *entry}
-    shown = [row[-3:-1] for row in cells(group).values()]
+        assert "normalised_score" not in entry["figures"]
+    shown = [row[-2:-1] for row in cells(group).values()]
     assert {cell["value"] for row in shown for cell in row} == {"\u2013"}
     latex, markdown = (
         group_table(group, 0.95, style, ["normalised_score"]) for style in ("LaTeX", "Markdown")
@@ -432,7 +424,6 @@ def test_equal_kl_is_told_of_learners_at_equal_tokens_too():
     below = cell_at_kl(group, "other")["below"]
     assert below.endswith(" after 1,200 tokens, earlier than sparse (1,800 tokens)")
     assert "step" not in group["measures"]
-    assert "Tokens to sparse's final level" in [title for title, _, _ in columns(group)]
 
 
 def test_a_difference_that_rounds_to_nothing_is_not_claimed():
@@ -447,13 +438,6 @@ def test_speed_is_told_of_the_score_and_of_the_net_score_where_it_is_known():
     found = versus(group_of(cheaper(), kl_coef=0.05), "abc")
     assert found["relative_steps_net"]["ratio"] < found["relative_steps"]["ratio"] < math.inf
     assert versus(group_of(cheaper()), "abc")["relative_steps_net"] is None
-
-
-def test_steps_to_the_baselines_end_keep_censored_runs():
-    entry = group_of(fabricate_curves())["rewards"]
-    assert entry["abc"]["steps_to_threshold"]["reached"] == 1.0
-    assert entry["abc"]["steps_to_threshold"]["median"] < 20
-    assert entry["sparse"]["steps_to_threshold"]["median"] > 20
 
 
 @pytest.mark.parametrize("baseline", ["sparse", "abc"])
@@ -616,41 +600,36 @@ def test_the_figures_fit_a_terminal(capsys):
         assert len(tables) == shown.count("Surprisal") == parts
         assert "…" not in shown
         assert all(len(line.rstrip()) <= width for line in shown.splitlines())
-        for part in ("over the run", "at equal KL", "gold", "KL", "reached", "at 28"):
+        for part in ("over the run", "at equal KL", "gold", "KL", "speed"):
             assert part in shown
 
 
-def test_arrival_is_at_a_level_that_no_run_decides_where_one_is_known():
-    steps = {"runs": 4, "steps_to_threshold": {"median": math.inf, "reached": 0.0}}
-    on_the_way = steps | {"steps_to_shares": {"0.75": {"median": 8.0, "reached": 0.75}}}
-
-    def shown(entry: dict[str, Any], *, rises: bool = True) -> str:
-        return _arrival({"rewards": {"a": entry}, "baseline_rises": rises}, entry).plain
-
-    assert shown(on_the_way) == "at 8\n3 of 4"
-    assert shown(steps) == "never"  # of the baseline's final level
-    assert shown(steps, rises=False) == "n/a"
-
-
-def test_the_terminal_and_the_page_count_one_arrival():
-    """Each seed of "b" is at the level at another update; their mean curve never is."""
+def test_the_terminal_and_the_page_say_one_speed():
+    """By hand: to 3/4 of the way the areas are 2.25 / .75 = 3 updates and 1.125 / .75 = 1.5."""
     curves = [
         Curve(
             credit=name,
             seed=seed,
-            steps=np.arange(7.0),
-            values={"score": np.array([score(seed, step) for step in range(7)])},
+            steps=np.arange(9.0),
+            values={"score": np.minimum(rate * np.arange(9.0), 1.0)},
         )
-        for name, score in (
-            ("a", lambda seed, step: min(0.75, step / 8)),
-            ("b", lambda seed, step: 0.9 if step == seed + 1 else 0.2),
-        )
+        for name, rate in (("a", 1 / 8), ("b", 1 / 4), ("never", 0.0))
         for seed in range(6)
     ]
     group = group_of(curves)
-    entry = group["rewards"]["b"]
-    (place,) = (at for at, (_, _, kind) in enumerate(columns(group)) if kind == "steps")
-    cell = cells(group)["b"][place]
-    value, seeds = _arrival(group, entry).plain.split("\n")
-    assert (value, seeds) == (f"at {cell['value']}", "6 of 6")
-    assert cell["below"].startswith(seeds)
+    (place,) = (at for at, (_, _, kind) in enumerate(columns(group)) if kind == "speed")
+    shown = {name: row[place] for name, row in cells(group).items()}
+    assert (shown["b"]["value"], shown["b"]["below"]) == ("2.00", "2.00 to 2.00")
+    assert shown["never"]["value"] == "0.38"  # 3 of the 8 updates: it has the area over all
+    assert shown["a"]["value"] == "\u2013"
+    for name in ("a", "b", "never"):
+        said = _speed(group["rewards"][name]).plain.split("\n")
+        assert said == [part for part in (shown[name]["value"], shown[name]["below"]) if part]
+
+
+def test_there_is_no_speed_where_the_baseline_does_not_rise():
+    group = group_of(curves_of(np.stack([np.linspace(-1.0, 1.0, 6)] * 2, axis=1)))
+    (place,) = (at for at, (_, _, kind) in enumerate(columns(group)) if kind == "speed")
+    cell = cells(group)["reward-1"][place]
+    assert (cell["value"], cell["below"]) == ("\u2013", "sparse does not clearly rise")
+    assert _speed(group["rewards"]["reward-1"]).plain == "\u2013"

@@ -7,7 +7,6 @@ import scipy.stats
 
 from tokengym.evaluation.statistics import (
     area_under_curve,
-    censored_steps,
     collapsed,
     final_mean,
     holm,
@@ -100,20 +99,6 @@ def test_a_plateau_is_at_its_own_mean(runs):
         at = steps_to_threshold(np.arange(21), row, threshold, interpolate=True)
         assert at == pytest.approx(5.0, abs=1e-9)
     assert steps_to_threshold([0, 1], [0.0, 1.0], 1.0 + 1e-9) == math.inf
-
-
-@pytest.mark.parametrize(
-    ("steps", "median"),
-    [
-        ([10.0, 20.0], 15.0),
-        ([30.0, 10.0, 20.0], 20.0),
-        (np.arange(10.0, 110.0, 10.0), 55.0),
-        ([10.0, 20.0, math.inf, math.inf], math.inf),
-        ([10.0, 20.0, 30.0, math.inf], 25.0),
-    ],
-)
-def test_the_median_of_steps_is_between_the_middle_two(steps, median):
-    assert censored_steps(steps, 200.0).median == median
 
 
 def test_final_mean_rounds_its_window_up():
