@@ -40,6 +40,7 @@ from tokengym.base import read_json, write_json
 from tokengym.envs import Task
 from tokengym.evaluation import run as run_one
 from tokengym.evaluation.report import number
+from tokengym.evaluation.runs import RunSettings
 from tokengym.lab.protocol import curve_of
 from tokengym.lab.study import DOCS, Cell, Docs, Row, Study, command_line, read_rows
 
@@ -116,7 +117,8 @@ def figures_of(comparison: Comparison, training: Any, logged: Iterable[str]) -> 
     """Return what a run of a comparison logs and measures, on few prompts, with other training."""
     (run,) = comparison.runs
     evaluation = replace(run.evaluation, every=1, episodes=TINY["batch_size"])
-    small = replace(comparison, runs=(replace(run, training=training, evaluation=evaluation),))
+    groups = RunSettings.of(training, evaluation, run.task)
+    small = replace(comparison, runs=(replace(run, groups=groups),))
     record = run_one(small, small.names[0], 0)
     figures = {f"{name}, update {row['step']}": row[name] for row in record.log for name in logged}
     measured = {f"held-out {name}": record.points[-1][name] for name in ("score", "kl")}

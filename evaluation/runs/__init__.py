@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tokengym.evaluation.runs.run import Run as Run
     from tokengym.evaluation.runs.settings import EvaluationSettings as EvaluationSettings
     from tokengym.evaluation.runs.settings import ModelSettings as ModelSettings
+    from tokengym.evaluation.runs.settings import RunSettings as RunSettings
     from tokengym.evaluation.runs.settings import TaskSettings as TaskSettings
     from tokengym.evaluation.runs.settings import TrainingSettings as TrainingSettings
     from tokengym.evaluation.runs.spec import RunSpec as RunSpec

@@ -18,10 +18,7 @@ from tokengym.evaluation.runs.spec import (
     NO_NUMBERS,
     REFERENCE,
     RunSpec,
-    comparison_of,
     flat,
-    judge_of,
-    numbers_of,
     run_folder,
     slug,
 )
@@ -159,61 +156,61 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def check_together(runs: Sequence[tuple[Path, Mapping[str, Any]]], out: Path) -> None:
+def check_together(specs: Iterable[RunSpec], out: Path) -> None:
     """Refuse runs of one folder that cannot be those of one comparison.
 
     Args:
-        runs: Folders of runs with what their spec.json says, see `RunSpec.as_dict`.
+        specs: Specs of the runs that have begun.
         out: The comparison's folder.
 
     Raises:
         ValueError: if a run is in the place of another, two runs of an arm differ in more than
             their seed, or two arms were not measured alike.
     """
-    arms: dict[str, Mapping[str, Any]] = {}
-    for folder, spec in runs:
-        if run_folder(out, spec["name"], spec["seed"]) != folder:
+    arms: dict[str, RunSpec] = {}
+    for spec in specs:
+        if (place := run_folder(out, *spec.key)) != spec.folder:
             raise ValueError(
-                f"{folder} holds the run of {spec['name']}, seed {spec['seed']}; move it to "
-                f"{run_folder(out, spec['name'], spec['seed'])}, or delete it"
+                f"{spec.folder} holds the run of {spec.name}, seed {spec.seed}; move it to "
+                f"{place}, or delete it"
             )
-        first = arms.setdefault(spec["name"], spec)
-        differ = differences(numbers_of(first), numbers_of(spec))
+        first = arms.setdefault(spec.name, spec)
+        differ = differences(first.numbers(), spec.numbers())
         if not differ:
             alike = [_measured(one) for one in (next(iter(arms.values())), spec)]
             differ = differences(*alike)
         if differ:
             raise ValueError(
-                f"{folder} holds a run of other settings than the runs beside it: "
+                f"{spec.folder} holds a run of other settings than the runs beside it: "
                 f"{'; '.join(differ)}; delete it, or move it to a folder of its own"
             )
 
 
-def _measured(spec: Mapping[str, Any]) -> dict[str, Any]:
+def _measured(spec: RunSpec) -> dict[str, Any]:
     """Return what all runs of a comparison are measured by."""
-    evaluation = flat({"evaluation": spec["evaluation"]})
-    return {"env": spec["env"]["text"], "judge": judge_of(spec), **spec["task"], **evaluation}
+    evaluation = flat({"evaluation": spec.plain["evaluation"]})
+    return {"env": spec.env.text, "judge": spec.judge, **spec.plain["task"], **evaluation}
 
 
-def largest(specs: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+def largest(specs: Iterable[RunSpec]) -> RunSpec:
     """Return the spec of the run that began when its comparison was largest: it may have grown."""
 
-    def size(spec: Mapping[str, Any]) -> int:
-        compared = spec["compared"]
-        return len(spec["rewards"]) + len(compared["agents"]) + int(compared["seeds"])
+    def size(spec: RunSpec) -> int:
+        compared = spec.compared
+        return len(spec.rewards) + len(compared["agents"]) + int(compared["seeds"])
 
     return max(specs, key=size)
 
 
-def shared_settings(specs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def shared_settings(specs: Sequence[RunSpec]) -> dict[str, Any]:
     """Return the settings of a comparison by name: those that all of its arms have alike.
 
     An arm may lack a setting, as that of another learner.
     """
-    shared = flat(comparison_of(largest(specs)))
+    shared = flat(largest(specs).settings())
     for spec in specs:
-        shared |= flat({name: spec[name] for name in ("code", "data")})
-    trainings = [flat(spec["training"]) for spec in specs]
+        shared |= {**spec.code, **spec.data}
+    trainings = [flat(spec.plain["training"]) for spec in specs]
     for name in dict.fromkeys(chain(*trainings)):
         values = [training[name] for training in trainings if name in training]
         shared[name] = values[0]

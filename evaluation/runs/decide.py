@@ -68,6 +68,7 @@ from tokengym.evaluation.runs.settings import (
     AGENT,
     SEEDS,
     EvaluationSettings,
+    RunSettings,
     TaskSettings,
     TrainingSettings,
 )
@@ -498,9 +499,7 @@ class _Decisions:
             agent=self.words[0],
             reward=next(iter(self.rewards.values())),
             rewards=tuple(self.rewards.values()),
-            training=self.trainings[0],
-            evaluation=self.evaluation,
-            task=self.task,
+            groups=RunSettings.of(self.trainings[0], self.evaluation, self.task),
             compared=to_json({**compared, "arms": {}}),
             by_gold=self.by_gold,
             command=self.command,
@@ -528,7 +527,7 @@ class _Decisions:
                     seed=self.asked.first_seed,
                     agent=word,
                     reward=credit,
-                    training=training,
+                    groups=RunSettings.of(training, self.evaluation, self.task),
                     is_control=varies and self.choices[text].is_control,
                 )
 

@@ -46,11 +46,8 @@ from tokengym.evaluation.runs.spec import (
     SPEC_FILE,
     UNFINISHED,
     RunSpec,
-    comparison_of,
-    numbers_of,
     own_texts,
     slug,
-    stored_spec,
 )
 
 
@@ -95,20 +92,20 @@ def check_folder(comparison: Comparison, out: Path) -> bool:
     if not files:
         _check_empty(out)
         return False
-    stored = {file.parent: stored_spec(file) for file in files}
+    stored = [RunSpec.read(file.parent) for file in files]
     differ = _conflicts(comparison, out, stored)
     if differ and _holds_work(out):
         kept = f" ({out / CODE} has the files as they were)" if (out / CODE).is_dir() else ""
         raise ValueError(
             f"{out} holds runs of other settings: {'; '.join(differ)}. Name another folder, or "
-            f"repeat those settings{kept}{_changed_objects(comparison, out, stored.values())}"
+            f"repeat those settings{kept}{_changed_objects(comparison, out, stored)}"
         )
     return bool(differ)
 
 
-def _changed_objects(comparison: Comparison, out: Path, stored: Iterable[Mapping[str, Any]]) -> str:
+def _changed_objects(comparison: Comparison, out: Path, stored: Iterable[RunSpec]) -> str:
     """Return a sentence on objects that are there and here with another digest; "" if none is."""
-    there = words_in(repr([*stored]))
+    there = words_in(repr([spec.as_dict() for spec in stored]))
     here = words_in(repr([spec.as_dict() for spec in comparison.specs(out)]))
     changed = sorted({*map(short, there - here)} & {*map(short, here - there)})
     if not changed:
@@ -165,41 +162,38 @@ def _holds_work(out: Path) -> bool:
     return not all_failed and Run(out / slug(REFERENCE)).can_resume
 
 
-def _conflicts(
-    comparison: Comparison, out: Path, stored: Mapping[Path, Mapping[str, Any]]
-) -> list[str]:
+def _conflicts(comparison: Comparison, out: Path, stored: Iterable[RunSpec]) -> list[str]:
     """Return in words why the runs of a folder are not those of a comparison."""
     wanted = {s.folder: s for s in (*comparison.specs(out), comparison.reference_spec(out))}
     differ: dict[str, None] = {}
     dropped: dict[str, list[str]] = {}
-    for folder, there in stored.items():
-        named = f"{there['name']}, seed {there['seed']}"
-        if (spec := wanted.get(folder)) is None:
-            dropped.setdefault(there["name"], []).append(str(there["seed"]))
-        elif spec.key != (there["name"], there["seed"]):
-            differ[f"{folder} has the run of {named}"] = None
+    for there in stored:
+        if (spec := wanted.get(there.folder)) is None:
+            dropped.setdefault(there.name, []).append(str(there.seed))
+        elif spec.key != there.key:
+            differ[f"{there.folder} has the run of {there.name}, seed {there.seed}"] = None
         else:
-            here = spec.as_dict()
-            lines = differences(numbers_of(there), numbers_of(here))
-            differ |= dict.fromkeys([*_changed_files(folder, there, spec), *lines])
+            lines = differences(there.numbers(), spec.numbers())
+            differ |= dict.fromkeys([*_changed_files(there, spec), *lines])
     for name, seeds in dropped.items():
         word, verb = ("seed", "is") if len(seeds) == 1 else ("seeds", "are")
         differ[f"{name}, {word} {listed(seeds)}, {verb} there and not here"] = None
     return list(differ)
 
 
-def _changed_files(folder: Path, there: Mapping[str, Any], spec: RunSpec) -> list[str]:
+def _changed_files(there: RunSpec, spec: RunSpec) -> list[str]:
     """Return in words which files of a run are not as they were; of code, those that it used."""
-    is_kept = Run(folder).status == "finished" or (folder / UNFINISHED).exists()
-    used = {path: there["code"][path] for path in spec.used_code if path in there["code"]}
-    return changed_files({**there["data"], **(used if is_kept else {})}, {**spec.data, **spec.code})
+    run = Run(there)
+    is_kept = run.status == "finished" or (run.folder / UNFINISHED).exists()
+    used = {path: there.code[path] for path in spec.used_code if path in there.code}
+    return changed_files({**there.data, **(used if is_kept else {})}, {**spec.data, **spec.code})
 
 
 # --- what is stored -------------------------------------------------------------------------------
 
 
 def stored_comparison(out: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Return the file and the settings (`comparison_of`) of the comparison in a folder.
+    """Return the file and the settings (`RunSpec.settings`) of the comparison in a folder.
 
     A run's spec has those of its comparison when the run began: the most rewards, learners and
     seeds count. None where no run has begun.
@@ -207,19 +201,19 @@ def stored_comparison(out: Path) -> tuple[Path, dict[str, Any]] | None:
     Raises:
         ValueError: if a file is damaged, or was changed.
     """
-    specs = {file: stored_spec(file) for file in _spec_files(out)}
-    if not specs:
+    runs = [Run(file.parent) for file in _spec_files(out)]
+    if not runs:
         return None
-    stored = {file: comparison_of(spec) for file, spec in specs.items()}
-    whole = largest(specs.values())
-    first = next(file for file, spec in specs.items() if spec is whole)
+    whole = largest(run.spec for run in runs)
     # A file of code may have been corrected since the runs failed that used it.
-    by_end = sorted(stored, key=lambda file: Run(file.parent).status != "failed")
-    parts = [stored[file] for file in by_end]
+    by_end = [run.spec for run in sorted(runs, key=lambda run: run.status != "failed")]
     hashes = {
-        key: dict(chain(*(part.get(key, {}).items() for part in parts))) for key in ("code", "data")
+        "code": dict(chain(*(spec.code.items() for spec in by_end))),
+        "data": dict(chain(*(spec.data.items() for spec in by_end))),
     }
-    return first, stored[first] | {key: known for key, known in hashes.items() if known}
+    assert whole.folder is not None
+    file = whole.folder / SPEC_FILE
+    return file, whole.settings() | {key: known for key, known in hashes.items() if known}
 
 
 def stored_runs(folder: Path) -> list[Run]:
@@ -229,7 +223,7 @@ def stored_runs(folder: Path) -> list[Run]:
         ValueError: if a spec is damaged, or runs cannot be those of one comparison.
     """
     runs = [Run(file.parent) for file in sorted(folder.glob(f"*/seed-*/{SPEC_FILE}"))]
-    check_together([(run.folder, run.stored) for run in runs], folder)
+    check_together((run.spec for run in runs), folder)
     return in_order(runs)
 
 
@@ -243,8 +237,8 @@ def no_runs(folder: Path) -> str:
 def in_order(runs: Sequence[Run]) -> list[Run]:
     """Return runs of one comparison by their arms, as they are compared, and by their seeds."""
     arms: dict[str, str] = {}
-    for run in sorted(runs, key=lambda run: -len(run.stored["compared"]["arms"])):
-        arms = {**run.stored["compared"]["arms"], **arms}
+    for run in sorted(runs, key=lambda run: -len(run.spec.compared["arms"])):
+        arms = {**run.spec.compared["arms"], **arms}
     titles, names = titles_of(arms.items()), [*arms]
     for run in runs:
         run.arm = titles[run.key[0]]
@@ -337,11 +331,11 @@ def trusted_spec(folder: Path, *, trust_code: bool = False) -> RunSpec:
         UntrustedCodeError: if it names code.
         ValueError: if it is damaged, or of another version.
     """
-    stored = stored_spec(file := folder / SPEC_FILE)
-    settings = comparison_of(stored)
-    words = [*settings["agents"], stored["agent"]["text"]]
-    _check_trusted(settings, settings["env"], words, file, trust_code=trust_code)
-    return RunSpec.from_dict(stored, folder)
+    spec = RunSpec.read(folder)
+    words = [*spec.compared["agents"], spec.agent.text]
+    file = folder / SPEC_FILE
+    _check_trusted(spec.settings(), spec.env.text, words, file, trust_code=trust_code)
+    return spec
 
 
 def _check_trusted(
@@ -401,4 +395,4 @@ def stored_settings(path: Path, *, below: bool = False) -> tuple[Path, dict[str,
     if found := stored_comparison(folder):
         return found
     files = sorted(folder.glob(f"**/{SPEC_FILE}")) if below else []
-    return (files[0], comparison_of(stored_spec(files[0]))) if files else None
+    return (files[0], RunSpec.read(files[0].parent).settings()) if files else None

@@ -29,7 +29,7 @@ from tokengym.evaluation.measure.measures import UNSCORED
 from tokengym.evaluation.report.curves import curve_columns, filled
 from tokengym.evaluation.report.reading import DAMAGES, read_arrays
 from tokengym.evaluation.runs.comparison import differences
-from tokengym.evaluation.runs.spec import UNFINISHED, RunSpec, numbers_of
+from tokengym.evaluation.runs.spec import UNFINISHED, RunSpec
 from tokengym.evaluation.statistics import Array
 from tokengym.rewards.errors import RewardError
 
@@ -156,7 +156,7 @@ class RunRecord:
         The comparison may have grown since.
         """
         files = {"code": dict(self.spec.code), "data": dict(self.spec.data)}
-        return {**numbers_of(self.spec.as_dict()), **files}
+        return {**self.spec.numbers(), **files}
 
     def save(self, saves: Callable[[Path], object]) -> None:
         """Write the checkpoint, between two updates; ``saves`` writes the learner into a folder."""

@@ -67,7 +67,7 @@ from tokengym.evaluation.runs.comparison import (
 )
 from tokengym.evaluation.runs.folder import in_order, no_runs, stored_runs
 from tokengym.evaluation.runs.run import Run
-from tokengym.evaluation.runs.spec import REFERENCE, slug, word_of_json
+from tokengym.evaluation.runs.spec import REFERENCE, RunSpec, slug
 from tokengym.evaluation.statistics import DEFAULT_LEVEL
 from tokengym.evaluation.statistics.curve import scored_alike
 from tokengym.rewards.registry import RewardChoice
@@ -139,7 +139,7 @@ def merge_comparisons(
             raise ValueError(
                 f"{no_runs(folder)}; name a folder that tokengym compare or train wrote"
             )
-    settings = [shared_settings([run.stored for run in runs]) for runs, _ in stored]
+    settings = [shared_settings([run.spec for run in runs]) for runs, _ in stored]
     tasks = _tasks(settings)
     arms = [tuple(dict.fromkeys(run.arm for run in runs)) for runs, _ in stored]
     parts = []
@@ -298,14 +298,14 @@ class _StoredComparison:
             self.cautions = [sentences.failed_references(_error(result))]
 
     @cached_property
-    def spec(self) -> Mapping[str, Any]:
+    def spec(self) -> RunSpec:
         """The spec of its first run, which says what all have in common."""
-        return self.runs[0].stored
+        return self.runs[0].spec
 
     @property
     def wanted(self) -> Iterator[tuple[str, int, Group]]:
         """The keys of all runs that it asks for, arm by arm."""
-        asked = [run.stored["compared"] for run in self.runs]
+        asked = [run.spec.compared for run in self.runs]
         first, end = asked[0]["first_seed"], max(one["first_seed"] + one["seeds"] for one in asked)
         arms = titles_of(chain(*(one["arms"].items() for one in asked)))
         shown = dict.fromkeys(run.arm for run in self.runs) | dict.fromkeys(arms.values())
@@ -315,7 +315,7 @@ class _StoredComparison:
     @property
     def draws_by_seed(self) -> bool:
         """Whether each seed is measured on its own random subset of the held-out prompts."""
-        return bool(self.spec["evaluation"].get("stream", "shared") == "run")
+        return bool(self.spec.plain["evaluation"].get("stream", "shared") == "run")
 
     @property
     def level(self) -> float:
@@ -324,7 +324,7 @@ class _StoredComparison:
         Without a report it is the one that was asked for when the runs were begun.
         """
         kept = _summary_beside(self.folder / CURVES).get("level")
-        asked = largest([run.stored for run in self.runs])["compared"]["level"]
+        asked = largest(run.spec for run in self.runs).compared["level"]
         return float(kept if isinstance(kept, float) else asked)
 
     @cached_property
@@ -334,10 +334,10 @@ class _StoredComparison:
         return JudgedRuns(
             folder=self.folder,
             group=self.group,
-            has_rivals=self.spec["by_gold"],
+            has_rivals=self.spec.by_gold,
             curves=[run.curve for run in finished],
             measured_by=[by for run in finished if (by := self.results[run].get("measured_by"))],
-            files=files_of_judge(shared_settings([run.stored for run in self.runs])),
+            files=files_of_judge(shared_settings([run.spec for run in self.runs])),
         )
 
 
@@ -358,7 +358,7 @@ class _Results:
         )
         """The curves, by their steps; and two folders with judges that differ, for which the gold
         score measures all, if it does."""
-        of_learners = any(part.spec["compared"]["agents"] for part in parts)
+        of_learners = any(part.spec.compared["agents"] for part in parts)
         self.axis = axis_of(self.as_stepped, of_learners=of_learners)
         self.curves = on_axis(self.as_stepped, self.axis)
 
@@ -389,7 +389,7 @@ class _Results:
             picture: Name of the picture of the curves.
         """
         first = self.parts[0].runs[0].arm if has_baseline else None
-        known = shared_settings([run.stored for run in self.parts[0].runs])
+        known = shared_settings([run.spec for run in self.parts[0].runs])
         level = self._level(level)
         asked = {**known, **differing, "level": level}
         shared = {name: value for name, value in asked.items() if name not in left_out}
@@ -413,15 +413,15 @@ class _Results:
         )
 
     @property
-    def specs(self) -> list[Mapping[str, Any]]:
+    def specs(self) -> list[RunSpec]:
         """The specs of all runs."""
-        return [run.stored for part in self.parts for run in part.runs]
+        return [run.spec for part in self.parts for run in part.runs]
 
     @property
     def _asked(self) -> dict[str, str]:
         """The command that asks for the one comparison, or how many there are."""
         if len(self.parts) == 1:
-            return {"command": largest(self.specs)["command"]}
+            return {"command": largest(self.specs).command}
         return {"source": f"{len(self.parts)} comparisons"}
 
     def _refuse_none(self) -> NoReturn:
@@ -484,10 +484,10 @@ class _Results:
         runs = [run for part in self.parts for run in part.runs]
         optima = [self.results[run].get("optimum") or {} for run in self.finished]
         return SummarySettings(
-            kl_coef=price_of(run.stored["training"]["learner"] for run in runs),
+            kl_coef=price_of(run.spec.learner for run in runs),
             anchors=_anchors(self.curves),
             optimum=optima[0] if all(one == optima[0] for one in optima) else {},
-            episodes=min(part.spec["evaluation"]["episodes"] or 0 for part in self.parts),
+            episodes=min(part.spec.plain["evaluation"]["episodes"] or 0 for part in self.parts),
             own_prompts=all(part.draws_by_seed for part in self.parts),
             references={group: drawn for group, drawn in common.items() if drawn is not None},
             level=level,
@@ -495,7 +495,7 @@ class _Results:
             failed=list(failed.values()),
             missing=[_about(*key) for key in missing if key not in known],
             cautions=list(self._cautions(by_group.values(), by_gold=by_gold)),
-            controls=list(dict.fromkeys(run.arm for run in runs if run.stored["is_control"])),
+            controls=list(dict.fromkeys(run.arm for run in runs if run.spec.is_control)),
             axis=self.axis,
             by_gold=by_gold,
         )
@@ -510,12 +510,14 @@ class _Results:
         if mixed := {name: met for name, met in met_of.items() if len(met) > 1}:
             yield sentences.unlike_versions(mixed)
         yield from (text for part in self.parts for text in part.cautions)
-        unseen = [_unseen_credit([r.stored for p in parts for r in p.runs]) for parts in groups]
+        unseen = [
+            _unseen_credit([run.spec for part in parts for run in part.runs]) for parts in groups
+        ]
         yield from dict.fromkeys(chain(*unseen))
         if self.rivals is not None:
             yield sentences.measured_by_gold(self.rivals)
         elif not by_gold and any(runs.has_rivals for runs in self.judged):
-            first = self.parts[0].spec["rewards"][0]["text"]
+            first = self.parts[0].spec.rewards[0].text
             yield sentences.measured_by_first(first)
 
 
@@ -524,13 +526,12 @@ def _finished(results: Mapping[Run, Mapping[str, Any]]) -> list[Run]:
     return [run for run, result in results.items() if result.get("status") == "finished"]
 
 
-def _words(spec: Mapping[str, Any]) -> RunWords:
-    """Return the words that a run was asked for by, of its stored spec."""
-    env, reward, agent = (word_of_json(spec[name]) for name in ("env", "reward", "agent"))
-    advantage = str(spec["training"]["learner"].get("advantage"))
+def _words(spec: RunSpec) -> RunWords:
+    """Return the words that a run was asked for by."""
+    advantage = str(spec.learner.get("advantage"))
     parts = split_file_word(advantage)
     estimator = None if parts is None else Spec(advantage, parts[1], file=parts[0])
-    return RunWords(env, reward, agent, estimator)
+    return RunWords(spec.env, spec.reward, spec.agent, estimator)
 
 
 def _episodes(runs: Iterable[Run]) -> list[dict[str, Any]]:
@@ -569,7 +570,7 @@ def _about(arm: str, seed: int, group: Group) -> dict[str, Any]:
     return {"credit": arm, "seed": seed, "group": dict(group)}
 
 
-def _unseen_credit(specs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _unseen_credit(specs: Sequence[RunSpec]) -> list[str]:
     """Return a caution for each learner, of runs that are compared, that sees the score alone.
 
     Its curves under the rules that share sparse's score must equal those of sparse. Estimators and
@@ -577,10 +578,10 @@ def _unseen_credit(specs: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     from tokengym.agents.ppo.advantages import find_advantage
 
-    names = dict.fromkeys(spec["training"]["learner"].get("advantage") for spec in specs)
+    names = dict.fromkeys(spec.learner.get("advantage") for spec in specs)
     ours = [name for name in names if name and split_file_word(name) is None]
     blind = [name for name in ours if not find_advantage(name).uses_token_rewards]
-    words = {word["text"]: word["file"] for spec in specs for word in spec["rewards"]}
+    words = {word.text: word.file for spec in specs for word in spec.rewards}
     if not blind or "sparse" not in words:
         return []
     same_score = [

@@ -34,7 +34,7 @@ from tokengym.evaluation.measure.references import SAMPLES, ReferenceSamples, dr
 from tokengym.evaluation.report.curves import curve_of
 from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.record import RESPONSES, RunRecord, origin, read_responses, versions
-from tokengym.evaluation.runs.spec import SPEC_FILE, UNFINISHED, RunSpec, stored_spec
+from tokengym.evaluation.runs.spec import SPEC_FILE, UNFINISHED, RunSpec
 from tokengym.evaluation.runs.training import Report, Training, join_processes, train
 from tokengym.evaluation.statistics import Curve
 from tokengym.evaluation.statistics.curve import Group
@@ -93,29 +93,23 @@ class Run:
     def __init__(self, of: RunSpec | Path | str) -> None:
         self.group: Group = ()
         """Settings that set it apart from runs of other comparisons that are shown with it."""
-        self._of_folder = not isinstance(of, RunSpec)
         self._given_folder = of.folder if isinstance(of, RunSpec) else Path(of)
         if isinstance(of, RunSpec):
             self.spec = of
 
     @cached_property
     def spec(self) -> RunSpec:
-        """What decides its numbers; one that was stored may name code, which is run."""
-        return RunSpec.read(self.folder)
-
-    @cached_property
-    def stored(self) -> Mapping[str, Any]:
-        """Its spec as plain data, see `RunSpec.as_dict`; that of a folder is read, running no code.
+        """What decides its numbers; that of a folder is read, running no code that it names.
 
         Raises:
             ValueError: if it is damaged, or of another version.
         """
-        return stored_spec(self.folder / SPEC_FILE) if self._of_folder else self.spec.as_dict()
+        return RunSpec.read(self.folder)
 
     @property
     def key(self) -> tuple[str, int]:
         """Name of its arm and seed, which no other run of the comparison has."""
-        return str(self.stored["name"]), int(self.stored["seed"])
+        return self.spec.key
 
     @property
     def folder(self) -> Path:
@@ -131,12 +125,12 @@ class Run:
     @cached_property
     def arm(self) -> str:
         """Name of its arm in the results: its title, unless another arm has the same."""
-        return str(self.stored["title"])
+        return self.spec.title
 
     @property
     def named(self) -> dict[str, str | None]:
         """Its arm, and the words of its reward and its learner."""
-        reward, agent = (short(self.stored[name]["text"]) for name in ("reward", "agent"))
+        reward, agent = (short(word.text) for word in (self.spec.reward, self.spec.agent))
         return {"credit": self.arm, "reward": reward, "agent": agent}
 
     # --- how far it is ----------------------------------------------------------------------------
@@ -212,7 +206,7 @@ class Run:
     def curve(self) -> Curve:
         """Its curve by steps, once it has finished."""
         said = read_hashed(self.folder / "run.json")
-        is_untrained = self.stored["training"]["agent"] == BEST_OF_N
+        is_untrained = self.spec.plain["training"]["agent"] == BEST_OF_N
         return replace(
             curve_of(self.points, credit=self.arm, seed=self.seed, group=self.group),
             responses=read_responses(self.folder / RESPONSES, len(self.points)),
@@ -321,7 +315,7 @@ class Run:
 
     def fail(self, error: str) -> None:
         """Record it as failed, where it left no result of its own."""
-        name, seed = self.spec.key
+        name, seed = self.key
         record = {"credit": name, "seed": seed, "status": "failed", "error": error}
         with locked(self.folder):
             if not self.has_ended:  # another process may have ended it since

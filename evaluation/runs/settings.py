@@ -11,6 +11,7 @@ from tokengym.agents.learner import Learner, find_learner
 from tokengym.agents.policy.settings import Precision, Products, check_products
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.base.errors import SettingsError
+from tokengym.base.files import to_json
 from tokengym.base.objects import found
 from tokengym.base.settings import (
     all_optional,
@@ -383,11 +384,44 @@ class TaskSettings(GenerationSettings, RewardOptions, TaskOptions):
         return values
 
 
-def groups_from_json(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of training, evaluation and task of a run that `to_json` wrote."""
-    return {
-        "training": TrainingSettings.from_dict(data["training"]),
+class RunSettings:
+    """Settings of a run's training, evaluation and task, which are stored as plain data.
+
+    Each is made when it is first asked for: that of the training finds the learner, whose code may
+    be a file of the user's own.
+
+    Args:
+        plain: The settings by these names, as `to_json` writes them.
+    """
+
+    def __init__(self, plain: Mapping[str, Any]) -> None:
+        self.plain: Mapping[str, Any] = plain
+
+    @classmethod
+    def of(
+        cls, training: TrainingSettings, evaluation: EvaluationSettings, task: TaskSettings
+    ) -> "RunSettings":
+        """Return settings that are there."""
+        made = {"training": training, "evaluation": evaluation, "task": task}
+        settings = cls(to_json(made))
+        vars(settings).update(made)
+        return settings
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RunSettings) and self.plain == other.plain
+
+    @cached_property
+    def training(self) -> TrainingSettings:
+        """Settings of the training."""
+        return TrainingSettings.from_dict(self.plain["training"])
+
+    @cached_property
+    def evaluation(self) -> EvaluationSettings:
+        """Settings of its evaluations."""
         # Before it had a name there was one stream.
-        "evaluation": from_json(EvaluationSettings, {"stream": "shared", **data["evaluation"]}),
-        "task": from_json(TaskSettings, data["task"]),
-    }
+        return from_json(EvaluationSettings, {"stream": "shared", **self.plain["evaluation"]})
+
+    @cached_property
+    def task(self) -> TaskSettings:
+        """Prompts and models of the environment."""
+        return from_json(TaskSettings, self.plain["task"])

@@ -21,9 +21,9 @@ from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.settings import (
     EvaluationSettings,
     ModelSettings,
+    RunSettings,
     TaskSettings,
     TrainingSettings,
-    groups_from_json,
 )
 from tokengym.rewards import Reward, Scorer
 from tokengym.rewards.registry import RewardChoice
@@ -43,6 +43,8 @@ NO_NUMBERS = ("scorer_timeout", "evaluation.reference_samples")
 """Settings that change no number of a run, and may be others when it is resumed."""
 UNSTORED = ("folder", "choices", "warns")
 """Fields of a `RunSpec` that its file has not: they decide no number."""
+GROUPS = ("training", "evaluation", "task")
+"""Names of the groups of a run's settings."""
 OF_SAMPLES = (*names_of(ModelSettings), "precision", "products", "max_new_tokens", "fixed_length")
 """Settings of the training that the reference samples depend on."""
 
@@ -65,12 +67,8 @@ class RunSpec:
     """The reward that it trains with."""
     rewards: tuple[Spec, ...]
     """The rewards that it is compared under; the scorer of the first measures it."""
-    training: TrainingSettings
-    """Settings of its training."""
-    evaluation: EvaluationSettings
-    """Settings of its evaluations."""
-    task: TaskSettings
-    """Prompts and models of the environment."""
+    groups: RunSettings
+    """Settings of its training, its evaluations and its task."""
     compared: Mapping[str, Any]
     """Settings of its comparison besides its own: ``agents``, ``seeds``, ``first_seed`` and
     ``level``; and the titles of its ``arms`` by their names."""
@@ -96,6 +94,37 @@ class RunSpec:
     def key(self) -> tuple[str, int]:
         """Name and seed, which no other run of the comparison has."""
         return self.name, self.seed
+
+    @property
+    def training(self) -> TrainingSettings:
+        """Settings of its training, by the learner, which is found first: it may be code."""
+        return self.groups.training
+
+    @property
+    def evaluation(self) -> EvaluationSettings:
+        """Settings of its evaluations."""
+        return self.groups.evaluation
+
+    @property
+    def task(self) -> TaskSettings:
+        """Prompts and models of the environment."""
+        return self.groups.task
+
+    @property
+    def plain(self) -> Mapping[str, Any]:
+        """Its settings as plain data, by ``training``, ``evaluation`` and ``task``."""
+        return self.groups.plain
+
+    @property
+    def learner(self) -> Mapping[str, Any]:
+        """Settings of its learner as plain data; no code is run."""
+        learner: Mapping[str, Any] = self.plain["training"]["learner"]
+        return learner
+
+    @property
+    def judge(self) -> str:
+        """What measures it: the first reward's scorer, or the gold score."""
+        return "the gold score of all" if self.by_gold else f"the scorer of {self.rewards[0].text}"
 
     @property
     def uses_credit(self) -> bool:
@@ -215,16 +244,45 @@ class RunSpec:
         )
 
     def settings(self) -> dict[str, Any]:
-        """Return its settings as plain data, by the names of a call of `compare`."""
-        return comparison_of(self.as_dict())
+        """Return its settings and its comparison's, plain, by the names of a call of `compare`."""
+        compared = {name: value for name, value in self.compared.items() if name != "arms"}
+        task = {n: value for n, value in self.plain["task"].items() if n != "max_new_tokens"}
+        files = {"code": dict(self.code), "data": dict(self.data)}
+        return {
+            "env": self.env.text,
+            "rewards": [word.text for word in self.rewards],
+            **{name: compared.pop(name) for name in ("agents", "seeds", "first_seed")},
+            "training": self.plain["training"],
+            "evaluation": self.plain["evaluation"],
+            "task": task,  # the length is the training's
+            **compared,
+            **{name: known for name, known in files.items() if known},
+        }
+
+    def numbers(self) -> dict[str, Any]:
+        """Return what decides its numbers, by name; equal runs may be resumed by one another.
+
+        The files that it names are left out. What draws the reference samples depends on no
+        learner.
+        """
+        training = flat(self.plain["training"])
+        named = {"env": self.env.text, "reward": self.reward.text, "agent": self.agent.text}
+        if self.is_reference:
+            training = {name: training[name] for name in OF_SAMPLES}
+            named = {"env": self.env.text}
+        evaluation = flat({"evaluation": self.plain["evaluation"]})
+        of_task = flat(self.plain["task"])
+        known = {**named, "judge": self.judge, **of_task, **training, **evaluation}
+        return {name: value for name, value in known.items() if name not in NO_NUMBERS}
 
     # --- as plain data ----------------------------------------------------------------------------
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data, without its folder."""
-        shown = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in UNSTORED}
-        plain: dict[str, Any] = to_json(shown)
-        return plain
+        shown: dict[str, Any] = {}
+        for name in (one.name for one in fields(self) if one.name not in UNSTORED):
+            shown |= self.plain if name == "groups" else {name: to_json(getattr(self, name))}
+        return shown
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], folder: Path | None = None) -> "RunSpec":
@@ -238,7 +296,9 @@ class RunSpec:
             name: word_of_json(data[name]) for name in ("env", "agent", "reward")
         }
         words["rewards"] = tuple(map(word_of_json, data["rewards"]))
-        return cls(**{**data, **words, **groups_from_json(data), "folder": folder})
+        others = {name: value for name, value in data.items() if name not in GROUPS}
+        groups = RunSettings({name: data[name] for name in GROUPS})
+        return cls(**{**others, **words, "groups": groups, "folder": folder})
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as plain data: classes of files of the user's own are looked up again."""
@@ -251,58 +311,34 @@ class RunSpec:
 
     @classmethod
     def read(cls, folder: Path) -> "RunSpec":
-        """Return the spec of a run's folder, which the same user wrote: it may name code."""
-        return cls.from_dict(stored_spec(folder / SPEC_FILE), folder)
+        """Return the spec of a run's folder; no code that it names is run before it is used.
 
-
-def stored_spec(file: Path) -> dict[str, Any]:
-    """Return a spec.json as plain data, see `RunSpec.as_dict`; no code is run.
-
-    Raises:
-        ValueError: if it is damaged, was changed, or is of another version.
-    """
-    stored = read_hashed(file)
-    parts = "compared env agent reward training evaluation task code data"
-    kinds: dict[str, Any] = {"name": str, "title": str, "seed": int, "rewards": list}
-    kinds |= dict.fromkeys(parts.split(), Mapping)
-    try:
-        plain = {f.name: stored[f.name] for f in fields(RunSpec) if f.name not in UNSTORED}
-        for name, kind in kinds.items():
-            if not isinstance(plain[name], kind):
-                raise TypeError(f"{name} is {plain[name]!r}")
-        numbers_of(plain), comparison_of(plain), {**plain["compared"]["arms"]}
-    except (LookupError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{file} is damaged or of another version ({error}); name another folder, or read it "
-            "with the version that wrote it"
-        ) from None
-    return plain
+        Raises:
+            ValueError: if it is damaged, was changed, or is of another version.
+        """
+        stored = read_hashed(file := folder / SPEC_FILE)
+        kinds: dict[str, Any] = {"name": str, "title": str, "seed": int, "rewards": list}
+        kinds |= dict.fromkeys(("compared", *GROUPS, "code", "data"), Mapping)
+        names = [one.name for one in fields(cls) if one.name not in (*UNSTORED, "groups")]
+        try:
+            plain = {name: stored[name] for name in (*names, *GROUPS)}
+            for name, kind in kinds.items():
+                if not isinstance(plain[name], kind):
+                    raise TypeError(f"{name} is {plain[name]!r}")
+            spec = cls.from_dict(plain, folder)
+            spec.numbers(), spec.settings(), {**spec.compared["arms"]}
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{file} is damaged or of another version ({error}); name another folder, or read "
+                "it with the version that wrote it"
+            ) from None
+        return spec
 
 
 def word_of_json(data: Mapping[str, Any]) -> Spec:
     """Return the word that `to_json` wrote."""
     file = data["file"]
     return Spec(data["text"], data["name"], data["options"], None if file is None else Path(file))
-
-
-def comparison_of(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a run and its comparison by the names of a call of `compare`.
-
-    Args:
-        spec: The run, as `RunSpec.as_dict` returns it and a spec.json has it.
-    """
-    compared = {name: value for name, value in spec["compared"].items() if name != "arms"}
-    task = {name: value for name, value in spec["task"].items() if name != "max_new_tokens"}
-    return {
-        "env": spec["env"]["text"],
-        "rewards": [word["text"] for word in spec["rewards"]],
-        **{name: compared.pop(name) for name in ("agents", "seeds", "first_seed")},
-        "training": spec["training"],
-        "evaluation": spec["evaluation"],
-        "task": task,  # the length is the training's
-        **compared,
-        **{name: spec[name] for name in ("code", "data") if spec[name]},
-    }
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -319,31 +355,6 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             result[f"{prefix}{name}"] = value
     return result
-
-
-def numbers_of(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what decides the numbers of a run, by name; equal runs may be resumed by one another.
-
-    The files that it names are left out. What draws the reference samples depends
-    on no learner.
-
-    Args:
-        spec: The run, as `RunSpec.as_dict` returns it and a spec.json has it.
-    """
-    training = flat(spec["training"])
-    named = {name: spec[name]["text"] for name in ("env", "reward", "agent")}
-    if spec["name"] == REFERENCE:
-        training = {name: training[name] for name in OF_SAMPLES}
-        named = {"env": named["env"]}
-    evaluation = flat({"evaluation": spec["evaluation"]})
-    known = {**named, "judge": judge_of(spec), **flat(spec["task"]), **training, **evaluation}
-    return {name: value for name, value in known.items() if name not in NO_NUMBERS}
-
-
-def judge_of(spec: Mapping[str, Any]) -> str:
-    """Return what measures a run: the first reward's scorer, or the gold score."""
-    reward = spec["rewards"][0]["text"]
-    return "the gold score of all" if spec["by_gold"] else f"the scorer of {reward}"
 
 
 def slug(name: str) -> str:

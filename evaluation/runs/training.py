@@ -15,7 +15,7 @@ from tokengym.base.errors import SettingsError, StorageError
 from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.evaluation.runs.record import RunRecord
 from tokengym.evaluation.runs.settings import TrainingSettings
-from tokengym.evaluation.runs.spec import RunSpec, flat, numbers_of
+from tokengym.evaluation.runs.spec import RunSpec, flat
 
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import KVWriter
@@ -81,7 +81,7 @@ class Training:
     @property
     def configuration(self) -> dict[str, Any]:
         """Settings that decide the run's numbers, by name, without the length of training."""
-        named = {**numbers_of(self.spec.as_dict()), **self.spec.code, **self.spec.data}
+        named = {**self.spec.numbers(), **self.spec.code, **self.spec.data}
         length = self.training.declaration.steps_setting
         return {name: value for name, value in named.items() if name != length}
 

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.base.files import write_hashed
-from tokengym.evaluation.runs.spec import comparison_of
+from tokengym.evaluation.runs.spec import RunSpec
 
 
 def settings_of(run: Path) -> dict[str, Any]:
     """Return the settings of a run's comparison."""
     (file,) = run.glob("*/seed-0/spec.json")
-    return comparison_of(json.loads(file.read_text()))
+    return RunSpec.read(file.parent).settings()
 
 
 def keep_settings(run: Path, settings: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from tokengym.base.errors import SettingsError
 from tokengym.envs.tasks import find_task
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.evaluate import make_eval_envs
-from tokengym.evaluation.runs.spec import comparison_of, stored_spec
+from tokengym.evaluation.runs.spec import RunSpec
 from tokengym.rewards import LengthPenalty, RewardError, make_reward
 from tokengym.rewards.credits.words import REWARDS
 from tokengym.rewards.scorers import find_scorer
@@ -92,7 +92,7 @@ def test_rules_and_scorers_are_compared_in_processes_of_their_own(
     kept = files / "runs/rules/code/rules.py"
     assert "runs/rules/code has" in error
     report = ["report", "runs/rules", "--out", "again"]
-    named = ["--baseline", "rules.py:front_loaded:share=0.5"]
+    named = ["--baseline", "front-loaded:share=0.5"]
     (files / "rules.py").write_text(FILES["rules.py"] + "\nraise RuntimeError('this was run')\n")
     assert main([*report, *named]) == 0  # what is finished can be read, and no code is run for it
     assert "front-loaded:share=0.5's" in capsys.readouterr().out
@@ -127,7 +127,7 @@ def test_an_agent_of_ones_own_trains_resumes_and_is_evaluated(
 ):
     assert main([*command("--baseline"), *SHORT, *WORDS]) == 0
     (spec,) = (files / "runs/reinforce").glob("*/seed-0/spec.json")
-    settings = comparison_of(stored_spec(spec))
+    settings = RunSpec.read(spec.parent).settings()
     assert settings["training"]["agent"] == "agents.py:Reinforce"
     assert settings["training"]["learner"]["baseline"] == 0.5
     assert set(settings["code"]) == {"agents.py"}

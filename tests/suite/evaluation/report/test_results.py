@@ -23,6 +23,7 @@ from tokengym.evaluation.report.tables import cells, columns
 from tokengym.evaluation.result import Result, read_result
 from tokengym.evaluation.result import read_curves as read_result_of
 from tokengym.evaluation.runs.comparison import Comparison, largest
+from tokengym.evaluation.runs.decide import decide
 from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.runs.folder import stored_comparison
 from tokengym.evaluation.runs.record import RunRecord
@@ -266,11 +267,9 @@ def test_counts_of_nine_digits_are_kept(tmp_path):
 def test_the_command_is_that_of_the_comparison_as_it_has_grown():
     """A run that began before more seeds were asked for keeps the command of that time."""
 
-    def spec(seeds: int, command: str) -> dict[str, Any]:
-        compared = {"agents": [], "seeds": seeds}
-        return {"rewards": [{}, {}], "compared": compared, "command": command}
-
-    assert largest([spec(2, "old"), spec(3, "new"), spec(2, "old")])["command"] == "new"
+    few, more = (decide("MovieReview", seeds=seeds).reference for seeds in (2, 3))
+    assert largest([few, more, few]) is more
+    assert more.command.endswith("--seeds 3")
 
 
 def test_runs_that_two_folders_lack_are_said_once(make_comparison, tmp_path):

@@ -22,7 +22,12 @@ from tokengym.evaluation.runs.decide import decide
 from tokengym.evaluation.runs.defaults import default_rewards, training_settings
 from tokengym.evaluation.runs.folder import check_folder, known_task
 from tokengym.evaluation.runs.run import Run
-from tokengym.evaluation.runs.settings import EvaluationSettings, TaskSettings, TrainingSettings
+from tokengym.evaluation.runs.settings import (
+    EvaluationSettings,
+    RunSettings,
+    TaskSettings,
+    TrainingSettings,
+)
 from tokengym.evaluation.runs.spec import RunSpec, run_folder, slug
 from tokengym.rewards import FunctionScorer, Reward
 
@@ -133,8 +138,9 @@ def test_every_learner_survives_the_file(agent, tmp_path):
 def test_a_setting_of_another_version_is_named():
     data = config().reference.as_dict()
     data["training"]["learner"]["n_passes"] = data["training"]["learner"].pop("n_epochs")
+    spec = RunSpec.from_dict(data)  # the learner is not looked up before it is asked for
     with pytest.raises(ValueError, match="PPOSettings of another version: n_passes is unknown"):
-        RunSpec.from_dict(data)
+        _ = spec.training
 
 
 def test_environment_arguments(tmp_path):
@@ -151,7 +157,8 @@ def test_environment_arguments(tmp_path):
         "max_new_tokens": 48,
         "split": "train",
     }
-    fixed = replace(abc, training=changed(abc.training, fixed_length=True, max_new_tokens=20))
+    training = changed(abc.training, fixed_length=True, max_new_tokens=20)
+    fixed = replace(abc, groups=RunSettings.of(training, abc.evaluation, abc.task))
     assert fixed.env_kwargs(train=True)["min_new_tokens"] == 20
     measured = abc.env_kwargs(train=False)
     assert (measured["split"], measured["normalize"]) == ("test", None)

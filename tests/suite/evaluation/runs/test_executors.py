@@ -23,7 +23,7 @@ from tests.support.comparisons import comparison
 from tokengym.base.errors import SettingsError, Stopped, is_fault
 from tokengym.base.files import read_json
 from tokengym.base.folders import locked
-from tokengym.evaluation.runs import RunSpec
+from tokengym.evaluation.runs import RunSettings, RunSpec
 from tokengym.evaluation.runs.compare import compare, do_run, execute
 from tokengym.evaluation.runs.display import ProgressDisplay
 from tokengym.evaluation.runs.executors import (
@@ -316,7 +316,7 @@ def test_a_scorer_that_fails_at_once_on_more_samples_is_known_as_the_cause(tmp_p
     spec = config.reference_spec(tmp_path)
     task = replace(spec.task, scorer=f"{scorer}:mine")
     more = replace(spec.evaluation, reference_samples=32)
-    fault = do_run(replace(spec, task=task, evaluation=more))
+    fault = do_run(replace(spec, groups=RunSettings.of(spec.training, more, task)))
     assert fault is not None
     assert "TypeError" in str(fault.of_scorer)
 
