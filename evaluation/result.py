@@ -22,16 +22,10 @@ from tokengym.evaluation.report.sentences import kind_of
 from tokengym.evaluation.report.summary import FORMAT, summarize
 from tokengym.evaluation.report.tables import group_table, short_table
 from tokengym.evaluation.report.verdict import difference_of
+from tokengym.evaluation.runs.elsewhere import CurveSettings, Given, gather_curves
+from tokengym.evaluation.runs.files import COUNTS, CURVES, curves_hash
 from tokengym.evaluation.runs.folder import no_runs, stored_runs
-from tokengym.evaluation.runs.results import (
-    COUNTS,
-    CURVES,
-    CurveSettings,
-    Given,
-    curves_hash,
-    gather_curves,
-    read_comparison,
-)
+from tokengym.evaluation.runs.results import read_comparison
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.statistics import DEFAULT_LEVEL
 

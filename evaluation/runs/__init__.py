@@ -8,7 +8,9 @@
 - `compare`: does what is missing of a comparison; `folder` says what that is, `executors` where it
   is done, and `display` how far it is.
 - `run`: one run and its folder; `training`: its loop; `record`: what it measured and keeps.
-- `results`: tables, summary and report, of folders or of curves made elsewhere.
+- `results`: what runs in folders come to, `elsewhere` curves that were made elsewhere; `files`: the
+  table, summary and report of both.
+- `trusted`: what a folder says that may be somebody else's.
 - `keywords`: settings as type checkers read them, written by docs.makers.
 
 Its names serve tools and studies; each is imported when it is first used.
@@ -26,11 +28,7 @@ if TYPE_CHECKING:
     from tokengym.evaluation.runs.comparison import differences as differences
     from tokengym.evaluation.runs.defaults import training_settings as training_settings
     from tokengym.evaluation.runs.executors import processes as processes
-    from tokengym.evaluation.runs.folder import check_files as check_files
-    from tokengym.evaluation.runs.folder import known_task as known_task
     from tokengym.evaluation.runs.folder import stored_comparison as stored_comparison
-    from tokengym.evaluation.runs.folder import stored_settings as stored_settings
-    from tokengym.evaluation.runs.folder import trusted_spec as trusted_spec
     from tokengym.evaluation.runs.record import RunRecord as RunRecord
     from tokengym.evaluation.runs.record import versions as versions
     from tokengym.evaluation.runs.run import Run as Run
@@ -42,5 +40,9 @@ if TYPE_CHECKING:
     from tokengym.evaluation.runs.spec import RunSpec as RunSpec
     from tokengym.evaluation.runs.spec import flat as flat
     from tokengym.evaluation.runs.spec import slug as slug
+    from tokengym.evaluation.runs.trusted import check_files as check_files
+    from tokengym.evaluation.runs.trusted import known_task as known_task
+    from tokengym.evaluation.runs.trusted import stored_settings as stored_settings
+    from tokengym.evaluation.runs.trusted import trusted_spec as trusted_spec
 
 __getattr__, __dir__, __all__ = lazily(__name__)

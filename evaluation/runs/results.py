@@ -1,26 +1,19 @@
-"""The result files of comparisons, or of curves made elsewhere: tables, summary, pictures, report.
+"""The results of comparisons, by what is stored of their runs.
 
 All but the wall-clock column of curves.csv are a function of the settings and the versions.
 """
 
-import csv
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, product
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn
 
-import numpy as np
-
-from tokengym.base.files import json_hash, read_json, write_json, write_text
+from tokengym.base.files import json_hash
 from tokengym.base.registry import Spec, split_file_word
 from tokengym.base.saved_code import display_name
-from tokengym.base.settings import check_number
-from tokengym.base.text import listed
 from tokengym.envs import printable
 from tokengym.evaluation.measure.environments import task_name
 from tokengym.evaluation.measure.judges import (
@@ -28,9 +21,7 @@ from tokengym.evaluation.measure.judges import (
     files_of_judge,
     judge_of_all,
     settle_judges,
-    words_of,
 )
-from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.measure.references import SAMPLES, common_samples, read_references
 from tokengym.evaluation.report import sentences
 from tokengym.evaluation.report.compared import RunWords, compared
@@ -38,25 +29,12 @@ from tokengym.evaluation.report.curves import (
     TASK,
     Curve,
     Group,
-    columns_of,
-    counts_tokens,
-    curves_of,
     group_label,
     on_axis,
-    write_curves,
 )
-from tokengym.evaluation.report.figures import Paper, save_figure
-from tokengym.evaluation.report.learning import Log, by_epoch, final_figures
-from tokengym.evaluation.report.reading import (
-    TRL_KL,
-    Source,
-    Table,
-    by_column,
-    files_of,
-    read_table,
-)
-from tokengym.evaluation.report.report import render_report
-from tokengym.evaluation.report.summary import SummarySettings, summarize
+from tokengym.evaluation.report.figures import Paper
+from tokengym.evaluation.report.learning import Log, by_epoch
+from tokengym.evaluation.report.summary import SummarySettings
 from tokengym.evaluation.runs.comparison import (
     Comparison,
     largest,
@@ -65,19 +43,20 @@ from tokengym.evaluation.runs.comparison import (
     titles_of,
     varying_names,
 )
+from tokengym.evaluation.runs.files import (
+    CURVES,
+    PICTURE,
+    axis_of,
+    baseline_of,
+    rows_of,
+    summary_beside,
+    write_results,
+)
 from tokengym.evaluation.runs.folder import in_order, no_runs, stored_runs
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.spec import REFERENCE, RunSpec, slug
-from tokengym.evaluation.statistics import DEFAULT_LEVEL
-from tokengym.evaluation.statistics.curve import scored_alike
 from tokengym.rewards.registry import RewardChoice
 
-CURVES = "curves.csv"
-"""Name of the table of a comparison's curves."""
-PICTURE = "curves.png"
-"""Name of the picture of a comparison's curves."""
-COUNTS = ("step", "tokens", "episodes")
-"""Columns of curves.csv that hold whole numbers."""
 APART = ("rewards", "seeds", "first_seed", "level")
 """Settings in which comparisons that are merged may differ."""
 OF_TASK = ("dataset", "prompts", "prompt_column", "task_options")
@@ -194,86 +173,6 @@ def _each(name: str, settings: Sequence[Mapping[str, Any]], tasks: Sequence[str]
     return ", ".join(dict.fromkeys(said))
 
 
-def write_results(
-    out: Path | None,
-    curves: Sequence[Curve],
-    settings: SummarySettings,
-    *,
-    about: Mapping[str, Any],
-    episodes: Sequence[Mapping[str, Any]] = (),
-    logs: Sequence[Log] = (),
-    paper: Paper | None = None,
-    picture: str = PICTURE,
-    rows: Iterable[Mapping[str, Any]] | None = None,
-) -> dict[str, Any]:
-    """Write the result files of curves, and return their summary.
-
-    An ``out`` of None writes none. The summary repeats what is ``about`` the runs: their settings,
-    versions and origin. ``episodes`` are responses with the credit of their tokens, ``logs`` those
-    of the runs that learned from given data; ``paper`` is a figure and a table to write beside.
-    ``rows`` are those of curves.csv; None leaves the file there as it is.
-    """
-    summary = {**summarize(curves, settings), **about}
-    if logs:
-        summary["learning"] = final_figures(logs)
-    if paper is not None:
-        paper.write(summary, curves)
-    if out is not None:
-        if rows is not None:
-            write_curves(out / CURVES, rows)
-        if (out / CURVES).exists():
-            summary["curves_hash"] = curves_hash(out / CURVES)
-        write_json(out / "summary.json", summary)
-        save_figure(out / picture, summary, curves)
-        write_text(out / "report.html", render_report(summary, curves, episodes, logs))
-    return summary
-
-
-def _rows(curves: Iterable[Curve]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of curves.csv, by steps; what was not measured is left empty."""
-    for curve in curves:
-        named = {"credit": curve.credit, "seed": curve.seed, **columns_of(curve.group)}
-        columns = {**curve.values, "step": curve.steps}
-        for index in range(len(curve.steps)):
-            values = {name: float(column[index]) for name, column in columns.items()}
-            known = {name: value for name, value in values.items() if math.isfinite(value)}
-            # Of a number of nine digits a cell would show eight.
-            counts = {n: int(v) for n, v in known.items() if n in COUNTS and v.is_integer()}
-            yield {**known, **counts, **named}
-
-
-def axis_of(curves: Iterable[Curve], *, of_learners: bool, given: Axis | None = None) -> Axis:
-    """Return what runs are compared at equal amounts of: learners tokens, rewards updates.
-
-    Runs that count nothing but tokens, as those of Stable-Baselines3, are compared at these.
-    """
-    return given or ("tokens" if of_learners or any(map(counts_tokens, curves)) else "step")
-
-
-def baseline_of(
-    arms: Iterable[str], *, given: str | None = None, first: str | None = None
-) -> str | None:
-    """Return the arm that the others are compared with: as given, or the first that was asked for.
-
-    Of arms that nobody has put in order it is sparse; without it None, which takes their first.
-    """
-    return given or first or next((arm for arm in arms if arm == "sparse"), None)
-
-
-def curves_hash(file: Path) -> str:
-    """Return a digest of a table of curves, by which its summary knows it; the clock is left out.
-
-    Raises:
-        ValueError: if it is no table.
-    """
-    try:
-        with file.open(encoding="utf-8", newline="") as lines:
-            rows = list(csv.DictReader(lines))
-    except csv.Error as error:
-        raise ValueError(f"{file} cannot be read ({error})") from None
-    return json_hash([{k: v for k, v in row.items() if k != "wall_s"} for row in rows])
-
-
 class _StoredComparison:
     """One comparison among those that are shown together, as its folder holds it.
 
@@ -323,7 +222,7 @@ class _StoredComparison:
 
         Without a report it is the one that was asked for when the runs were begun.
         """
-        kept = _summary_beside(self.folder / CURVES).get("level")
+        kept = summary_beside(self.folder / CURVES).get("level")
         asked = largest(run.spec for run in self.runs).compared["level"]
         return float(kept if isinstance(kept, float) else asked)
 
@@ -409,7 +308,7 @@ class _Results:
             logs=_logs(self.finished),
             paper=paper,
             picture=picture,
-            rows=_rows(self.as_stepped),
+            rows=rows_of(self.as_stepped),
         )
 
     @property
@@ -615,219 +514,3 @@ def _anchors(curves: Sequence[Curve]) -> dict[str, float]:
         if firsts and all(len(of_seed) == 1 for of_seed in firsts.values()):
             anchors[name] = fmean(value for of_seed in firsts.values() for value in of_seed)
     return anchors
-
-
-# --- curves that were made elsewhere --------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class CurveSettings:
-    """How learning curves that were made elsewhere are read and compared.
-
-    Raises:
-        ValueError: if a value is out of range.
-    """
-
-    baseline: str | None = None
-    """Arm that the others are compared with; None takes sparse if present, else the first."""
-    axis: Axis | None = None
-    """What runs are compared at equal amounts of; None takes that of the summary of the curves, as
-    of learners, tokens for runs that count nothing else, as those of Stable-Baselines3, and updates
-    where there is neither."""
-    group_by: Sequence[str] | None = None
-    """Columns of our own tables to group by; None takes all that are no measurement."""
-    score: str | None = None
-    """Column with the score; None takes score, or the one that is known of other tools."""
-    level: float = DEFAULT_LEVEL
-    """Confidence level of the intervals, in (0, 1)."""
-    kl_coef: float | None = None
-    """Price of a nat of KL, for the score minus its penalty."""
-
-    def __post_init__(self) -> None:
-        if self.kl_coef is not None and not 0.0 <= self.kl_coef < math.inf:
-            raise ValueError(f"kl_coef must be a finite number >= 0, got {self.kl_coef:g}")
-        if self.axis not in (None, *get_args(Axis)):
-            names = " or ".join(map(repr, get_args(Axis)))
-            raise ValueError(f"axis must be {names}, got {self.axis!r}")
-        check_number(self, "level", above=0.0, below=1.0, hint=f"{DEFAULT_LEVEL} is usual")
-
-
-@dataclass(frozen=True)
-class Given:
-    """Learning curves as they were given to be read."""
-
-    source: Source
-    name: str | None = None
-    """Name of their runs; None takes that of their folder."""
-    summary: Mapping[str, Any] | None = None
-    """Their summary; None takes the summary.json beside the file that is read, if there is one."""
-    folder: Path | None = None
-    """Where they are, for messages; None takes that of the file."""
-
-    @property
-    def file(self) -> Path | None:
-        """The file that is read, that of a folder too; None for a table."""
-        return files_of(self.source)[0] if isinstance(self.source, Path) else None
-
-    @cached_property
-    def known(self) -> Mapping[str, Any]:
-        """Their summary, {} if there is none."""
-        if self.summary is not None:
-            return self.summary
-        return {} if self.file is None else _summary_beside(self.file)
-
-    def judged(self, curves: list[Curve], score: str) -> JudgedRuns | None:
-        """Return its curves with what measured a column of theirs; None where that is not known."""
-        words = self.known.get("measured_by")
-        if not isinstance(words, str) or not (words := words_of(score, words)):
-            return None
-        folder = self.folder or (self.file and self.file.absolute().parent)
-        return JudgedRuns(
-            folder=folder or Path(self.name or "curves"),
-            group=(),
-            has_rivals=self.known.get("by_gold") is True,
-            curves=curves,
-            measured_by=[words],
-            files="" if score == "gold_score" else files_of_judge(self.known.get("settings") or {}),
-        )
-
-
-def report_curves(
-    path: Path | Sequence[Path],
-    out: Path | None,
-    how: CurveSettings = CurveSettings(),
-    *,
-    paper: Paper | None = None,
-) -> dict[str, Any]:
-    """Write the report of learning curves made elsewhere, several of which are shown together.
-
-    ``out`` and ``paper`` are `write_results`'s, the rest is `gather_curves`'s, as are the errors.
-    """
-    sources = [Given(one) for one in ([path] if isinstance(path, Path) else path)]
-    curves, settings, about = gather_curves(sources, how)
-    files = [one.file.resolve() for one in sources if one.file is not None]
-    is_source = out is not None and (out / CURVES).resolve() in files
-    if is_source and (len(files) > 1 or how.score not in (None, "score")):
-        raise ValueError(
-            f"the report of {f'{len(files)} files' if len(files) > 1 else repr(how.score)} cannot "
-            f"stand in {out}, whose {CURVES} is read: it has other curves; name another out"
-        )
-    return write_results(
-        out,
-        on_axis(curves, settings.axis),
-        settings,
-        about=about,
-        paper=paper,
-        rows=None if is_source else _rows(curves),
-    )
-
-
-def gather_curves(
-    sources: Sequence[Given], how: CurveSettings = CurveSettings()
-) -> tuple[list[Curve], SummarySettings, dict[str, Any]]:
-    """Read learning curves that were made elsewhere, and decide how they are compared.
-
-    Returns:
-        The curves, by their steps; what their figures depend on besides; and what a summary says
-        ``about`` them: source, scorer, and the columns of their scores with the arms of each.
-
-    Raises:
-        ValueError: if a source cannot be read, lacks tokens to compare at, the baseline is
-            unknown, the scores are of different columns and all have one in common, or the
-            summaries of several sources name different scorers and not all runs have one gold
-            score.
-    """
-    if not sources:
-        raise ValueError("there are no curves to read; pass a file, a folder, a frame or rows")
-    kl_coef, score = how.kl_coef, how.score or "score"
-    tables = [read_table(one.source, score=how.score, name=one.name) for one in sources]
-    read = [curves_of(table, group_by=how.group_by) for table in tables]
-    known = [one.known for one in sources]
-    curves = [curve for found in read for curve in found]
-    parts = zip(tables, read, known, strict=True)
-    columns = by_column(one for part in parts for one in _scores_of(*part, score))
-    judged = [
-        runs
-        for one, found in zip(sources, read, strict=True)
-        if (runs := one.judged(found, score)) is not None
-    ]
-    all_judged = len(judged) == len(sources)
-    curves, rivals = settle_judges(judged, curves)
-    cautions = [] if rivals is None else [sentences.measured_by_gold(rivals)]
-    cautions += [sentences.unlike_scores(columns)] if len(columns) > 1 else []
-    # An agent that cannot tell its KL takes no price from the others.
-    priced = [curve for curve in curves if np.isfinite(curve.values.get("kl", np.nan)).any()]
-    for curve in scored_alike(priced or curves) if kl_coef is not None else ():
-        if (step := curve.nan_step("kl")) is not None:
-            raise ValueError(
-                f"kl_coef={kl_coef:g} prices the KL, which {curve.credit}, seed {curve.seed} has "
-                f"not at step {step:.10g}; fill in the column kl, or leave kl_coef out"
-            )
-    axes = [summary.get("axis") for summary in known]
-    kept: Axis | None = "step" if all(axis == "step" for axis in axes) else None
-    names = dict.fromkeys(one.source.name for one in sources if isinstance(one.source, Path))
-    files = dict.fromkeys(one.file.name for one in sources if one.file is not None)
-    settings = SummarySettings(
-        kl_coef=kl_coef,
-        level=how.level,
-        baseline=baseline_of((curve.credit for curve in curves), given=how.baseline),
-        axis=axis_of(curves, of_learners="tokens" in axes, given=how.axis or kept),
-        cautions=cautions,
-        by_gold=rivals is not None or (all_judged and all(runs.by_gold for runs in judged)),
-        logged=_logged(tables, known, columns, ", ".join(files) or "curves"),
-        of_tools=any(table.of_tools for table in tables) or any(s.get("of_tools") for s in known),
-    )
-    about = {
-        "source": ", ".join(names) or "curves",
-        "measured_by": judge_of_all(judged, settled=rivals is not None) if all_judged else "",
-        "score_columns": columns,
-    }
-    return curves, settings, about
-
-
-def _logged(
-    tables: Sequence[Table],
-    known: Sequence[Mapping[str, Any]],
-    scores: Iterable[str],
-    files: str,
-) -> dict[str, str]:
-    """Return what measurements were read from, see `SummarySettings.logged`.
-
-    Of a table like ours that is the score alone, unless its summary knows more.
-    """
-    logged = {name: what for summary in known for name, what in summary.get("logged", {}).items()}
-    columns: dict[str, dict[str, None]] = {"score": dict.fromkeys(scores)}
-    for table in tables:
-        for name, column in table.names.items() if table.of_tools else ():
-            if name != "score":
-                columns.setdefault(name, {})[column] = None
-    for name, taken in columns.items():
-        word = sentences.plural(len(taken), "column")
-        logged[name] = f"{word} {listed([*taken])} of {files}"
-    if columns.get("kl", {}).keys() & {*TRL_KL}:
-        logged["kl"] += ", in TRL a mean over tokens of the training batches"
-    return logged
-
-
-def _scores_of(
-    table: Table, curves: Iterable[Curve], known: Mapping[str, Any], score: str
-) -> Iterator[tuple[str, Sequence[str]]]:
-    """Yield the arms of a table, each with its columns that are a score; see `by_column`.
-
-    A table of ours has one, ``score``, but may be of what other tools logged, as its summary knows.
-    """
-    yield from table.scores
-    logged = known.get("score_columns") if score == "score" else None
-    columns = logged if isinstance(logged, Mapping) else {}
-    of_arms = {arm: column for column, arms in columns.items() for arm in arms}
-    for curve in () if table.scores else curves:
-        yield curve.credit, [of_arms.get(curve.credit, score)]
-
-
-def _summary_beside(path: Path) -> dict[str, Any]:
-    """Return the summary beside a file of curves, {} if there is none."""
-    try:
-        summary = read_json(path.with_name("summary.json"))
-    except (OSError, ValueError):
-        return {}
-    return summary if isinstance(summary, dict) else {}

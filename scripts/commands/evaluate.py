@@ -131,8 +131,8 @@ def evaluate(
     from tokengym.evaluation.measure.evaluate import Evaluator
     from tokengym.evaluation.measure.measures import BLOCK, EPISODES, UNSCORED
     from tokengym.evaluation.measure.metrics import library_metrics
-    from tokengym.evaluation.runs.folder import known_task, stored_settings
     from tokengym.evaluation.runs.settings import EvaluationSettings
+    from tokengym.evaluation.runs.trusted import known_task, stored_settings
     from tokengym.scripts.commands.show import show_evaluation, show_win_rate, terminal
 
     check_counts(0, samples=samples)

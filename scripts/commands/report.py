@@ -65,7 +65,8 @@ def report(
             (default: that of the summary.json beside the curves; step where there is none).
         paper: Figure and table for a paper.
     """
-    from tokengym.evaluation.runs.results import CurveSettings, merge_comparisons, report_curves
+    from tokengym.evaluation.runs.elsewhere import CurveSettings, report_curves
+    from tokengym.evaluation.runs.results import merge_comparisons
     from tokengym.scripts.commands.show import say, show_summary, terminal
 
     if runs and not curves and all(run.is_file() for run in runs):

@@ -20,8 +20,8 @@ from tokengym.agents import PPO, RandomAgent, collect
 from tokengym.base import files
 from tokengym.base.files import write_jsonl
 from tokengym.envs import Episode, ForksEnv, OracleEnv
-from tokengym.evaluation.runs.folder import known_task
 from tokengym.evaluation.runs.settings import TaskSettings
+from tokengym.evaluation.runs.trusted import known_task
 from tokengym.lab.commands.show import show_replay
 from tokengym.lab.learners.oracle import policy_table
 from tokengym.lab.replay.agreement import Agreement, rank_correlation

@@ -17,7 +17,8 @@ from tokengym.evaluation.report.curves import curve_columns
 from tokengym.evaluation.report.tables import group_table
 from tokengym.evaluation.result import Result, read_curves, read_result
 from tokengym.evaluation.runs.comparison import Comparison
-from tokengym.evaluation.runs.results import report_curves, write_comparison
+from tokengym.evaluation.runs.elsewhere import report_curves
+from tokengym.evaluation.runs.results import write_comparison
 from tokengym.evaluation.runs.settings import TrainingSettings
 
 ENDS = {"sparse": (1.0, 2.0, 3.0), "abc": (2.0, 4.0, 6.0), "uniform": (2.0, 3.1, 3.9)}

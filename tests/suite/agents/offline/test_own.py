@@ -16,9 +16,9 @@ from tokengym.base.errors import DatasetError, SettingsError
 from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.evaluation.runs.comparison import Comparison
 from tokengym.evaluation.runs.defaults import training_settings
-from tokengym.evaluation.runs.folder import known_task
 from tokengym.evaluation.runs.run import run
 from tokengym.evaluation.runs.settings import TaskSettings
+from tokengym.evaluation.runs.trusted import known_task
 
 ROWS = [
     {"question": f"{a} {b}", "chosen": "d", "rejected": f"e {c}", "source": a}

@@ -27,10 +27,10 @@ from tokengym.base.files import read_json, write_hashed
 from tokengym.base.folders import write_folder
 from tokengym.base.settings import changed
 from tokengym.evaluation.runs.comparison import Comparison
-from tokengym.evaluation.runs.folder import trusted_spec
 from tokengym.evaluation.runs.run import run
 from tokengym.evaluation.runs.settings import EvaluationSettings, TrainingSettings
 from tokengym.evaluation.runs.spec import run_folder
+from tokengym.evaluation.runs.trusted import trusted_spec
 
 ENV = "tokengym/MovieReview-v0"
 TRAINING = changed(TrainingSettings(), steps=3, batch_size=4, max_new_tokens=6)

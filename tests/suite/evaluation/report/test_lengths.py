@@ -10,7 +10,7 @@ from tokengym.evaluation.report.curves import NEAR_END, read_curves
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import cells, columns
-from tokengym.evaluation.runs.results import CurveSettings
+from tokengym.evaluation.runs.elsewhere import CurveSettings
 from tokengym.evaluation.statistics import Curve
 
 STEPS = np.arange(31.0)

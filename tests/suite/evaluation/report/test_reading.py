@@ -13,7 +13,7 @@ from gymnasium import spaces
 from tokengym.evaluation.report.curves import read_curves
 from tokengym.evaluation.result import Result
 from tokengym.evaluation.result import read_curves as read_result_of
-from tokengym.evaluation.runs.results import CurveSettings, report_curves
+from tokengym.evaluation.runs.elsewhere import CurveSettings, report_curves
 
 
 class Countdown(gym.Env):

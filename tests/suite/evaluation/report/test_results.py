@@ -25,15 +25,11 @@ from tokengym.evaluation.result import read_curves as read_result_of
 from tokengym.evaluation.runs.comparison import Comparison, largest
 from tokengym.evaluation.runs.decide import decide
 from tokengym.evaluation.runs.defaults import training_settings
+from tokengym.evaluation.runs.elsewhere import CurveSettings, report_curves
+from tokengym.evaluation.runs.files import write_results
 from tokengym.evaluation.runs.folder import stored_comparison
 from tokengym.evaluation.runs.record import RunRecord
-from tokengym.evaluation.runs.results import (
-    CurveSettings,
-    merge_comparisons,
-    report_curves,
-    write_comparison,
-    write_results,
-)
+from tokengym.evaluation.runs.results import merge_comparisons, write_comparison
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.settings import TrainingSettings
 from tokengym.evaluation.runs.spec import run_folder

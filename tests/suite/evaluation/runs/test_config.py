@@ -20,7 +20,7 @@ from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.comparison import Comparison, differences
 from tokengym.evaluation.runs.decide import decide
 from tokengym.evaluation.runs.defaults import default_rewards, training_settings
-from tokengym.evaluation.runs.folder import check_folder, known_task
+from tokengym.evaluation.runs.folder import check_folder
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.settings import (
     EvaluationSettings,
@@ -29,6 +29,7 @@ from tokengym.evaluation.runs.settings import (
     TrainingSettings,
 )
 from tokengym.evaluation.runs.spec import RunSpec, run_folder, slug
+from tokengym.evaluation.runs.trusted import known_task
 from tokengym.rewards import FunctionScorer, Reward
 
 RULES = """

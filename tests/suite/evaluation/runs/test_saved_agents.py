@@ -13,8 +13,8 @@ from tokengym.base.files import read_hashed, write_hashed
 from tokengym.envs import UntrustedCodeError
 from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.evaluation.runs.comparison import Comparison
-from tokengym.evaluation.runs.folder import known_task
 from tokengym.evaluation.runs.settings import TaskSettings
+from tokengym.evaluation.runs.trusted import known_task
 
 
 def begun(folder: Path, *rewards: str, **task: Any) -> Comparison:
