@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tokengym.agents import losses
-from tokengym.agents.ppo.settings import GAE_LAMBDA, Objective
+from tokengym.agents.ppo.settings import GAE_LAMBDA, MAX_LEAP, MAX_LEAP_SHARE, Objective
 from tokengym.agents.rollouts.experience import Experience
 from tokengym.envs import Episode
 
@@ -23,13 +23,6 @@ MIN_CLIP_RANGE = 0.05
 FIRST_UPDATES = 5
 MAX_KL_PER_TOKEN = 1.0
 """Largest KL to the reference per token, nats, that gives no warning."""
-MAX_LEAP, MAX_LEAP_SHARE = 4.0, 0.25
-"""Largest move of one update, nats per response and as a share of the KL to the reference after it,
-that gives no warning. Of the published runs on questions, dialogues and summaries
-(docs/results/tasks/runs.csv), 146 whose largest move was 1 to 4 nats ended with a gold score 0.03
-below that of the best learning rate of their arm, 127 that moved less 0.02, and 74 that moved more
-0.17. On Detox and film reviews leaps cost no gold."""
-
 Figures: TypeAlias = dict[str, float]
 """Figures of a minibatch, or of a part of one, as `UpdateStats` names them."""
 OF_LOSS = "loss/"

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tokengym.agents.ppo.alarms import MAX_LEAP, MAX_LEAP_SHARE
+from tokengym.agents.ppo.settings import MAX_LEAP, MAX_LEAP_SHARE
 from tokengym.evaluation.measure.measures import measure_of
 from tokengym.evaluation.report import sentences
 from tokengym.evaluation.report.curves import NEAR_END

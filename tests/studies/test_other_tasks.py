@@ -17,7 +17,7 @@ from studies.other_tasks import (
     cells_of,
     env_id,
 )
-from tokengym.agents.ppo.alarms import MAX_LEAP
+from tokengym.agents.ppo.settings import MAX_LEAP
 from tokengym.envs import Task
 from tokengym.lab.protocol import SPARE_SEED
 

@@ -534,6 +534,19 @@ def test_help_loads_no_models(arguments):
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_report_of_curves_needs_no_torch(tmp_path):
+    """Statistics, verdict, tables and pictures are of numbers alone."""
+    rows = [f"{name},{seed},{step},{step}" for name in "ab" for seed in range(2) for step in (0, 9)]
+    (tmp_path / "log.csv").write_text("\n".join(["credit,seed,step,score", *rows, ""]))
+    code = (
+        "import sys\nfrom tokengym.scripts.cli import main\n"
+        f"assert main(['report', '{tmp_path / 'log.csv'}', '--out', '{tmp_path}']) == 0\n"
+        "print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_a_library_that_panics_ends_in_one_line(monkeypatch, capsys):
     class PanicException(BaseException):
         """Stands for the panic of a library in Rust."""
