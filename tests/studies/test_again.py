@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import scipy.stats
 
 from studies import again, turns
 from tokengym.base import read_json
@@ -80,8 +82,25 @@ def test_a_figure_that_is_gone_is_seen() -> None:
     assert again.changes(resting(), now) == ["score, update 2 was 2 and is None"]
 
 
+def test_a_further_run_is_as_far_as_students_t_says() -> None:
+    """By scipy's interval of a further draw: mean 3, deviation sqrt(2.5), n = 5."""
+    values = [1.0, 2.0, 3.0, 4.0, 5.0]
+    for level in (0.5, 0.9, 0.99):
+        reach = scipy.stats.t(4).ppf((1.0 + level) / 2.0) * (2.5 * 1.2) ** 0.5
+        for now in (3.0 - reach, 3.0 + reach):
+            assert again.p_value(values, now) == pytest.approx(1.0 - level)
+    assert again.p_value([2.0, 2.0], 2.0) == 1.0
+    assert again.p_value([2.0, 2.0], 2.1) == 0.0
+
+
+def test_runs_of_one_law_are_called_unlike_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    rate = np.mean([again.p_value(rng.normal(size=4), rng.normal()) < 0.05 for _ in range(4000)])
+    assert rate == pytest.approx(0.05, abs=0.01)
+
+
 @pytest.mark.parametrize(("move", "is_outside"), [(0.0, False), (0.5, True), (-0.5, True)])
-def test_a_run_done_again_holds_within_the_range_of_its_cell(
+def test_a_run_done_again_is_a_seed_as_any_other_of_its_cell(
     move: float, is_outside: bool, tmp_path: Path
 ) -> None:
     words = again.command_of("turns.md", DOCS)
