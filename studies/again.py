@@ -3,7 +3,7 @@
     python -m studies.again                            # make test-pages
     python -m studies.again --pages turns.md --record
 
-A page is asked in two ways. Its own command, the line that ends in `AGAIN`, does one published run
+A page is asked in two ways. Its own commands, the lines that end in `AGAIN`, do a published run
 again, which must be a seed as any other of its cell (`p_value`). And docs/results/
 `RESTS_ON` has what the page rests on: the settings that its runs have in common, and figures of a
 tiny run, which a test compares with today's in seconds. Where they differ, the learner, a scorer or
@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
@@ -63,22 +64,6 @@ ALPHA = 0.05
 CLOSE = 0.01
 """Share of a recorded figure by which today's may differ: another processor rounds otherwise."""
 Figures = dict[str, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Page:
-    """How a page is asked."""
-
-    module: str
-    """Module of studies/ whose command does its run again."""
-    figures: Callable[[], Figures]
-    """Returns figures of today's code that cost seconds."""
-    settings: Callable[[Path], dict[str, Any]] = lambda docs: {}
-    """Returns the settings that its published runs have in common today, given the folder of the
-    pages."""
-    outside: Callable[[Path, Path, Sequence[str]], list[str]]
-    """Returns what of a run done again is unlike the published runs, in words, given the folder of
-    the pages, that of the run and the words of the command."""
 
 
 # --- pages of studies whose runs are comparisons --------------------------------------------------
@@ -130,13 +115,13 @@ def figures_of(comparison: Comparison, training: Any, logged: Iterable[str]) -> 
     return {name: float(value) for name, value in (figures | measured).items()}
 
 
-def not_of_cell(study: Study, docs: Path, out: Path, words: Sequence[str]) -> list[str]:
+def not_of_cell(docs: Path, out: Path, words: Sequence[str]) -> list[str]:
     """Return which figures of a run done again are unlike its cell's other seeds, in words.
 
     Five seeds tell a run that is two of their deviations away in 14 of 100 cases, and one that is
     three away in 79 of 100 of ten seeds: where a page matters, repeat three seeds.
     """
-    name = words[words.index("--only") + 1]
+    name, study = words[words.index("--only") + 1], import_module(words[0]).STUDY
     published = study.published(docs).runs
     run = next(run for run in published.each if repr(run) == name)
     cell = run.without("rate", "seed")
@@ -179,13 +164,25 @@ def known(points: Iterable[Row]) -> list[Row]:
     return [point for point in points if point["score"] is not None]
 
 
-def page_of(module: str, study: Study, cell: Cell) -> Page:
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """How a page is asked."""
+
+    figures: Callable[[], Figures]
+    """Returns figures of today's code that cost seconds."""
+    settings: Callable[[Path], dict[str, Any]] = lambda docs: {}
+    """Returns the settings that its published runs have in common today, given the folder of the
+    pages."""
+    outside: Callable[[Path, Path, Sequence[str]], list[str]] = not_of_cell
+    """Returns what of a run done again is unlike the published runs, in words, given the folder of
+    the pages, that of the run and the words of the command."""
+
+
+def page_of(study: Study, cell: Cell) -> Page:
     """Return how a study's page is asked; the tiny run is of a cell."""
     return Page(
-        module=module,
         figures=lambda: tiny_run(study.config(cell, DOCS)),
         settings=partial(published_settings, study),
-        outside=partial(not_of_cell, study),
     )
 
 
@@ -270,32 +267,27 @@ def outside_table(docs: Path, out: Path, words: Sequence[str]) -> list[str]:
 
 PAGES = {
     "film_reviews.md": page_of(
-        "token_credit",
         token_credit.STUDY,
         token_credit.STUDY.cell(rule="abc-signed", gae_lambda="0.5", length=24, rate=1e-3),
     ),
     "equal_kl.md": page_of(
-        "equal_kl", equal_kl.STUDY, equal_kl.cell_of("MovieReview", "sparse", 5.0).but(rate=1e-3)
+        equal_kl.STUDY, equal_kl.cell_of("MovieReview", "sparse", 5.0).but(rate=1e-3)
     ),
     "tasks.md": page_of(
-        "other_tasks",
         other_tasks.STUDY,
         other_tasks.cell_of("Detox", "red").but(rate=3e-4),
     ),
-    "rewards.md": page_of("rewards", rewards.STUDY, rewards.arm("r3-dense")),
+    "rewards.md": page_of(rewards.STUDY, rewards.arm("r3-dense")),
     "overoptimisation.md": page_of(
-        "overoptimisation",
         overoptimisation.STUDY,
         overoptimisation.STUDY.cell(task="Dialogue", price=0.0, rule="sparse"),
     ),
     "preferences.md": Page(
-        module="ppo_against_dpo",
         figures=pairs_learned,
         settings=settings_of_agents,
-        outside=partial(not_of_cell, ppo_against_dpo.STUDY),
     ),
-    "turns.md": Page(module="turns", figures=talks, outside=partial(not_of_cell, turns.STUDY)),
-    "gradients.md": Page(module="gradients", figures=exact, outside=outside_table),
+    "turns.md": Page(figures=talks),
+    "gradients.md": Page(figures=exact, outside=outside_table),
 }
 """Pages that have runs of today's learner which need nothing but the package."""
 NOT_AGAIN = {
@@ -307,27 +299,28 @@ NOT_AGAIN = {
 """Pages with figures of their own that are not asked, and why."""
 
 
-def command_of(page: str, docs: Path) -> list[str]:
-    """Return the words of the page's command that does one published run again."""
+def commands_of(page: str, docs: Path) -> list[list[str]]:
+    """Return the words of the page's commands that do one published run again."""
     text = (docs / page).read_text(encoding="utf-8")
     lines = re.findall(rf"^python -m (.*?)\s+{AGAIN}", text, re.MULTILINE)
-    if len(lines) != 1:
-        raise ValueError(f"{page} has {len(lines)} commands that end in {AGAIN!r}; one is wanted")
-    return shlex.split(lines[0])
+    if not lines:
+        raise ValueError(f"{page} has no command that ends in {AGAIN!r}; one is wanted")
+    return [shlex.split(line) for line in lines]
 
 
-def done_again(page: str, docs: Path) -> list[str]:
-    """Do the page's run again by its own command, in a folder of its own; return what is outside.
+def done_again(page: str, words: Sequence[str], docs: Path) -> list[str]:
+    """Do a run of a page again by the page's command; return what is unlike the published runs.
 
     Args:
         page: Name of the page.
+        words: The command, whose folder is another here.
         docs: Folder of the pages.
     """
-    words = command_of(page, docs)
     with tempfile.TemporaryDirectory() as out:
-        words[words.index("--out") + 1] = out
-        subprocess.run([sys.executable, "-m", *words], check=True, stdout=subprocess.DEVNULL)
-        return PAGES[page].outside(docs, Path(out), words)
+        own = list(words)
+        own[own.index("--out") + 1] = out
+        subprocess.run([sys.executable, "-m", *own], check=True, stdout=subprocess.DEVNULL)
+        return PAGES[page].outside(docs, Path(out), own)
 
 
 def resting(page: str, docs: Path) -> dict[str, Any]:
@@ -376,8 +369,11 @@ def run(pages: tuple[str, ...] = (), docs: Docs = DOCS, record: bool = False) ->
     rests_on = read_json(docs / RESTS_ON) if (docs / RESTS_ON).exists() else {}
     failed = {}
     for page in pages or PAGES:
-        print(f"{page}: python -m {shlex.join(command_of(page, docs))}", flush=True)
-        if outside := done_again(page, docs):
+        outside = []
+        for words in commands_of(page, docs):
+            print(f"{page}: python -m {shlex.join(words)}", flush=True)
+            outside += done_again(page, words, docs)
+        if outside:
             failed[page] = outside
             print(f"  unlike the published runs: {'; '.join(outside)}", flush=True)
         elif record:

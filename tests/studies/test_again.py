@@ -34,9 +34,9 @@ def test_a_page_with_runs_is_asked_or_says_why_not(page: str) -> None:
 
 @pytest.mark.parametrize("page", again.PAGES)
 def test_a_page_does_a_published_run_again_by_its_own_command(page: str) -> None:
-    words = again.command_of(page, DOCS)
-    assert words[0] == f"studies.{again.PAGES[page].module}"
-    assert "--out" in words
+    for words in again.commands_of(page, DOCS):
+        assert words[0].startswith("studies.")
+        assert "--out" in words
 
 
 @pytest.mark.parametrize("page", again.PAGES)
@@ -103,7 +103,7 @@ def test_runs_of_one_law_are_called_unlike_as_often_as_it_says() -> None:
 def test_a_run_done_again_is_a_seed_as_any_other_of_its_cell(
     move: float, is_outside: bool, tmp_path: Path
 ) -> None:
-    words = again.command_of("turns.md", DOCS)
+    (words,) = again.commands_of("turns.md", DOCS)
     name = words[words.index("--only") + 1]
     published = turns.STUDY.published(DOCS).runs.each
     run = next(run for run in published if repr(run) == name)
