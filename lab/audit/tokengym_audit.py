@@ -67,6 +67,11 @@ TIE = 1e-5
 """Difference of worths up to which ways are alike."""
 REFERENCE = (2.0, 1.0, 3.0, 1.5)
 """Weights of a state's ways under the reference."""
+AHEAD, TOWARDS = 0.05, (1.0, -1.0, 0.5, -0.5)
+"""How far ratios of the first token are from 1, where a policy is ahead of its rows, and which way
+each goes. It is within what losses clip. Ratios of later tokens are 1, so that a token's ratio and
+its response's are one at the first and a factor of the state after it: the gradient is the same by
+both."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +209,7 @@ def _responses(ways: Ways, before: tuple[int, ...] = ()) -> Iterator[tuple[list[
 class Tree:
     """All responses of a tree as tensors (responses, time), and what is true of its states."""
 
-    def __init__(self, ways: Ways, gamma: float) -> None:
+    def __init__(self, ways: Ways, gamma: float, *, ahead: bool = False) -> None:
         every = list(_responses(ways))
         self.ways, self.gamma = ways, gamma
         self.counts = torch.tensor([count for _, count in every])
@@ -236,7 +241,15 @@ class Tree:
             to_go[:, time] = following
         self.reach = self.by_way(torch.ones_like(to_go))
         """(states, ways) the chance of taking each."""
-        self.pi = self.reach / self.reach.sum(1, keepdim=True)
+        self.old_pi = self.reach / self.reach.sum(1, keepdim=True)
+        """(states, ways) chances under the policy that wrote the rows."""
+        self.ratio = torch.ones_like(self.old_pi)
+        """(states, ways) of the policy to that one."""
+        if ahead:
+            first = self.old_pi[0]
+            apart = (torch.tensor(TOWARDS) - (first @ torch.tensor(TOWARDS).double())) * (first > 0)
+            self.ratio[0] += AHEAD * apart / apart.abs().max().clamp(min=1e-12)
+        self.pi = self.old_pi * self.ratio
         self.worth = self.by_way(to_go) / self.reach.clamp(min=1e-12)
         """(states, ways) the expected reward to go of each."""
         self.value = (self.pi * self.worth).sum(1)
@@ -272,6 +285,7 @@ class Tree:
         of_reference = of_reference / of_reference.sum(1, keepdim=True)
         logs = self.pi.clamp(min=1e-30).log().where(is_way, 0.0)
         ref_logs = of_reference.clamp(min=1e-30).log().where(is_way, 0.0)
+        old_logs = logs - self.ratio.log()
 
         def of_state(values: Tensor) -> Tensor:
             return values[states].masked_fill(~mask, 0.0).float()
@@ -289,6 +303,7 @@ class Tree:
             "response_ids": self.ids,
             "scores": scores.float(),
             "log_probs": of_token(logs),
+            "old_log_probs": of_token(old_logs),
             "top_log_probs": top.masked_fill(~mask[..., None], 0.0).float(),
             "ref_log_probs": of_token(ref_logs),
             "entropy": of_state(-(self.pi * logs).sum(1)),
@@ -333,6 +348,8 @@ class Batch:
     """(batch,) int64, the number of each row's prompt."""
     log_probs: Tensor
     """(batch, time), nats, of the tokens under the policy."""
+    old_log_probs: Tensor
+    """(batch, time), nats, under the policy that wrote them."""
     top_log_probs: Tensor
     """(batch, time, tokens), nats, of all allowed tokens there, the likeliest first, then -inf."""
     ref_log_probs: Tensor
@@ -370,12 +387,14 @@ class Ground:
     """Rows of each prompt without a token, at most two."""
     mixed: bool = False
     """Whether rows of different prompts alternate."""
+    ahead: bool = False
+    """Whether the policy has learned since the rows were written."""
 
     @cached_property
     def grown(self) -> tuple[Tree, ...]:
         """The trees, with what is true of them."""
         paid = [_at_the_end(ways) if self.pays == "outcome" else ways for ways in self.trees]
-        return tuple(Tree(ways, self.gamma) for ways in paid)
+        return tuple(Tree(ways, self.gamma, ahead=self.ahead) for ways in paid)
 
     @cached_property
     def table(self) -> dict[str, Tensor]:
@@ -449,6 +468,7 @@ def ground(
     masks: bool = True,
     pays: str = "tokens",
     non_negative: bool = False,
+    ahead: bool = False,
     forest: int = 0,
 ) -> Ground:
     """Return the trees of one batch.
@@ -462,6 +482,7 @@ def ground(
         masks: Whether it can know a row without a token.
         pays: What token rewards are: see `PAYS`.
         non_negative: Whether no reward is below 0.
+        ahead: Whether it corrects for a policy that has learned since.
         forest: Added to the seed of what is drawn; what is there by construction stays.
     """
     discounted = discounts and seed % 3 == 1
@@ -497,6 +518,7 @@ def ground(
         pad=seed % 3,
         lost=len(LOST) * (masks and seed % 5 == 4),
         mixed=not blocks,
+        ahead=ahead and seed % 2 == 1,
     )
 
 
@@ -616,7 +638,16 @@ def _columns(batch: Batch) -> Tensor:
 
 NAMES = (
     *("token_rewards", "response_mask", "response_ids", "scores", "values", "turn_ids"),
-    *("state_ids", "log_probs", "top_log_probs", "ref_log_probs", "entropy", "ref_entropy", "kl"),
+    *(
+        "state_ids",
+        "log_probs",
+        "old_log_probs",
+        "top_log_probs",
+        "ref_log_probs",
+        "entropy",
+        "ref_entropy",
+        "kl",
+    ),
     *("group_ids", "gamma"),
 )
 """Parts of a batch that go by their own names."""
@@ -659,7 +690,6 @@ ADAPTERS: Mapping[str, Adapter] = {
     OWN: Adapter(
         keywords={
             **{name: name for name in (*NAMES, "generator")},
-            "old_log_probs": "log_probs",
             "input_ids": "response_ids",
             **{name: name for name in ("positions", "turn_scores", "final_values")},
             **{name: name for name in ("segment_ends", "group_size", "gae_lambda")},
@@ -676,7 +706,7 @@ ADAPTERS: Mapping[str, Adapter] = {
             "lam": "gae_lambda",
             "lambd": "gae_lambda",
             "config": "config",
-            "old_log_probs": "log_probs",
+            "old_log_probs": "old_log_probs",
             "sum_pi_squared": "sum_pi_squared",
             "reward_baselines": "greedy_scores",
         },
@@ -737,6 +767,7 @@ class Adapted:
     estimate: Estimator
     reads: frozenset[str]
     """What it is given: by the names of `Batch`, `turn_rewards`, `group_size`, or "maybe gamma"."""
+    place: str = "advantage"
     writes: set[str] = field(default_factory=set, compare=False)
     """Arguments that it has changed in place."""
 
@@ -800,7 +831,9 @@ def adapt(
 
     reads = frozenset(word for part in given.values() for word in part.reads)
     reads -= {"gamma"} if place != "advantage" else set()
-    return Adapted(name=name, adapter=family, estimate=estimate, reads=reads, writes=writes)
+    return Adapted(
+        name=name, adapter=family, estimate=estimate, reads=reads, place=place, writes=writes
+    )
 
 
 def _words(
@@ -832,10 +865,14 @@ def _words(
 
 
 def gains(batch: Batch) -> Tensor:
-    """Return what is weighed, (batch, time): a score less the mean of its prompt's scores."""
+    """Return what is weighed, (batch, time): rewards to go less the mean of the prompt's scores.
+
+    It is one number a row where the score is paid at the last token.
+    """
     same = (batch.group_ids[:, None] == batch.group_ids).to(batch.scores.dtype)
-    above = batch.scores - same @ batch.scores / same.sum(1)
-    return above[:, None] * batch.response_mask
+    paid = batch.token_rewards.masked_fill(~batch.response_mask, 0.0)
+    above = paid.flip(1).cumsum(1).flip(1) - (same @ batch.scores / same.sum(1))[:, None]
+    return above * batch.response_mask
 
 
 def _descent(result: Any, log_probs: Tensor, mask: Tensor, name: str) -> Tensor:
@@ -1148,7 +1185,7 @@ def _fault_of(tree: Tree, gains: Tensor, squares: Tensor, largest: float, number
         largest: Largest advantage of the batch.
         number: The tree's prompt.
     """
-    found = tree.by_way(gains) / tree.reach.clamp(min=1e-12)
+    found = tree.by_way(gains) / tree.reach.clamp(min=1e-12) / tree.ratio
     mean = (tree.pi * found).sum(1, keepdim=True)
     apart = (found - mean).where(tree.pi > 0, 0.0)
     spread = tree.by_way(squares).sum(1) / tree.reach.sum(1) - mean[:, 0] ** 2
@@ -1185,6 +1222,7 @@ def _asks(estimator: "Adapted", pays: str, non_negative: bool) -> Callable[..., 
         masks="response_mask" in reads,
         pays=pays,
         non_negative=non_negative,
+        ahead=estimator.place == "loss" and "old_log_probs" in reads,
     )
 
 
@@ -1293,7 +1331,7 @@ def _simpler(lie: Ground) -> Iterator[Ground]:
     """Yield grounds with a little less, the greatest step first."""
     for number in range(len(lie.trees) if len(lie.trees) > 1 else 0):
         yield replace(lie, trees=(*lie.trees[:number], *lie.trees[number + 1 :]))
-    for name in ("pad", "lost", "mixed"):
+    for name in ("pad", "lost", "mixed", "ahead"):
         if getattr(lie, name):
             yield replace(lie, **{name: type(getattr(lie, name))()})
     if lie.gamma != 1.0:
@@ -1373,6 +1411,7 @@ def drawn(lie: Ground) -> tuple[str, ...]:
         about += [f"discount {lie.gamma:g}"] if lie.gamma != 1.0 else []
         about += [f"{lie.lost} rows without a token"] if lie.lost else []
         about += [f"{lie.pad} columns of padding"] if lie.pad else []
+        about += [f"log_probs up to {AHEAD:g} from old_log_probs"] if lie.ahead else []
         lines += [", ".join(about), *_lines(tree.ways, "  ")]
     return tuple(lines)
 
@@ -1459,8 +1498,9 @@ def check_estimator(
             ``values``, ``turn_ids``, ``response_ids`` (batch, time), ``scores``, ``group_ids``
             (batch,), ``group_size``, ``gamma`` and others; returns advantages (batch, time), or one
             per response. Functions with the signatures of known trainers are called by theirs.
-        place: What it returns: advantages; "weights" on ``advantages``, which are scores less
-            their prompt's mean; or a "loss" of them, which is judged by its gradient.
+        place: What it returns: advantages; "weights" on ``advantages``, which are rewards to go
+            less the mean of their prompt's scores; or a "loss" of them, which is judged by its
+            gradient, and at ratios other than 1 where it names ``old_log_probs``.
         adapter: Name of one of `ADAPTERS`; None finds it by the keywords.
         name: What the function is called in the report.
         pays: What its documentation promises of token rewards: any, one "outcome" a response at its

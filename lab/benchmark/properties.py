@@ -17,6 +17,7 @@ from tokengym.envs import SettingsError, TokenizerError
 from tokengym.evaluation.measure import Evaluator, resolve_env, task_reward
 from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import training_settings
+from tokengym.lab.audit import AuditError, check_estimator, registered_weights
 from tokengym.lab.benchmark.subject import Kind, bare, without_kind
 from tokengym.lab.envs.oracle.env import PROMPT
 from tokengym.lab.gradients.best_response import best_departure, best_play, token_rewards
@@ -176,6 +177,15 @@ def estimator_gradient(subject: str, amounts: Amounts) -> dict[str, Any]:
     return _gradients([(r, subject) for r in ("sparse", "red", "uniform")], amounts)
 
 
+def weight_verdict(subject: str, amounts: Amounts) -> dict[str, Any]:
+    """Return whether advantages times a weight go along the gradients of random small trees."""
+    try:
+        audit = check_estimator(registered_weights(subject))
+    except (AuditError, SettingsError) as error:
+        return {"refused": str(error)}
+    return {"rows": [{"verdict": audit.verdict, "largest fault": audit.size, "says": audit.says}]}
+
+
 def weight_gradient(subject: str, amounts: Amounts) -> dict[str, Any]:
     """Return the expected gradient of `rloo` under sparse, weighted, beside the true one."""
     return _gradients([("sparse", "rloo")], amounts, weight=subject)
@@ -217,7 +227,7 @@ PARTS: Mapping[Kind, Mapping[str, Part]] = {
         "cost": cost,
     },
     "estimator": {"gradient": estimator_gradient},
-    "weight": {"gradient": weight_gradient},
+    "weight": {"audit": weight_verdict, "gradient": weight_gradient},
     "function": {},
 }
 """What is measured of each kind of subject."""

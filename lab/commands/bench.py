@@ -27,8 +27,8 @@ def bench(
 
     Properties need no training: the contract, the agreement with the true worth of each token,
     whether the best response stays best, the exact gradient and its noise, the cost. Exits with 1
-    if the contract is broken. An advantage estimator or a weight on the advantage has the exact
-    gradient alone.
+    if the contract is broken. An advantage estimator has the exact gradient alone, a weight on the
+    advantage also the verdict of ``tokengym audit``.
 
     With --v2 a rule is trained beside sparse in twelve settings of eight tasks. Its row, card and
     picture are written after each setting. Ctrl-C leaves what is done; the same command resumes.
@@ -45,7 +45,7 @@ def bench(
     Args:
         subject: Rule, estimator or weight by name, or "path/to/file.py:Name"; weight: before it
             says that it is a weight. The weight random draws, so that it cannot be enumerated.
-        parts: Some of contract, identification, executed, best-response, gradient and cost
+        parts: Some of contract, identification, executed, best-response, gradient, cost and audit
             (default: all that the subject has).
         quick: Measure few responses, in seconds, for a test.
         seed: Seed of prompts and sampling of the properties (default: 0).

@@ -300,20 +300,101 @@ def per_response(log_probs: Tensor, advantages: Tensor, response_mask: Tensor) -
     return (sums / response_mask.sum(1).clamp(min=1)).mean()
 
 
+def share_of_the_row(entropy: Tensor, response_mask: Tensor) -> Tensor:
+    """A share of the whole row's entropy: it knows what came after a token."""
+    return entropy / (entropy * response_mask).sum(1, keepdim=True).clamp(min=1e-6)
+
+
+def row_mean(log_probs: Tensor, advantages: Tensor, response_mask: Tensor) -> Tensor:
+    """A token's is a share of what was earned before it, over a length that is not yet known."""
+    count = response_mask.sum(1, keepdim=True).clamp(min=1)
+    return -log_probs * (advantages * response_mask).sum(1, keepdim=True) / count * response_mask
+
+
+def sequence_ratio(
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, response_mask: Tensor
+) -> Tensor:
+    """The row's mean advantage times the product of its ratios: d of it is `row_mean` at 1."""
+    ratio = ((log_probs - old_log_probs) * response_mask).sum(1).exp()
+    count = response_mask.sum(1).clamp(min=1)
+    return -(ratio * (advantages * response_mask).sum(1) / count).mean()
+
+
+def geometric_ratio(
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, response_mask: Tensor
+) -> Tensor:
+    """GSPO-token. Rows of n tokens are weighed by rho^(1/n): right at 1, tilted elsewhere."""
+    count = response_mask.sum(1, keepdim=True).clamp(min=1)
+    logs = ((log_probs - old_log_probs) * response_mask).sum(1, keepdim=True) / count
+    return -logs.exp().detach() * advantages * log_probs * response_mask
+
+
+def cispo(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor) -> Tensor:
+    """d of it is rho A d log pi, the surrogate's own, as long as no ratio is cut."""
+    return -(log_probs - old_log_probs).exp().clamp(max=5).detach() * advantages * log_probs
+
+
+def squared(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor) -> Tensor:
+    """d of it is rho^2 A d log pi."""
+    return -(2 * (log_probs - old_log_probs)).exp() / 2 * advantages
+
+
+def not_corrected(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor) -> Tensor:
+    """d of it is A d log pi, over rows of another policy."""
+    return -(log_probs - old_log_probs) * advantages
+
+
 @pytest.mark.parametrize(
     ("function", "place", "holds"),
     [
         (good_alone, "weights", False),
+        (share_of_the_row, "weights", False),
         (of_the_state, "weights", True),
         (reinforce, "loss", True),
         (clipped, "loss", True),
+        (cispo, "loss", True),
         (per_response, "loss", False),
+        (row_mean, "loss", False),
+        (sequence_ratio, "loss", False),
+        (geometric_ratio, "loss", False),
+        (squared, "loss", False),
+        (not_corrected, "loss", False),
     ],
     ids=lambda x: getattr(x, "__name__", ""),
 )
 def test_a_weight_and_a_loss_are_judged(function: Any, place: Any, holds: bool) -> None:
     audit = check_estimator(function, place=place)
     assert audit.holds == holds, str(audit)
+
+
+def test_a_loss_of_whole_rows_holds_where_it_is_promised_a_score() -> None:
+    def product(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor) -> Tensor:
+        ratio = (log_probs - old_log_probs).sum(1).exp()
+        return -(ratio * advantages.sum(1) / (advantages != 0).sum(1).clamp(min=1)).sum()
+
+    assert not check_estimator(product, place="loss").holds
+    assert check_estimator(product, place="loss", pays="outcome").holds
+
+
+def test_a_policy_ahead_of_its_rows_has_the_gradient_of_what_it_would_earn() -> None:
+    """Rows: a .4, b .6. Apart 1 and -1, less their mean -.2, over 1.2: ratios 1.05 and .9667.
+
+    a pays 1, b then 6 or 0, of chances 1/3 and 2/3: worth 2. The policy expects .42 + .58 * 2.
+    """
+    ways = (Way(4, 1.0), Way(6, 0.0, (Way(2, 6.0), Way(4, 0.0))))
+    tree = names.Tree(ways, 1.0, ahead=True)
+    assert tree.ratio[:, :2].tolist() == [pytest.approx([1.05, 29 / 30]), [1.0, 1.0]]
+    assert tree.pi[0, :2].tolist() == pytest.approx([0.42, 0.58])
+    assert tree.true[0, :2].tolist() == pytest.approx([-0.58, 0.42])
+    lie = names.Ground(trees=(ways,), ahead=True)
+    batch, _ = lie.batch([torch.tensor([0, 1])])
+    ratios = (batch.log_probs - batch.old_log_probs).exp()
+    assert ratios[:, 0].tolist() == pytest.approx([1.05, 29 / 30])
+    assert ratios[1, 1] == 1.0
+    assert "log_probs up to 0.05 from old_log_probs" in drawn(lie)[0]
+    # A = G - 1.6 over the rows: the push on a is .4 rho_a A_a - .42 of the sum, .42 * -.58
+    push = [0.4 * 1.05 * -0.6, 0.6 * 29 / 30 * 0.4]
+    assert push[0] - 0.42 * sum(push) == pytest.approx(0.42 * -0.58)
 
 
 def test_a_registered_weight_is_judged_inside_its_group() -> None:

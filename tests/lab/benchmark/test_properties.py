@@ -129,18 +129,36 @@ def test_a_rule_prints_its_properties_and_a_broken_contract_is_status_1(
 
 
 @pytest.mark.parametrize(
-    ("subject", "kind"),
-    [("loo", "an advantage estimator"), ("weight:position", "a weight on the advantage")],
+    ("subject", "kind", "named"),
+    [
+        ("loo", "an advantage estimator", "gradient"),
+        ("weight:position", "a weight on the advantage", "audit, gradient"),
+    ],
 )
-def test_estimators_and_weights_have_the_gradient_alone(
-    subject: str, kind: str, capsys: pytest.CaptureFixture[str]
+def test_estimators_and_weights_have_the_gradient_and_weights_the_audit(
+    subject: str, kind: str, named: str, capsys: pytest.CaptureFixture[str]
 ):
     assert main(["bench", subject, "--quick"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"{subject}, {kind}, without training: gradient\n")
+    assert said.startswith(f"{subject}, {kind}, without training: {named}\n")
     assert "cosine" in said
     assert main(["bench", subject, "--parts", "contract"]) == 2
     assert "part 'contract'" in capsys.readouterr().err
+
+
+def test_a_weight_of_good_responses_alone_fails_the_audit(tmp_path: Path):
+    (tmp_path / "ideas.py").write_text(
+        "from tokengym import token_credit\n\n\n"
+        "@token_credit\n"
+        "def good_alone(advantages, response_mask):\n"
+        "    return (advantages > 0) * response_mask * 1.0\n"
+    )
+    subject = f"{tmp_path}/ideas.py:good_alone"
+    (verdict,) = parts.weight_verdict(subject, QUICK)["rows"]
+    assert verdict["verdict"] in ("tilted", "biased", "reversed")
+    assert " is worth " in verdict["says"]
+    rows = parts.weight_gradient(subject, QUICK)["rows"]
+    assert max(row["cosine"] for row in rows) < 0.99
 
 
 def test_subjects_that_the_help_names_are_measured():
