@@ -21,10 +21,45 @@ MODULE_PREFIX = "tokengym_own_"
 """Beginning of the names of modules that are files of the user's."""
 
 
+# --- texts that are read in place of files --------------------------------------------------------
+
+_SOURCES: list[Callable[[Path], Path]] = []
+"""Functions that return what is read in place of a file; the last counts."""
+
+
+@contextmanager
+def reading(source: Callable[[Path], Path]) -> Iterator[None]:
+    """Read the texts of files of the user's elsewhere while the block runs.
+
+    The text alone is the other's: its path, its name and what lies beside it are the file's.
+
+    Args:
+        source: Returns what is read in place of a file, the file itself for most.
+    """
+    _SOURCES.append(source)
+    try:
+        yield
+    finally:
+        _SOURCES.pop()
+
+
+def source_of(path: Path) -> Path:
+    """Return what is read in place of a file of the user's, see `reading`."""
+    return _SOURCES[-1](path) if _SOURCES else path
+
+
+def text_of(path: Path) -> bytes:
+    """Return the text of a file of the user's, see `reading`."""
+    return source_of(path).read_bytes()
+
+
+# --- what a file defines --------------------------------------------------------------------------
+
+
 def definitions(path: Path) -> list[ast.ClassDef | ast.FunctionDef]:
     """Return what a file defines at its top; the file is not run."""
     try:
-        body = ast.parse(path.read_bytes()).body
+        body = ast.parse(text_of(path)).body
     except (OSError, SyntaxError, ValueError):
         return []
     return [node for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
@@ -38,7 +73,7 @@ def defined_names(path: Path) -> str:
 
 def _own_names(path: Path) -> set[str]:
     """Return the public names that a file defines or assigns, without those that it imports."""
-    tree = ast.parse(path.read_bytes())
+    tree = ast.parse(text_of(path))
     names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
     made = {node.id for node in names if isinstance(node.ctx, ast.Store)}
     made |= {node.name for node in definitions(path)}
@@ -112,9 +147,9 @@ def copy_of_own(function: FunctionType) -> FunctionType | None:
 
 def code_hash(path: Path, *, error: type[TokenGymError] = SettingsError) -> str:
     """Return the SHA-256 of a Python file; of a file that imports some beside it, that of all."""
-    if not path.is_file():
+    if not source_of(path).is_file():
         raise error(f"there is no file {path}; write path/to/file.py:Name")
-    first, *others = (sha256(file.read_bytes()).hexdigest() for file in (path, *neighbours(path)))
+    first, *others = (sha256(text_of(file)).hexdigest() for file in (path, *neighbours(path)))
     return sha256("".join((first, *others)).encode()).hexdigest() if others else first
 
 
@@ -147,7 +182,7 @@ def imported_files(names: set[str], folders: Callable[[str], list[Path]]) -> dic
                 (place.with_suffix(".py"), package),
                 (place / "__init__.py", name),
             ):
-                if file.is_file() and file not in files:
+                if source_of(file).is_file() and file not in files:
                     files[file] = name
                     left += imported_names(file, its_package)
     return files
@@ -171,7 +206,7 @@ def imported_names(path: Path, package: str = "") -> set[str]:
         package: The full name of the package that its relative imports start from.
     """
     try:
-        tree = ast.parse(path.read_bytes())
+        tree = ast.parse(text_of(path))
     except (OSError, SyntaxError, ValueError):
         return set()
     names: set[str] = set()
@@ -206,13 +241,30 @@ def with_packages(names: Iterable[str]) -> set[str]:
     return {".".join(part[:end]) for part in parts for end in range(1, len(part) + 1)}
 
 
+class _Beside(importlib.machinery.FileFinder):
+    """Finds the modules in a folder of the user's, and those whose text is read elsewhere."""
+
+    def find_spec(
+        self, fullname: str, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Return the module's spec, see `importlib.abc.PathEntryFinder.find_spec`."""
+        if (found := super().find_spec(fullname, target)) is not None and found.loader is not None:
+            return found
+        place = Path(self.path, fullname.rpartition(".")[2])
+        for file in (place / "__init__.py", place.with_suffix(".py")):
+            if source_of(file) != file:
+                loader = _FromSource(fullname, str(file))
+                return importlib.util.spec_from_file_location(fullname, file, loader=loader)
+        return found
+
+
 class _FromSource(importlib.machinery.SourceFileLoader):
     """Compiles the text of a file, which is shown and hashed; a compiled one may be of another."""
 
     def get_code(self, fullname: str) -> CodeType | None:
         """Return the code of the text, see `importlib.abc.InspectLoader.get_code`."""
         path = self.get_filename(fullname)
-        return self.source_to_code(self.get_data(path), path)
+        return self.source_to_code(text_of(Path(path)), path)
 
 
 @contextmanager
@@ -230,7 +282,7 @@ def _importing_beside(path: Path) -> Iterator[None]:
             raise ImportError(place)
         machinery = importlib.machinery
         extensions = machinery.ExtensionFileLoader, machinery.EXTENSION_SUFFIXES
-        return machinery.FileFinder(place, extensions, (_FromSource, machinery.SOURCE_SUFFIXES))
+        return _Beside(place, extensions, (_FromSource, machinery.SOURCE_SUFFIXES))
 
     def forget_finders() -> None:
         for place in folders:

@@ -3,13 +3,14 @@
 import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from os.path import isdir, isfile
 from pathlib import Path
 
 from tokengym.base.errors import SettingsError, UntrustedCodeError
 from tokengym.base.files import content_hash, write_bytes
 from tokengym.base.objects import short
-from tokengym.base.own_code import code_hash, definitions, neighbours
+from tokengym.base.own_code import code_hash, definitions, neighbours, reading, text_of
 from tokengym.base.registry import Spec, split_file_word, texts_in_options
 from tokengym.base.stored.parts import agent_folder
 
@@ -168,10 +169,41 @@ def changed_paths(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
 def keep_code(code: Mapping[str, str], folder: Path) -> None:
     """Write a copy of each file, and of what it imports beside it, into a folder."""
     for path in code:
-        for file in (path, *map(str, neighbours(Path(path)))):
-            write_bytes(copy_of(file, folder), Path(file).read_bytes())
+        write_bytes(copy_of(path, folder), text_of(Path(path)))
+        for file in neighbours(Path(path)):
+            write_bytes(copy_of(_from_here(file), folder), text_of(file))
 
 
 def copy_of(path: str, folder: Path) -> Path:
     """Return the copy of a file that `keep_code` wrote."""
     return folder / re.sub(r"[^\w.-]", "_", path)
+
+
+@contextmanager
+def running_copies(code: Mapping[str, str], folder: Path | None) -> Iterator[None]:
+    """Run the copies that `keep_code` wrote while the block runs, where they are still the files'.
+
+    Args:
+        code: SHA-256 of the files by their paths, with what they import: no other text is run.
+        folder: Folder of the copies; None has none.
+    """
+
+    def copy(path: Path) -> Path:
+        places = [copy_of(name, folder) for name in (str(path), _from_here(path)) if folder]
+        return next((place for place in places if place.is_file()), path)
+
+    copies: dict[Path, Path] = {}
+    with reading(copy):  # which runs nothing
+        files = [Path(path) for path in code]
+        is_there = all(copy(file).is_file() for file in files)
+        if is_there and all(code_hash(Path(path)) == digest for path, digest in code.items()):
+            files += [beside for file in files for beside in neighbours(file)]
+            copies = {file: copy(file) for file in files}
+    with reading(lambda path: copies.get(path, path)):
+        yield
+
+
+def _from_here(path: Path) -> str:
+    """Return a path from the current folder, or as it is if it leads elsewhere."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

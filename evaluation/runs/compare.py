@@ -9,7 +9,7 @@ and results are made of all. One run is `Run.do`, and its loop `training.train`.
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from tokengym.base.errors import FolderInUseError, SettingsError, StorageError, 
 from tokengym.base.folders import locked
 from tokengym.base.objects import kept_in, short
 from tokengym.base.prompt import say_shared
-from tokengym.base.saved_code import CODE, keep_code
+from tokengym.base.saved_code import CODE, keep_code, running_copies
 from tokengym.base.text import printable
 from tokengym.evaluation.measure.environments import task_name
 from tokengym.evaluation.measure.references import check_ranks
@@ -54,6 +54,7 @@ from tokengym.evaluation.runs.results import write_comparison
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.settings import AGENT, SEEDS
 from tokengym.evaluation.runs.spec import RunSpec
+from tokengym.evaluation.runs.trusted import stored_code
 from tokengym.evaluation.statistics import DEFAULT_LEVEL
 from tokengym.rewards.check import try_rule
 from tokengym.rewards.errors import RewardError, ScorerError
@@ -80,6 +81,7 @@ def compare(
     track: str | None = None,
     executor: Executor | str | None = None,
     console: Console | None = None,
+    trust_code: bool = False,
     **settings: "Unpack[CompareKeywords]",
 ) -> Result:
     """Train each reward, or each learner, with the same seeds and budget, and compare them.
@@ -113,6 +115,8 @@ def compare(
             `tokengym.evaluation.runs.executors`; None takes processes of this machine, ``jobs`` at
             a time.
         console: Where progress is shown; None takes the terminal.
+        trust_code: Run the copies of files of code that ``out`` keeps of an earlier call, in place
+            of the files, which may have changed since or be gone.
         settings: Settings of the training, the evaluation and the task by the words of their
             options: ``updates=30``, ``kl_coef=0.1``, ``eval_every=3``, ``dataset=...``, where a
             ``datasets.Dataset`` or a scorer of one's own will do, too.
@@ -134,8 +138,6 @@ def compare(
         own = inspect.signature(compare).parameters
         if beside := [k for k, v in given.items() if k not in own or v != own[k].default]:
             raise TypeError(f"{beside[0]} has no effect beside a Comparison; leave it out")
-    comparison = env if isinstance(env, Comparison) else decide(env, **given)
-    out = Path(out or Path("runs") / task_name(comparison.reference.env))
     executor = EXECUTORS.make(executor) if isinstance(executor, str) else executor
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}; leave it out for one per core")
@@ -145,7 +147,10 @@ def compare(
         raise ValueError(f"jobs={jobs} has no effect beside an executor; leave one of them out")
     check_tracker(track)
     do = partial(do_run, checkpoint_every=checkpoint_every, track=track)
-    summary = _do_all(comparison, out, do, executor, jobs, retry_failed, console or Console())
+    with stored_code(None if out is None else Path(out)) if trust_code else nullcontext():
+        comparison = env if isinstance(env, Comparison) else decide(env, **given)
+        out = Path(out or Path("runs") / task_name(comparison.reference.env))
+        summary = _do_all(comparison, out, do, executor, jobs, retry_failed, console or Console())
     return Result(summary, read_curves(out / "curves.csv"), out)
 
 
@@ -180,9 +185,8 @@ def _do_all(
             notices = Notices()
             with console.status("making the environments"):
                 ask = partial(preflight, is_here=is_here, is_forgotten=not own)
-                measured_by = (
-                    ask(comparison) if own else run_in_subprocess(ask, comparison, notices)
-                )
+                there = replace(comparison, reference=comparison.reference_spec(out))
+                measured_by = ask(there) if own else run_in_subprocess(ask, there, notices)
             work = f"{_work(comparison, missing)}, results in {out}"
             lines = [f"{work}; the time left is shown after the first runs", *comparison.said]
             begin(missing[0], comparison, out, console, [*lines, f"measured by {measured_by}"])
@@ -330,6 +334,12 @@ def preflight(comparison: Comparison, *, is_here: bool = True, is_forgotten: boo
     Returns:
         What all runs are measured by, in words.
     """
+    with running_copies(comparison.reference.code, comparison.reference.copies):
+        return _try_all(comparison, is_here, is_forgotten)
+
+
+def _try_all(comparison: Comparison, is_here: bool, is_forgotten: bool) -> str:
+    """Return what `preflight` does, which decides whose code is run."""
     reference = comparison.reference
     for run in comparison.runs:
         training = run.training

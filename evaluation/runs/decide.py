@@ -585,7 +585,15 @@ class _Decisions:
 def _refuse(name: str, value: Any, agent: Spec, known: Sequence[Mapping[str, Any]]) -> NoReturn:
     """Refuse a setting that no learner here has."""
     own = ("env", "rewards", "agent", "agents", "seeds", "first_seed", "out", "jobs", "executor")
-    of_compare = (*own, "checkpoint_every", "retry_failed", "track", "console", "level")
+    of_compare = (
+        *own,
+        "checkpoint_every",
+        "retry_failed",
+        "track",
+        "console",
+        "level",
+        "trust_code",
+    )
     words = [*of_compare, *known[0]]
     if name in of_compare:
         raise TypeError(

@@ -79,10 +79,11 @@ def check_folder(comparison: Comparison, out: Path) -> bool:
     stored = [RunSpec.read(file.parent) for file in files]
     differ = _conflicts(comparison, out, stored)
     if differ and _holds_work(out):
-        kept = f" ({out / CODE} has the files as they were)" if (out / CODE).is_dir() else ""
+        kept = f" (trust_code=True runs the code that {out / CODE} has)"
         raise ValueError(
             f"{out} holds runs of other settings: {'; '.join(differ)}. Name another folder, or "
-            f"repeat those settings{kept}{_changed_objects(comparison, out, stored)}"
+            f"repeat those settings{kept if (out / CODE).is_dir() else ''}"
+            f"{_changed_objects(comparison, out, stored)}"
         )
     return bool(differ)
 

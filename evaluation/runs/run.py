@@ -29,7 +29,7 @@ from tokengym.base.files import (
 )
 from tokengym.base.folders import LOCK, locked
 from tokengym.base.objects import own_copies, short
-from tokengym.base.saved_code import check_code
+from tokengym.base.saved_code import check_code, running_copies
 from tokengym.evaluation.measure.references import SAMPLES, ReferenceSamples, draw_references
 from tokengym.evaluation.report.curves import curve_of
 from tokengym.evaluation.runs.comparison import Comparison
@@ -243,6 +243,12 @@ class Run:
 
         The arguments and errors are those of `run`.
         """
+        with running_copies(self.spec.code, self.spec.copies):
+            return self._do(save, report, checkpoint_every, track)
+
+    def _do(
+        self, save: Path | None, report: Report | None, checkpoint_every: int, track: str | None
+    ) -> RunRecord:
         from tokengym.evaluation.measure.evaluate import unmoved
 
         spec, processes = self.spec.alone(), join_processes(self.spec.training)
@@ -289,7 +295,8 @@ class Run:
                 point = {"score": drawn.scores.mean(), "tokens": drawn.tokens, "wall_s": seconds}
                 report(round(share * spec.training.last_step), point)
 
-        with locked(folder), spec.training.applied():
+        copies = running_copies(spec.code, spec.copies)
+        with copies, locked(folder), spec.training.applied():
             spec.write(versions())
             (folder / "run.json").unlink(missing_ok=True)  # it has a hash of the samples so far
             evaluator = spec.evaluator()

@@ -15,7 +15,7 @@ from tokengym.base.errors import SettingsError
 from tokengym.base.files import read_hashed, to_json, write_hashed
 from tokengym.base.pretrained import from_pretrained
 from tokengym.base.registry import Spec, name_of
-from tokengym.base.saved_code import code_paths
+from tokengym.base.saved_code import CODE, code_paths
 from tokengym.base.settings import names_of
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.settings import (
@@ -141,6 +141,14 @@ class RunSpec:
         """Paths of the files of the user's own code that it runs, those of its judge included."""
         named = {k: v for k, v in self.settings().items() if k not in ("rewards", "code", "data")}
         return code_paths([named, self.rewards[0], self.agent, self.reward])
+
+    @property
+    def copies(self) -> Path | None:
+        """Folder of the copies of its files of code, which its comparison keeps; None without."""
+        if self.folder is None:
+            return None
+        out = self.folder.parent if self.is_reference else self.folder.parent.parent
+        return out / CODE
 
     @cached_property
     def env_id(self) -> str:

@@ -4,7 +4,8 @@ Code that it names is run only where the caller names it too, or trusts it.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from os.path import exists
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from tokengym.base.files import to_json
 from tokengym.base.own_code import code_hash
 from tokengym.base.registry import split_file_word
 from tokengym.base.saved_code import (
+    CODE,
     changed_files,
+    changed_paths,
     check_module,
     check_saved,
     data_hashes,
     named_object,
+    running_copies,
     texts_in,
     texts_of_options,
 )
@@ -121,6 +125,29 @@ def trusted_spec(folder: Path, *, trust_code: bool = False) -> RunSpec:
     file = folder / SPEC_FILE
     _check_trusted(spec.settings(), spec.env.text, words, file, trust_code=trust_code)
     return spec
+
+
+@contextmanager
+def stored_code(out: Path | None) -> Iterator[None]:
+    """Run the copies of files of code that a comparison's folder keeps, which the caller trusts.
+
+    They take the place of the files that have their paths, which may have changed, or be gone.
+
+    Raises:
+        ValueError: if no folder is named.
+    """
+    if out is None:
+        raise ValueError("trust_code=True runs the copies in a folder; name it with out=")
+    found = stored_comparison(out)
+    code: Mapping[str, str] = found[1].get("code", {}) if found else {}
+    for path in changed_paths(code, {p: code_hash(Path(p)) for p in code if exists(p)}):
+        logger.warning(
+            "%s is not as its copy in %s, which is run; name another folder to run the file",
+            path,
+            out / CODE,
+        )
+    with running_copies(code, out / CODE):
+        yield
 
 
 def _check_trusted(

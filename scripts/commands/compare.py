@@ -1,5 +1,6 @@
 """``tokengym compare``: which reward learns faster?"""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def compare(
     retry_failed: bool = False,
     track: Tracker = None,
     executor: str | None = None,
+    trust_code: bool = False,
     **given: Any,
 ) -> int:
     """Train each reward, or each learner, with the same seeds and budget: which learned faster?
@@ -68,28 +70,40 @@ def compare(
         executor: Where runs are done: here (one after another in this process), or
             slurm:slurm_partition=gpu,timeout_min=600 or ray:num_gpus=1, with options of submitit
             and Ray (default: processes of this machine).
+        trust_code: Run the copies of files of code that the folder keeps of an earlier command, in
+            place of the files, which may have changed since or be gone.
         training: Settings of training.
         evaluation: Settings of evaluation.
         task: Prompts and models that the environment is made from.
         given: Settings as they were typed, by the words of their options.
     """
     named: dict[str, Any] = {"rewards": rewards, "agent": agent, "agents": agents, "seeds": seeds}
-    comparison = decide(env, **named, first_seed=first_seed, level=level, **given)
-    # Later, since they import torch: what the settings refuse is said without waiting for it.
-    from tokengym.evaluation.runs.compare import compare as run_comparison
-    from tokengym.scripts.commands.show import show_summary, terminal
+    with trusting(out, trust_code):
+        comparison = decide(env, **named, first_seed=first_seed, level=level, **given)
+        # Later, since they import torch: what the settings refuse is said without waiting for it.
+        from tokengym.evaluation.runs.compare import compare as run_comparison
+        from tokengym.scripts.commands.show import show_summary, terminal
 
-    console = terminal()
-    result = run_comparison(
-        comparison,
-        out,
-        jobs=jobs,
-        checkpoint_every=checkpoint_every,
-        retry_failed=retry_failed,
-        track=track,
-        executor=executor,
-        console=console,
-    )
+        console = terminal()
+        result = run_comparison(
+            comparison,
+            out,
+            jobs=jobs,
+            checkpoint_every=checkpoint_every,
+            retry_failed=retry_failed,
+            track=track,
+            executor=executor,
+            console=console,
+        )
     assert result.folder is not None
     show_summary(console, result, result.folder)
     return 1 if result["failed"] or result["missing"] else 0
+
+
+def trusting(out: Path | None, trust_code: bool) -> AbstractContextManager[None]:
+    """Run the copies of code in a folder, if the command trusts them."""
+    if not trust_code:
+        return nullcontext()
+    from tokengym.evaluation.runs.trusted import stored_code
+
+    return stored_code(out)

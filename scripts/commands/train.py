@@ -12,6 +12,7 @@ from tokengym.evaluation.runs.decide import decide
 from tokengym.evaluation.runs.defaults import options_of_run
 from tokengym.evaluation.runs.settings import AGENT
 from tokengym.evaluation.runs.spec import SPEC_FILE, slug
+from tokengym.scripts.commands.compare import trusting
 from tokengym.scripts.commands.options import (
     RUN_OPTIONS,
     Tracker,
@@ -38,6 +39,7 @@ def train(
     out: Path | None = None,
     track: Tracker = None,
     list: bool = False,
+    trust_code: bool = False,
     **given: Any,
 ) -> None:
     """Train one policy, measure it along the way, and save it.
@@ -66,6 +68,8 @@ def train(
         track: Tracker that gets the log and the evaluations. Each is an extra: pip install
             'tokengym[tensorboard]'. TensorBoard's files are in each run's folder.
         list: Only print the learners and the rewards, with a line about each.
+        trust_code: Run the copies of files of code that the folder keeps of an earlier command, in
+            place of the files, which may have changed since or be gone.
         training: Settings of training.
         evaluation: Settings of evaluation.
         task: Prompts and models that the environment is made from.
@@ -75,8 +79,9 @@ def train(
         return _list_names()
     check_counts(0, seed=seed)
     named: dict[str, Any] = {"rewards": reward or (), "agent": agent, "seeds": 1}
-    comparison = decide(env, **named, first_seed=seed, trains=True, **given)
-    _train_once(comparison, out, track)  # which imports torch, after what the settings refuse
+    with trusting(out, trust_code):
+        comparison = decide(env, **named, first_seed=seed, trains=True, **given)
+        _train_once(comparison, out, track)  # which imports torch, after what the settings refuse
 
 
 def _list_names() -> None:
@@ -146,7 +151,8 @@ def _train_once(comparison: Comparison, out: Path | None, track: Tracker) -> Non
             clear_failed(comparison, out)  # checked again: another process may have begun since
             missing_runs(comparison, out, retry_failed=True)
             if not is_complete:
-                measured_by = preflight(comparison)
+                there = replace(comparison, reference=comparison.reference_spec(out))
+                measured_by = preflight(there)
                 resumes = [f"{out} holds this run unfinished: it resumes"] if run.can_resume else []
                 lines = [f"agent {agent}, reward {reward}, seed {first.seed}; results in {out}"]
                 lines += [*resumes, *comparison.said, f"measured by {measured_by}"]

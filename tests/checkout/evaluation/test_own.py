@@ -90,15 +90,16 @@ def test_rules_and_scorers_are_compared_in_processes_of_their_own(
     error = capsys.readouterr().err
     assert f"rules.py has changed: its SHA-256 was {digest[:12]}" in error
     kept = files / "runs/rules/code/rules.py"
-    assert "runs/rules/code has" in error
+    assert "--trust-code runs the code that runs/rules/code has" in error
     report = ["report", "runs/rules", "--out", "again"]
     named = ["--baseline", "front-loaded:share=0.5"]
     (files / "rules.py").write_text(FILES["rules.py"] + "\nraise RuntimeError('this was run')\n")
     assert main([*report, *named]) == 0  # what is finished can be read, and no code is run for it
     assert "front-loaded:share=0.5's" in capsys.readouterr().out
     assert "front-loaded:share=0.5" in (files / "again/report.html").read_text()
-    (files / "rules.py").write_bytes(kept.read_bytes())
-    assert main(arguments) == 0
+    assert main([*arguments, "--seeds", "2", "--trust-code"]) == 0  # by the copy, not the file
+    again = json.loads((folder.parent / "seed-1" / "spec.json").read_text())
+    assert again["code"]["rules.py"] == digest == sha256(kept.read_bytes()).hexdigest()
 
 
 def test_a_task_of_ones_own_is_trained(files: Path, caplog: pytest.LogCaptureFixture):

@@ -12,7 +12,7 @@ import pytest
 from tokengym.base.errors import SettingsError
 from tokengym.base.objects import place_of
 from tokengym.base.own_code import code_hash, load_from_file, name_of_own, neighbours
-from tokengym.base.saved_code import check_code, keep_code
+from tokengym.base.saved_code import check_code, keep_code, running_copies
 
 
 @pytest.fixture
@@ -92,6 +92,44 @@ def test_a_change_of_what_a_package_imports_relatively_is_a_change_of_the_file(t
     (tmp_path / "beside_pkg" / "core.py").write_text("weight = -100\n")
     with pytest.raises(SettingsError, match=r"rules\.py has changed"):
         check_code(stored, {})
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_copy_is_run_in_place_of_a_file_that_changed_or_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "beside_pkg").mkdir()
+    files = {"beside_pkg/core.py": "W = 1\n", "rules.py": "from beside_pkg.core import W\n"}
+    for name, text in files.items():
+        Path(name).write_text(text)
+    code = {"rules.py": code_hash(Path("rules.py"))}
+    keep_code(code, tmp_path / "code")
+    for name in files:
+        Path(name).write_text("W = -100\n") if is_there else Path(name).unlink()
+    with running_copies(code, tmp_path / "code"):
+        assert load_from_file(Path("rules.py"), "W") == 1
+        check_code(code, {})
+    with pytest.raises(SettingsError, match=r"rules\.py"):
+        check_code(code, {})
+
+
+@pytest.mark.parametrize("name", ["rules.py", "beside_pkg_core.py", "unseen.py"])
+def test_no_copy_is_run_that_is_not_the_file_that_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    """Somebody else's folder has a copy of what the user named, with other contents."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "beside_pkg").mkdir()
+    Path("beside_pkg/core.py").write_text("W = 1\n")
+    lines = ["import importlib", "from beside_pkg.core import W", "try:"]
+    lines += ["    importlib.import_module('unseen')", "except ImportError:", "    pass"]
+    Path("rules.py").write_text("\n".join(lines))
+    code = {"rules.py": code_hash(Path("rules.py"))}
+    keep_code(code, tmp_path / "code")
+    (tmp_path / "code" / name).write_text("W = 1\nraise RuntimeError('this was run')\n")
+    with running_copies(code, tmp_path / "code"):
+        assert load_from_file(Path("rules.py"), "W") == 1
 
 
 def test_a_folder_on_the_path_changes_no_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
