@@ -32,6 +32,7 @@ from scipy.special import stdtr
 from studies import (
     equal_kl,
     gradients,
+    larger_beta,
     other_tasks,
     overoptimisation,
     ppo_against_dpo,
@@ -273,6 +274,7 @@ PAGES = {
     "equal_kl.md": page_of(
         equal_kl.STUDY, equal_kl.cell_of("MovieReview", "sparse", 5.0).but(rate=1e-3)
     ),
+    "larger_beta.md": page_of(larger_beta.STUDY, larger_beta.arms("0.95")[-2]),
     "tasks.md": page_of(
         other_tasks.STUDY,
         other_tasks.cell_of("Detox", "red").but(rate=3e-4),

@@ -8,27 +8,26 @@ PPO on film reviews of 24 tokens. `abc` pays a share of the score, beta, by the 
 attention and the rest on the last token, so that `sparse` is beta = 0. `uniform` is the control.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from studies.parts import by_seed
-from studies.token_credit import ENV, ROWS, WARMUP, WAYS
+from studies.token_credit import ENV, ROWS, WARMUP
 from tokengym import Comparison
-from tokengym.evaluation.report import signed
+from tokengym.evaluation.report import number, signed
 from tokengym.evaluation.runs import EvaluationSettings
-from tokengym.evaluation.statistics import paired_difference
-from tokengym.lab.protocol import LEARNER, PROMPTS, level, way
-from tokengym.lab.study import NET, Cell, Published, Round, Runs, Study, read_rows, single_run
+from tokengym.evaluation.statistics import paired_difference, relative_steps, student_interval
+from tokengym.lab.protocol import LEARNER, PROMPTS
+from tokengym.lab.study import NET, Cell, Published, Round, Runs, Study, single_run
 from tokengym.lab.tables import (
+    NONE,
     after_holm,
-    difference,
     markdown_table,
+    mean,
     paired,
     paired_text,
-    student_mean,
-    times_as_fast,
 )
 
 TOKENS, UPDATES, RATE, SEEDS = 24, 20, 1e-3, range(30, 40)
@@ -40,13 +39,14 @@ BETAS = {"0.95": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), "0.8": (0.0, 0.4, 1.0)}
 """Lambda -> the shares that are tried: first the lambda of the paper and of `sparse` on the grid,
 then, where time is left, one that hides less of what is paid early."""
 FIGURES = {
-    f"{NET} over the run": ("net", False),
-    "score over the run": ("score", False),
-    "gold at the end": ("gold_score", True),
-    "KL over the run, nats": ("kl", False),
+    NET: ("net", False),
+    "score": ("score", False),
+    "gold": ("gold_score", True),
+    "KL, nats": ("kl", False),
 }
 """Column -> measurement, and whether it is that of the last tenth of the run or its mean."""
-PRIMARY = next(iter(FIGURES))
+PRIMARY, *PARTS = FIGURES
+SPEED = "times as fast"
 
 
 def spelled(beta: float) -> str:
@@ -115,58 +115,101 @@ def slopes(by_beta: Mapping[float, Mapping[int, float]]) -> dict[int, float]:
     }
 
 
-def slopes_of(runs: Runs, gae_lambda: str, name: str) -> list[float]:
-    """Return the slopes of a figure over the shares of a lambda, a seed each."""
+def slopes_of(runs: Runs, gae_lambda: str, name: str, *, least: float = 0.0) -> list[float]:
+    """Return the slopes of a figure over the shares of a lambda from the least on, a seed each."""
     shares = zip(BETAS[gae_lambda], arms(gae_lambda), strict=False)  # the control has no share
-    return [*slopes({beta: figure_of(runs, cell, name) for beta, cell in shares}).values()]
+    by_beta = {beta: figure_of(runs, cell, name) for beta, cell in shares if beta >= least}
+    return [*slopes(by_beta).values()]
 
 
-def betas_table(runs: Runs, gae_lambda: str, start: float, goal: float) -> str:
-    """Return each share's figures and its difference from beta = 0, and the slopes over beta.
+def betas_table(runs: Runs, lambdas: Sequence[str] = tuple(BETAS)) -> str:
+    """Return each share's figures, its difference from beta = 0, and the lines over beta.
 
-    The differences are corrected over the shares; the control's is not one of them.
+    The differences of a lambda are corrected over its shares; the control's is not one of them.
 
     Args:
         runs: Runs of the study.
-        gae_lambda: The lambda.
-        start: score - c KL of the untrained policy.
-        goal: That of the best of its responses, where the way ends.
+        lambdas: The lambdas.
     """
-    base, *others = arms(gae_lambda)
-    net = {cell: figure_of(runs, cell, PRIMARY) for cell in (base, *others)}
-    if not net[base]:
-        return "Not measured yet."
-    leads = {cell: paired_difference(*paired(net[cell], net[base])) for cell in others}
-    shared = {cell: at for cell, at in leads.items() if cell.rule != "uniform"}
-    texts = after_holm(shared)
     lines = []
-    for cell in (base, *others):
-        figures = [student_mean([*figure_of(runs, cell, name).values()]) for name in FIGURES]
-        lead = texts.get(cell) or (
-            "" if cell == base else paired_text(*paired(net[cell], net[base]))
-        )
-        speed = "" if cell == base else times_as_fast(runs.speed(cell, base, start, goal))
-        lines.append([f"`{cell.rule}`", figures[0], lead, *figures[1:], speed])
-    trends = {name: slopes_of(runs, gae_lambda, name) for name in FIGURES}
-    shown = [difference(paired_difference(of, [0.0] * len(of))) for of in trends.values()]
-    lines.append(["from beta 0 to 1, by a line", "", *shown, ""])
-    head = ["reward", PRIMARY, "minus `sparse`", *[*FIGURES][1:], "times as fast"]
-    return markdown_table(head, lines)
+    for at in lambdas:
+        base, *others = arms(at)
+        net = {cell: [*figure_of(runs, cell, PRIMARY).values()] for cell in (base, *others)}
+        leads = {cell: paired_difference(net[cell], net[base]) for cell in others}
+        shares = {cell: lead for cell, lead in leads.items() if cell.rule != "uniform"}
+        texts = {base: ""} | after_holm(shares, with_wins=False)
+        for cell, values in net.items():
+            lead = texts[cell] if cell in texts else paired_text(values, net[base])
+            parts = (number(mean([*figure_of(runs, cell, of).values()])) for of in PARTS)
+            speed = speed_text(runs, cell, base)
+            lines.append([at, f"`{cell.rule}`", number(mean(values)), lead, *parts, speed])
+        for what, of in read_across(runs, at).items():
+            parts = (signed(mean(of[name])) for name in PARTS)
+            lead = paired_text(of[PRIMARY], [0.0] * len(of[PRIMARY]))
+            lines.append([at, what, "", lead, *parts, ""])
+    return markdown_table(["lambda", "reward", PRIMARY, "minus `sparse`", *PARTS, SPEED], lines)
 
 
-def is_level(runs: Runs, gae_lambda: str, start: float, goal: float) -> str:
-    """Return whether the slope is within the margin of no difference, with its 90 % interval."""
-    of = slopes_of(runs, gae_lambda, PRIMARY)
-    test = level(of, [0.0] * len(of), goal - start)
-    said = "level" if test.equivalent else "not shown to be level"
-    return f"{said}: {signed(test.low)} to {signed(test.high)}, margin {test.margin:.3f}"
+def read_across(runs: Runs, gae_lambda: str) -> dict[str, dict[str, list[float]]]:
+    """Return by figure and seed the lines over beta, and beta 1 minus what stands beside it."""
+    found = {
+        f"a line from {least:g} to 1": {
+            name: slopes_of(runs, gae_lambda, name, least=least) for name in FIGURES
+        }
+        for least in (0.0, BETAS[gae_lambda][1])
+    }
+    one, other = STUDY.cell(rule=spelled(1.0), gae_lambda=gae_lambda), BESIDE[gae_lambda]
+    both = {name: [figure_of(runs, cell, name) for cell in (one, other)] for name in FIGURES}
+    found[f"1 minus {beside_text(other, gae_lambda)}"] = {
+        name: [x - y for x, y in zip(*paired(*of), strict=True)] for name, of in both.items()
+    }
+    return found
+
+
+def beside_text(cell: Cell, gae_lambda: str) -> str:
+    """Return a cell in words, with its lambda if that is another."""
+    at = "" if cell.gae_lambda == gae_lambda else f" at {cell.gae_lambda}"
+    return f"`{cell.rule}`{at}"
+
+
+def speed_text(runs: Runs, cell: Cell, base: Cell) -> str:
+    """Return how many times as fast a cell is as the baseline, by the areas over score's curves.
+
+    It is bold where its interval leaves out 1.
+    """
+    if cell == base:
+        return ""
+    seeds = [*figure_of(runs, cell, PRIMARY)]
+    own, its = ([[row["score"] for row in runs.runs[of][seed]] for seed in seeds]
+                for of in (cell, base))  # fmt: skip
+    steps = [row["step"] for row in runs.runs[base][seeds[0]]]
+    speed = relative_steps(steps, own, its)
+    if speed is None:
+        return NONE
+    times, is_clear = number(1.0 / speed.ratio), speed.high < 1.0 or speed.low > 1.0
+    return f"**{times}**" if is_clear else times
 
 
 def tables(published: Published) -> dict[str, str]:
     """Return the page's tables by name."""
-    drawn = read_rows(published.folder.parent / "film_reviews" / WAYS, text=())
-    ends = way([row for row in drawn if row["length"] == TOKENS])
-    return {f"lambda {at}": betas_table(published.runs, at, *ends) for at in BETAS}
+    return {"betas": betas_table(published.runs)}
+
+
+def draw(published: Published) -> None:
+    """Draw score - c KL over the run by beta for each lambda: means with intervals, and seeds."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    for axes, of in zip(figure.subplots(1, 2, sharey=True), BETAS, strict=True):
+        cells = arms(of)[: len(BETAS[of])]
+        each = [[*figure_of(published.runs, cell, PRIMARY).values()] for cell in cells]
+        axes.plot(BETAS[of], each, color="#bbbbbb", linewidth=0.8)
+        middle, low, high, _ = student_interval(each)
+        axes.errorbar(BETAS[of], middle, [middle - low, high - middle], color="#0072b2", capsize=3)
+        axes.set(title=f"lambda {of}", xlabel="beta", xticks=BETAS[of])
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylabel(f"{PRIMARY} over the run")
+    figure.savefig(published.folder / "betas.png", dpi=110, metadata={"Software": None})
 
 
 STUDY = Study(
@@ -176,9 +219,16 @@ STUDY = Study(
     rounds=rounds,
     config=config,
     tables=tables,
+    pictures=draw,
     first_rate=None,
     holm="table",
 )
+
+BESIDE = {
+    "0.95": STUDY.cell(rule="uniform", gae_lambda="0.95"),
+    "0.8": STUDY.cell(rule="sparse", gae_lambda="0.95"),
+}
+"""Lambda -> what beta 1 is set beside: the control, and `sparse` at the lambda that suits it."""
 
 if __name__ == "__main__":
     STUDY.command_line(__doc__)

@@ -8,7 +8,7 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 
 PAGES = (
-    "film_reviews", "gradients", "overoptimisation",
+    "film_reviews", "gradients", "larger_beta", "overoptimisation",
     "preferences", "real_text", "rewards", "speed", "tasks", "turns",
 )  # fmt: skip
 TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
