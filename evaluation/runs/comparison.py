@@ -21,6 +21,7 @@ from tokengym.evaluation.runs.spec import (
     flat,
     run_folder,
     slug,
+    titles_of,
 )
 from tokengym.rewards.errors import CreditError
 
@@ -118,18 +119,6 @@ def naming_agent(word: str, *, one_of: int) -> Iterator[None]:
         if one_of < 2 or str(error).startswith("agent "):
             raise
         raise type(error)(f"agent {short(word)!r}: {error}") from error
-
-
-def titles_of(arms: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return arms' titles by their names; of two arms with one title both keep their names.
-
-    Example:
-        >>> titles_of([("a.py:Half", "half"), ("b.py:Half", "half"), ("sparse", "sparse")])
-        {'a.py:Half': 'a.py:Half', 'b.py:Half': 'b.py:Half', 'sparse': 'sparse'}
-    """
-    named = dict(arms)
-    shown = list(named.values())
-    return {name: title if shown.count(title) == 1 else name for name, title in named.items()}
 
 
 def price_of(settings: Iterable[Mapping[str, Any]]) -> float | None:

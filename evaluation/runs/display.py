@@ -64,7 +64,7 @@ class ProgressDisplay:
         self._tasks: dict[Key, Any] = {}
         self._clock = clock
         self._time_left = TimeLeft(steps, total - done)
-        self._titles = {spec.key: f"{spec.title}, seed {spec.seed}" for spec in specs}
+        self._titles = {spec.key: f"{spec.arm}, seed {spec.seed}" for spec in specs}
         self._said = ""  # the last line, where there is no terminal
         self._watched = {spec.key: Run(spec) for spec in specs if spec.folder}
         self._seen: dict[Key, Any] = {}  # what each wrote last of how far it is

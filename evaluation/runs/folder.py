@@ -23,7 +23,6 @@ from tokengym.evaluation.runs.comparison import (
     check_together,
     differences,
     largest,
-    titles_of,
 )
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.spec import (
@@ -32,6 +31,7 @@ from tokengym.evaluation.runs.spec import (
     UNFINISHED,
     RunSpec,
     slug,
+    titles_of,
 )
 
 

@@ -40,7 +40,6 @@ from tokengym.evaluation.runs.comparison import (
     largest,
     price_of,
     shared_settings,
-    titles_of,
     varying_names,
 )
 from tokengym.evaluation.runs.files import (
@@ -54,7 +53,7 @@ from tokengym.evaluation.runs.files import (
 )
 from tokengym.evaluation.runs.folder import in_order, no_runs, stored_runs
 from tokengym.evaluation.runs.run import Run
-from tokengym.evaluation.runs.spec import REFERENCE, RunSpec, slug
+from tokengym.evaluation.runs.spec import REFERENCE, RunSpec, slug, titles_of
 from tokengym.rewards.registry import RewardChoice
 
 APART = ("rewards", "seeds", "first_seed", "level")

@@ -124,8 +124,8 @@ class Run:
 
     @cached_property
     def arm(self) -> str:
-        """Name of its arm in the results: its title, unless another arm has the same."""
-        return self.spec.title
+        """Name of its arm in the results, which several comparisons together may change."""
+        return self.spec.arm
 
     @property
     def named(self) -> dict[str, str | None]:

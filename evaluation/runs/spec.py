@@ -5,7 +5,7 @@ stand for is looked up where the run is done.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -125,6 +125,11 @@ class RunSpec:
     def judge(self) -> str:
         """What measures it: the first reward's scorer, or the gold score."""
         return "the gold score of all" if self.by_gold else f"the scorer of {self.rewards[0].text}"
+
+    @property
+    def arm(self) -> str:
+        """Name of its arm in the results: its title, unless another arm has the same."""
+        return titles_of(self.compared["arms"].items()).get(self.name, self.title)
 
     @property
     def uses_credit(self) -> bool:
@@ -363,6 +368,18 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             result[f"{prefix}{name}"] = value
     return result
+
+
+def titles_of(arms: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return arms' titles by their names; of two arms with one title both keep their names.
+
+    Example:
+        >>> titles_of([("a.py:Half", "half"), ("b.py:Half", "half"), ("sparse", "sparse")])
+        {'a.py:Half': 'a.py:Half', 'b.py:Half': 'b.py:Half', 'sparse': 'sparse'}
+    """
+    named = dict(arms)
+    shown = list(named.values())
+    return {name: title if shown.count(title) == 1 else name for name, title in named.items()}
 
 
 def slug(name: str) -> str:
