@@ -969,7 +969,7 @@ TOLERANCE = 5e-3
 ROUNDING = 1e-3
 """Share of a batch's largest advantage below which a deviation is taken for rounding."""
 NOTHING = 1e-5
-"""The same of what is along the gradient: less is blind."""
+"""Share of a prompt's largest advantage up to which what is along the gradient is none: blind."""
 AT = (0, 1, 2, 3, -1)
 """Where the one row more stands among its prompt's: who trains each second row is met at both."""
 DRAWS = 16
@@ -1099,8 +1099,9 @@ class Judge:
             return _not_finite(gains)
         if padding and not _differ(gains, self.ask(members, 1)):  # else it remembers, or draws
             padded = Judge(self.estimator, replace(self.ground, pad=self.ground.pad + 2))
-            wide = padded.ask(padded.ground.members)[:, : gains.shape[1]]
-            if _differ(gains, wide):
+            wide, again = (padded.ask(padded.ground.members, draw) for draw in (0, 1))
+            wide = wide[:, : gains.shape[1]]
+            if _differ(gains, wide) and not _differ(wide, again[:, : gains.shape[1]]):
                 moved = _number(float((gains - wide).abs().max()))
                 says = f"an advantage moves by {moved} when two columns of padding are added"
                 return Fault(size=KINDS["reads padding"], kind="reads padding", says=says)
@@ -1196,7 +1197,8 @@ def _fault_of(tree: Tree, gains: Tensor, squares: Tensor, largest: float, number
     ahead = along * square.sqrt()
     gain = square > 0
     sizes = off / measure
-    sizes = sizes.where(~(gain & (ahead <= NOTHING * largest)), KINDS["blind"])
+    own = max(float(gains.abs().max()), ROUNDING * largest)
+    sizes = sizes.where(~(gain & (ahead <= NOTHING * own)), KINDS["blind"])
     sizes = sizes.where(~(gain & (ahead < -NOTHING * largest)), KINDS["reversed"])
     state = int(sizes.argmax())
     size = float(sizes[state])

@@ -265,6 +265,26 @@ def test_what_remembers_or_draws_is_judged() -> None:
     assert check_estimator(drawn_row).holds
 
 
+def test_a_prompt_is_held_against_its_own_scale() -> None:
+    """Of two prompts one is weighed by 1e-5: little is to be seen, and it is right."""
+
+    def mostly_one(scores: Tensor, group_ids: Tensor) -> Tensor:
+        return above(scores, group_ids) * 1e-5 ** (group_ids > 0)
+
+    assert check_estimator(mostly_one).holds
+
+
+def test_draws_that_are_once_alike_are_no_padding() -> None:
+    """A baseline that is another at each third call alone."""
+    calls = iter([0.0, 0.0, 1.0, *range(2, 9)])
+
+    def coin(scores: Tensor) -> Tensor:
+        return scores - next(calls)
+
+    ground_ = names.Ground(trees=((Way(2, 1.0), Way(2, 0.0)),))
+    assert not names.Judge(adapt(coin), ground_).fault(padding=True).fails
+
+
 def test_luck_is_no_verdict() -> None:
     own = torch.Generator().manual_seed(0)
 
