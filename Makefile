@@ -86,13 +86,14 @@ on-python:
 
 # The version of each trainer that its door was written for. The wheels of verl and SkyRL leave out packages that they import;
 # SkyRL's is imported by Python 3.12 or later alone.
-DOORS := trl verl skyrl tinker verifiers openenv
+DOORS := trl verl skyrl tinker verifiers openenv clients
 DOOR_trl := trl
 DOOR_verl := verl==0.9.1 cachetools fastapi uvicorn
 DOOR_skyrl := skyrl==0.3.0 jaxtyping loguru omegaconf ray skyrl-gym
 DOOR_tinker := tinker==0.38.0
 DOOR_verifiers := verifiers==0.4.0
 DOOR_openenv := openenv==0.10.0
+DOOR_clients := minari[create,hdf5]==0.5.4 sb3-contrib torchrl==0.14.1
 DOOR_PYTHON_skyrl := python3.12
 
 test-doors: $(DOORS:%=test-door-%)
