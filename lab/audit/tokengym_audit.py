@@ -1099,9 +1099,9 @@ class Judge:
             return _not_finite(gains)
         if padding and not _differ(gains, self.ask(members, 1)):  # else it remembers, or draws
             padded = Judge(self.estimator, replace(self.ground, pad=self.ground.pad + 2))
-            wide, again = (padded.ask(padded.ground.members, draw) for draw in (0, 1))
+            wide, repeated = (padded.ask(padded.ground.members, draw) for draw in (0, 1))
             wide = wide[:, : gains.shape[1]]
-            if _differ(gains, wide) and not _differ(wide, again[:, : gains.shape[1]]):
+            if _differ(gains, wide) and not _differ(wide, repeated[:, : gains.shape[1]]):
                 moved = _number(float((gains - wide).abs().max()))
                 says = f"an advantage moves by {moved} when two columns of padding are added"
                 return Fault(size=KINDS["reads padding"], kind="reads padding", says=says)

@@ -54,7 +54,7 @@ def test_minari_records_what_each_token_was_paid(
 def test_an_agent_of_sb3_contrib_is_told_what_it_does_not_see(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    make = {"reward": "abc-signed", "max_new_tokens": 6}
+    make: dict[str, Any] = {"reward": "abc-signed", "max_new_tokens": 6}
     envs = as_vec_env(gym.make_vec("tokengym/MovieReview-v0", num_envs=4, **make))
     agent = sb3_contrib.RecurrentPPO(
         "MultiInputLstmPolicy",
