@@ -251,6 +251,12 @@ def _stand_ins(record: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str,
     return {n: v if callable(v) else (lambda _, v=v: float(v)) for n, v in values.items()}
 
 
+def saved_as(algorithm: type[Any]) -> str:
+    """Return the name that a class's checkpoints have: its own, or that of what it is a name of."""
+    name = str(getattr(algorithm, "saved_as", algorithm.__name__))
+    return FORMER.get(name, name)
+
+
 def read_agent(
     path: Place,
     algorithm: type[T],
@@ -260,8 +266,7 @@ def read_agent(
     """Return what ``build`` makes of the folder and record of an agent that a class has saved."""
 
     def checked(folder: Path, record: dict[str, Any]) -> T:
-        name = FORMER.get(record["algorithm"], record["algorithm"])
-        if name != FORMER.get(algorithm.__name__, algorithm.__name__):
+        if FORMER.get(record["algorithm"], record["algorithm"]) != saved_as(algorithm):
             raise CheckpointError(
                 f"{folder} was saved by {record['algorithm']}, not {algorithm.__name__}; load it "
                 "with the class that saved it"
@@ -344,7 +349,7 @@ def _record(agent: Any, start: TrainingState) -> dict[str, Any]:
         agent.policy.max_length,
     )
     return {
-        "algorithm": type(agent).__name__,
+        "algorithm": saved_as(type(agent)),
         "policy": _policy_name(agent),
         "settings": {k: v for k, v in settings.items() if k not in schedules},
         "schedules": schedules,

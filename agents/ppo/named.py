@@ -1,97 +1,38 @@
-"""Learners without a critic by name: ``GRPO(...)`` makes what ``tokengym train grpo`` trains.
+"""Learners without a critic by name: ``GRPO(...)`` is what ``tokengym train grpo`` trains.
 
-Each makes a `PPO` under the settings that the learner's declaration has for the word, so that it is
-saved, loaded and played as one.
+Each is `PPO` under the settings that the learner's declaration has for the word, and is saved as
+one, so that `PPO.load` reads it too.
 """
 
-from abc import ABCMeta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tokengym.agents.errors import CheckpointError
 from tokengym.agents.learner import find_learner
 from tokengym.agents.ppo.ppo import PPO
 from tokengym.base.errors import SettingsError
-from tokengym.base.packed import Place
-
-if TYPE_CHECKING:  # for which they are classes of PPO, whose settings it then knows by name
-    Made = PPO
-else:
-    Made = object
 
 
-class Named(ABCMeta):
-    """Of the names: ``isinstance(agent, GRPO)`` asks for the settings that the name stands for."""
-
-    def __instancecheck__(cls, agent: object) -> bool:
-        """Return whether an agent is a `PPO` under the settings of the name, or of one of them."""
-        if not isinstance(agent, PPO):
-            return False
-        name = getattr(cls, "learner", "")
-        if not name:
-            names: list[type] = cls.__subclasses__()
-            return any(isinstance(agent, one) for one in names)
-        fixed = find_learner(name).fixed
-        return all(getattr(agent.settings, name) == value for name, value in fixed.items())
-
-
-class CriticFree(Made, metaclass=Named):
-    """Constructor of a `PPO` with the settings that a learner's name stands for, and its defaults.
-
-    Arguments are those of `PPO`.
+class CriticFree(PPO):
+    """`PPO` with the settings that a learner's name stands for, and its defaults.
 
     Raises:
         SettingsError: if another value was given for one that the name stands for.
     """
 
+    saved_as = "PPO"
     learner: ClassVar[str]
     """The name, as a word of the command line."""
-    if not TYPE_CHECKING:
 
-        def __new__(cls, *arguments: Any, **keywords: Any) -> PPO:
-            """Return the agent."""
-            cls._refuse_subclass()
-            learner = find_learner(cls.learner)
+    if not TYPE_CHECKING:  # there the settings of PPO are known by name
+
+        def __init__(self, *arguments: Any, **keywords: Any) -> None:
+            learner, own = find_learner(self.learner), type(self).__name__
             for name, value in learner.fixed.items():
                 if keywords.get(name, value) != value:
                     raise SettingsError(
-                        f"{cls.__name__} stands for {name}={value!r}, got {keywords[name]!r}; "
+                        f"{own} stands for {name}={value!r}, got {keywords[name]!r}; "
                         f"leave it out, or take PPO(..., {name}={keywords[name]!r})"
                     )
-            try:
-                return PPO(*arguments, **{**learner.defaults, **keywords, **learner.fixed})
-            except TypeError as error:
-                said = str(error)
-                if not said.startswith("PPO() "):
-                    raise
-                raise TypeError(f"{cls.__name__}{said.removeprefix('PPO')}") from None
-
-        @classmethod
-        def _refuse_subclass(cls) -> None:
-            """Refuse a subclass of a name, none of whose methods would be called."""
-            if "learner" in vars(cls):
-                return
-            fixed = find_learner(cls.learner).fixed
-            given = ", ".join(f"{name}={value!r}" for name, value in fixed.items())
-            raise TypeError(
-                f"{cls.__name__} is a subclass of {cls.__mro__[1].__name__}, which makes a PPO "
-                f"that would call none of its methods; subclass PPO and pass {given}"
-            )
-
-        @classmethod
-        def load(cls, path: Place, *arguments: Any, **keywords: Any) -> PPO:
-            """Return the agent of a checkpoint, as `PPO.load`.
-
-            Raises:
-                CheckpointError: if it is none of the name.
-            """
-            cls._refuse_subclass()
-            agent = PPO.load(path, *arguments, **keywords)
-            if not isinstance(agent, cls):
-                raise CheckpointError(
-                    f"{path} holds a PPO with advantage={agent.settings.advantage!r}, which is not "
-                    f"what {cls.__name__} stands for; load it with PPO.load"
-                )
-            return agent
+            super().__init__(*arguments, **{**learner.defaults, **keywords, **learner.fixed})
 
 
 class GRPO(CriticFree):
