@@ -95,7 +95,8 @@ def test_a_further_run_is_as_far_as_students_t_says() -> None:
 
 def test_runs_of_one_law_are_called_unlike_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
-    rate = np.mean([again.p_value(rng.normal(size=4).tolist(), rng.normal()) < 0.05 for _ in range(4000)])
+    runs = rng.normal(size=(4000, 5)).tolist()
+    rate = np.mean([again.p_value(others, now) < 0.05 for *others, now in runs])
     assert rate == pytest.approx(0.05, abs=0.01)
 
 
