@@ -68,6 +68,13 @@ SB3_SETTINGS = ("gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm")
 """Settings that SB3's ``OnPolicyAlgorithm`` keeps as well."""
 
 
+NONE_LEFT = (
+    "have no score, and the others share a group with one of them, so that there is nothing to "
+    "learn from; pass on_error='raise' of a judge that fails, or on_partner_error='raise', to see "
+    "why; a scorer that gives None says that it has no score"
+)
+
+
 class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
     """Base of learners from whole episodes, as a Stable-Baselines3 algorithm.
 
@@ -380,7 +387,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
                     self._current_progress_remaining = self.remaining
                 # What is saved after an interrupted update has weights that this round has moved.
                 self._round_start = self._start_of_next_round()
-                self.learn_from(played)
+                self.learn_from(self.scored(played))
                 self._round_start = None
                 iteration += 1
                 if log_interval is not None and iteration % log_interval == 0:
@@ -569,6 +576,20 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
     def round_options(self) -> dict[str, Any] | None:
         """Return the options of the reset that begins a round; None for none."""
         return None
+
+    def scored(self, played: RolloutBatch) -> RolloutBatch:
+        """Return what of a round is learned from, and log how many of its episodes have no score.
+
+        Raises:
+            ValueError: if nothing is.
+        """
+        unscored = sum(episode.score is None for episode in played.episodes)
+        if unscored:
+            self.logger.record("rollout/unscored", unscored)
+        kept = played.scored(group_size=(self.round_options() or {}).get("group_size"))
+        if not kept.episodes:
+            raise ValueError(f"{unscored} of {len(played.episodes)} episodes {NONE_LEFT}")
+        return kept
 
     # --- saving -----------------------------------------------------------------------------------
 

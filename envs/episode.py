@@ -197,7 +197,8 @@ class Episode:
         paid: dict[str, Any] = {}
         if scored:
             paid["score_parts"] = dict(info["score_parts"])
-            if not math.isnan(score := float(info["score"])):
+            is_lost = info["finish_reason"] == "error"
+            if not is_lost and not math.isnan(score := float(info["score"])):
                 paid |= {"score": score, "token_rewards": info["token_rewards"]}
         return cls(
             **{name: info[name] for name in _TOLD},

@@ -175,7 +175,7 @@ def agent_card(
     from huggingface_hub import EvalResult, ModelCardData
 
     task, after = task_name(spec.env), evaluation.metrics
-    scores = np.array([e.score for e in evaluation.episodes if e.score is not None])
+    scores = np.array([e.score for e in evaluation.episodes])
     _, low, high, _ = student_interval(scores, spec.compared["level"])
     result = EvalResult(
         task_type="reinforcement-learning",

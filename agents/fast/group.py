@@ -132,6 +132,8 @@ class ProcessGroup(Processes):
         """See `Processes.of_rows`."""
         # Each process fills its own rows of zeros; the sum is then everybody's.
         rows = torch.arange(len(sequences)).tensor_split(self.count)[self.number]
+        if masks is not None and not masks.has_all:
+            rows = masks.is_here.cpu().nonzero()[:, 0]
         inputs = [sequences.select(rows)] + ([] if masks is None else [masks.select(rows)])
         part = figure(*inputs, **how)  # (rows,), or (rows, time, ...)
         whole = part.new_zeros(*sequences.response_mask.shape[: part.dim()], *part.shape[2:])

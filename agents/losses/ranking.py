@@ -120,22 +120,17 @@ def mean_of_best(ranked_by: ArrayLike, values: ArrayLike, n: int) -> NDArray[np.
     E = sum_i C(i - 1, n - 1) / C(N, n) v_i,  v_i the value of the i-th worst by ``ranked_by``
 
     Args:
-        ranked_by: (prompts, N) scores that choose; NaN where a response has none, which is left
-            out: the prompt then has fewer than N.
+        ranked_by: (prompts, N) scores that choose.
         values: (prompts, N) what the chosen one is worth.
         n: Samples, at most N.
 
     Returns:
-        (prompts,); without bias for the best of n fresh responses. NaN where fewer than n are left.
+        (prompts,); without bias for the best of n fresh responses.
 
     Raises:
         ValueError: if there are fewer than n responses.
     """
     by = np.asarray(ranked_by, dtype=np.float64)
-    if (is_missing := np.isnan(by)).any():
-        rows = zip(by, np.asarray(values), ~is_missing, strict=True)
-        kept = [(one[known], of[known]) for one, of, known in rows]
-        return np.array([mean_of_best([a], [b], n)[0] if len(a) >= n else np.nan for a, b in kept])
     order = np.argsort(by, axis=-1, kind="stable")
     ranked = np.take_along_axis(np.asarray(values, dtype=np.float64), order, axis=-1)
     count = ranked.shape[-1]

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from tokengym.agents.offline.collecting import best_rows as best_rows
     from tokengym.agents.offline.collecting import pair_rows as pair_rows
     from tokengym.agents.offline.collecting import prompt_order as prompt_order
-    from tokengym.agents.offline.collecting import scored_of as scored_of
     from tokengym.agents.offline.finite import FiniteTrainer as FiniteTrainer
     from tokengym.agents.offline.policies import make_policy as make_policy
     from tokengym.agents.offline.settings import Candidates as Candidates

@@ -107,7 +107,8 @@ class ResponseCollector:
             seed: Seed of the sampling; None continues the agent's own random state.
 
         Returns:
-            (prompts,) groups of ``sampling.n`` episodes with ``score``, temperature by temperature.
+            (prompts,) groups of at most ``sampling.n`` episodes with ``score``, temperature by
+            temperature; those without one are counted and not there.
         """
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         return self.score(self.write(agent, prompts, generator))
@@ -163,15 +164,11 @@ class ResponseCollector:
         if missing and not self.unscored:
             warn_unscored(missing, len(flat), self.scorer.name)
         self.unscored += missing
-        scored = (
-            replace(
-                episode,
-                score=float(scores.values[i]) if scores.measured[i] else None,
-                score_parts=scores.parts_of(i),
-            )
-            for i, episode in enumerate(flat)
-        )
-        return [tuple(next(scored) for _ in group) for group in groups]
+        scored: list[list[Episode]] = [[] for _ in groups]
+        for row in np.flatnonzero(scores.measured).tolist():
+            score, parts = float(scores.values[row]), scores.parts_of(row)
+            scored[numbers[row]].append(replace(flat[row], score=score, score_parts=parts))
+        return [tuple(group) for group in scored]
 
 
 def pair_rows(
@@ -191,8 +188,7 @@ def pair_rows(
         DatasetError: if a response holds a partner's replies.
     """
     rows = []
-    for every, prompt in zip(groups, prompts, strict=True):
-        group = scored_of(every)
+    for group, prompt in zip(groups, prompts, strict=True):
         choice = group and best_against_worst(
             [_score(episode) for episode in group],
             [episode.response for episode in group],
@@ -234,31 +230,20 @@ def best_rows(
 
     Source: Dong et al. 2023, "RAFT", arXiv:2304.06767.
     """
-    best = [
-        (best_episode(group, sampling.length_penalty),) if scored_of(group) else ()
-        for group in groups
-    ]
+    best = [(best_episode(group, sampling.length_penalty),) if group else () for group in groups]
     return response_rows(best, sampling, prompts)
 
 
-def scored_of(group: Sequence[Episode]) -> PromptGroup:
-    """Return the episodes of a group that have a score: the others' partner or judge failed."""
-    return tuple(episode for episode in group if episode.score is not None)
-
-
 def best_episode(group: Sequence[Episode], length_penalty: float) -> Episode:
-    """Return the best episode of a group among those that have a score; the first if none has."""
-    scored = scored_of(group)
-    if not scored:
-        return group[0]
-    scores, texts = [_score(episode) for episode in scored], [e.response for e in scored]
-    return scored[best_of(scores, texts, length_penalty=length_penalty)]
+    """Return the best episode of a group."""
+    scores, texts = [_score(episode) for episode in group], [e.response for e in group]
+    return group[best_of(scores, texts, length_penalty=length_penalty)]
 
 
 def response_rows(
     groups: Sequence[PromptGroup], sampling: Candidates, prompts: Sequence[PromptChoice]
 ) -> list[TrainingRow]:
-    """Return one row per response that has a score; see `best_rows`.
+    """Return one row per response; see `best_rows`.
 
     Returns:
         Rows with the columns of `tokengym.rewards.pairs.store.RESPONSE_COLUMNS`.
@@ -276,7 +261,7 @@ def response_rows(
             "prompt_id": _prompt_number(prompt),
         }
         for group, prompt in zip(groups, prompts, strict=True)
-        for episode in scored_of(group)
+        for episode in group
     ]
 
 

@@ -65,19 +65,6 @@ MAX_RATIO_ERROR = 0.1
 """Largest |ratio - 1| before the first gradient step that rounding in float32 explains."""
 MAX_ROWS_WITHOUT_GRADIENT = 64
 """Most texts in a forward pass without gradients; fewer with a smaller ``micro_batch_size``."""
-ALL_LOST = (
-    "a partner's failure lost every episode of the round, so that there is nothing to learn from; "
-    "pass on_partner_error='raise' to see why"
-)
-GROUPS_LACK = (
-    "every group has a response without a score, so that there is nothing to learn from; pass "
-    "on_error='raise' of a judge that fails, or on_partner_error='raise', to see why"
-)
-NONE_SCORED = (
-    "no response of the round has a score, as the scorer gave only None, for the responses or for "
-    "what the credit rule asked, so that there is nothing to learn from; have it return numbers, "
-    "or pass on_error='raise' of a judge that fails to see why"
-)
 NO_REWARD = (
     "the environment was made without a reward, so that every response earns 0; make it with "
     "reward=..., such as 'sparse', or wrap it in tokengym.rewards.CreditReward"
@@ -224,20 +211,22 @@ class PPO(EpisodicAlgorithm):
     def assign(self, played: RolloutBatch) -> Experience:
         """Turn a round's token rewards into advantages and returns.
 
-        Rows that teach nothing are left out: episodes that were lost to a partner's failure, and
-        groups of equal scores, if they are to be dropped. A GPU is waited for once, when all that
-        the host has to know of the round is queued.
+        Groups of equal scores, if they are to be dropped, are no rows of the estimator, of weights
+        and of the whitening; what is logged of a round is of all. A GPU is waited for once, when
+        all that the host has to know of the round is queued.
 
         Raises:
-            ValueError: if every episode was lost, or a reward is missing where it is read.
+            ValueError: if the environment pays nothing.
             NonFiniteError: if a token reward is NaN or Inf.
         """
         started, settings = time.perf_counter(), self.settings
         assert played.log_probs is not None  # our own sampler gives them all
-        sequences = played.sequences(self.device, group_size=settings.group_size)
+        sequences = played.sequences(self.device)
         mask = sequences.response_mask  # (batch, time), as all figures of tokens below
-        # (batch, time), (batch,) and (batch,), the last on the host
-        rewards, paid, teaches = self._earned(played, sequences.host_mask)
+        rewards, paid = self._earned(played, mask.shape[1])  # (batch, time) and (batch,)
+        varied = self._varied(played)  # (batch,) on the host
+        teaching = varied if varied.any() else np.ones_like(varied)
+        counts = mask & sent(torch.from_numpy(teaching), self.device)[:, None]
         asked: dict[str, Tensor] = {}  # what the host has to know, by name
         read = partial(self.read, sequences, played.action_masks)
         # The reference is read once: its states, (batch, time, hidden), give its log-probs here and
@@ -246,8 +235,7 @@ class PPO(EpisodicAlgorithm):
         keeps_states = has_exact_kl and self.processes.keeps_states
         ref_states = read(name="ref_states") if keeps_states else None
         ref_log_probs = read(name="ref_log_probs", ref_states=ref_states)
-        # A lost episode's tokens were sampled, and are no part of the round that is learned from.
-        old_log_probs = sampled = played.log_probs.masked_fill(~mask, 0.0)
+        old_log_probs = sampled = played.log_probs
         if settings.old_log_probs == "recomputed":
             old_log_probs = read(name="log_probs")
             asked["log_prob_gap"] = (old_log_probs - sampled).abs().max()
@@ -286,16 +274,17 @@ class PPO(EpisodicAlgorithm):
             "top_log_probs": partial(read, name="top_log_probs"),
             "generator": self._generator,
         }
-        inputs = self._round_inputs(played, sequences, given, read)
+        host_mask = sequences.host_mask & teaching[:, None]
+        inputs = self._round_inputs(played, (counts, host_mask), given, read)
         advantages, returns, check = self.estimator.queued(inputs)
         asked |= {"is_finite": (advantages.isfinite() & returns.isfinite()).all()}
         asked |= self._figures(played, sequences, (paid_kl, kl), values, returns)
         # Over the whole batch: SB3 whitens each minibatch, by a mean and a deviation of its own.
-        whitened = whitening(advantages, mask)
+        whitened = whitening(advantages, counts)
         told = read_once({**asked, "std": whitened.std, "is_whole": whitened.is_finite})
         if not told["is_finite"]:
             check()
-        advantages, scale = self._whitened(advantages, mask, whitened, told)
+        advantages, scale = self._whitened(advantages, counts, whitened, told)
         self._log_round(played, sequences, told)
         experience = Experience(
             token_rewards=rewards,
@@ -316,33 +305,43 @@ class PPO(EpisodicAlgorithm):
         if settings.kl_in == "reward" and "ref_log_probs" not in self.policy_loss.reads:
             experience = replace(experience, ref_log_probs=None)
         self.logger.record("time/assign_s", time.perf_counter() - started)
-        if not teaches.any():  # no group does, and the next rounds have others
-            nothing = torch.zeros_like(experience.advantages)
-            experience = replace(experience, advantages=nothing)
-            teaches = np.asarray(sequences.host_mask.any(1))  # but for lost rows
-        if teaches.all():
+        if not varied.any():  # no group teaches, and the next rounds have others
+            experience = replace(experience, advantages=torch.zeros_like(experience.advantages))
+        if teaching.all():
             return experience
-        return experience.select(torch.from_numpy(np.flatnonzero(teaches)))
+        return experience.select(torch.from_numpy(np.flatnonzero(teaching)))
+
+    def _varied(self, played: RolloutBatch) -> NDArray[np.bool_]:
+        """Return which rows are of groups whose scores differ, (batch,); all if none is dropped."""
+        size = self.settings.group_size
+        if not self.settings.drop_equal_groups or size is None:
+            return np.ones(len(played.episodes), dtype=np.bool_)
+        varied = losses.varied_groups(torch.from_numpy(scores_of(played.episodes)), size).numpy()
+        self.logger.record("train/groups_kept", float(varied.mean(dtype=np.float32)))
+        return np.asarray(varied)
 
     def _round_inputs(
         self,
         played: RolloutBatch,
-        sequences: Sequences,
+        masks: tuple[Tensor, NDArray[np.bool_]],
         given: dict[str, Any],
         read: Callable[..., Tensor],
     ) -> RoundInputs:
-        """Return the names of a round, each computed when it is asked for."""
+        """Return the names of a round's tokens, each computed when it is asked for.
+
+        The mask of the tokens that count, (batch, time), is given with its copy on the host.
+        """
         continuations = None
         if "continue_from" in self.names_read:
             continuations = PolicyContinuations(self.env, self, seed=self._seed_of_update)
         return RoundInputs(
-            sequences.response_mask,
+            masks[0],
             given,
             settings=self.settings,
             episodes=played.episodes,
             scorer=self.reward.scorer,
             tokenizer=self._tokenizer,
-            host_mask=sequences.host_mask,
+            host_mask=masks[1],
             reads=self.names_read,
             shape=partial(self.as_sampled, played.action_masks),
             models=self.policy,
@@ -580,30 +579,11 @@ class PPO(EpisodicAlgorithm):
         before = settings.n_value_warmup if self._n_updates >= settings.n_value_warmup else 0
         return rate * min(1.0, (self._n_updates - before + 1) / (settings.n_warmup_updates + 1))
 
-    def _earned(
-        self, played: RolloutBatch, mask: NDArray[np.bool_]
-    ) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
-        """Return a round's token rewards, what each row is paid, and which rows teach something.
-
-        These are (batch, time), (batch,) and (batch,), the last on the host as the (batch, time)
-        response mask is.
-        """
+    def _earned(self, played: RolloutBatch, time: int) -> tuple[Tensor, Tensor]:
+        """Return a round's token rewards, (batch, time), and what each row is paid, (batch,)."""
         settings, estimator = self.settings, self.estimator
-        teaches: NDArray[np.bool_] = np.asarray(mask.any(1))
-        if not teaches.any():
-            all_lost = all(episode.is_lost for episode in played.episodes)
-            raise ValueError(ALL_LOST if all_lost else GROUPS_LACK)
-        if self.reward.rewards and all(episode.score is None for episode in played.episodes):
-            raise ValueError(NONE_SCORED)
         place = f"update {self._n_updates}, timestep {self.num_timesteps}"
-        rewards = token_rewards_of(played.episodes, mask.shape[1], place)
-        reader = None  # of scores: as 0 a missing one would bend the group's mean
-        if not estimator.uses_token_rewards or settings.drop_equal_groups:
-            reader = estimator.name
-        # Of lost rows nothing is read.
-        scores = torch.from_numpy(
-            np.where(teaches, scores_of(played.episodes, reader), np.float32(0))
-        )
+        rewards = token_rewards_of(played.episodes, time, place)
         if not rewards.any() and self.reward.pays_nothing:
             raise ValueError(NO_REWARD)
         if not estimator.uses_token_rewards and ((rewards != 0).sum(1) > 1).any():
@@ -617,13 +597,8 @@ class PPO(EpisodicAlgorithm):
         declared = settings.gae_lambda if "gae_lambda" in self.decided else None
         if declared and (traits := self.reward.traits) is not None:
             self._alarms.check_lambda(declared, traits.credit, played.episodes)
-        if settings.drop_equal_groups:
-            assert settings.group_size is not None
-            varied = teaches & losses.varied_groups(scores, settings.group_size).numpy()
-            self.logger.record("train/groups_kept", float(varied.mean(dtype=np.float32)))
-            teaches = varied
-        rewards_sent = sent(torch.from_numpy(rewards), self.device)
-        return rewards_sent, sent(scores, self.device), teaches
+        scores = torch.from_numpy(scores_of(played.episodes))
+        return sent(torch.from_numpy(rewards), self.device), sent(scores, self.device)
 
     def _whitened(
         self,
@@ -716,13 +691,11 @@ class PPO(EpisodicAlgorithm):
         The KLs, that which the reward pays for and that of the sampled tokens, values and returns
         are (batch, time), nats and reward units.
         """
-        rows = np.flatnonzero(sequences.host_mask.any(1))  # the episodes that were not lost
-        finished = sent(torch.from_numpy(rows), self.device)
-        paid, sampled = (kl.sum(1)[finished] for kl in kls)  # of each of them, nats
+        paid, sampled = (kl.sum(1) for kl in kls)  # of each response, nats
         assert played.entropy is not None
         entropy = played.entropy.masked_fill(~sequences.response_mask, 0.0).sum()
         figures = {"kl": paid.mean(), "kl_sampled": sampled.mean(), "entropy": entropy}
-        if len(rows) > 1:
+        if len(paid) > 1:
             figures["kl_deviation"] = paid.std()
         return figures if values is None else {**figures, "values": values, "returns": returns}
 
@@ -738,23 +711,18 @@ class PPO(EpisodicAlgorithm):
         """
         record = self.logger.record
         mask = sequences.host_mask
-        finished: NDArray[np.bool_] = np.asarray(mask.any(1))
-        count, tokens = int(finished.sum()), sequences.num_tokens
-        rows = zip(played.episodes, finished, strict=True)
-        raw = [e.raw_score for e in played.episodes if e.raw_score is not None]
+        count, tokens = len(played.episodes), sequences.num_tokens
+        raw = [float(e.raw_score or 0.0) for e in played.episodes]
         if "log_prob_gap" in told:
             self._log_prob_gap = float(told["log_prob_gap"])
         self._round = stats = RoundStats(
-            scores=[e.raw_score for e, is_whole in rows if is_whole and e.raw_score is not None],
+            scores=raw,
             kl=float(told["kl"]),
             kl_error=float(told["kl_deviation"]) / count**0.5 if count > 1 else np.nan,
             num_finished=count,
             tokens_per_row=tokens / count,
         )
-        if raw:  # the scorer's own
-            record("rollout/score", float(np.mean(raw)))
-        if unscored := len(played.episodes) - len(raw):
-            record("rollout/unscored", unscored)
+        record("rollout/score", float(np.mean(raw)))  # the scorer's own
         entropy = float(told["entropy"]) / tokens
         record("train/entropy", entropy)
         record("train/entropy_loss", -entropy)

@@ -73,20 +73,19 @@ def _of(value: Any, rows: Tensor) -> Any:
 def token_rewards_of(episodes: Sequence[Episode], time: int, place: str) -> NDArray[np.float32]:
     """Return the token rewards of a round's episodes, (batch, time); 0 past a response's end.
 
-    Of an episode without a score, where others have one, they are 0 too.
-
     Args:
         episodes: (batch,) finished episodes.
         time: Tokens of the longest response.
         place: Place in the training, for an error's message.
     """
     rewards = np.zeros((len(episodes), time), dtype=np.float32)
-    is_paid = any(episode.score is not None for episode in episodes)
     for row, episode in enumerate(episodes):
-        if episode.token_rewards is not None:
-            rewards[row, : len(episode.response_ids)] = episode.token_rewards
-        elif not is_paid or episode.score is not None:
-            raise _unpaid(row, "token_rewards")
+        if episode.token_rewards is None:
+            raise ValueError(
+                f"the episode of row {row} has no token_rewards; make the environment with "
+                "reward=..., or wrap it in tokengym.rewards.CreditReward"
+            )
+        rewards[row, : len(episode.response_ids)] = episode.token_rewards
     if len(places := np.argwhere(~np.isfinite(rewards))):
         row, step = places[0]
         raise NonFiniteError(
@@ -96,22 +95,6 @@ def token_rewards_of(episodes: Sequence[Episode], time: int, place: str) -> NDAr
     return rewards
 
 
-def scores_of(episodes: Sequence[Episode], reader: str | None) -> NDArray[np.float32]:
-    """Return the scores of a round's episodes, (batch,); nan where there is none.
-
-    Args:
-        episodes: (batch,) finished episodes.
-        reader: Advantage estimator that reads them, and so refuses a round without; None: none
-            does.
-    """
-    if reader is not None and all(episode.score is None for episode in episodes):
-        raise _unpaid(0, f"score, which advantage={reader!r} reads")
-    return np.array([np.nan if e.score is None else e.score for e in episodes], dtype=np.float32)
-
-
-def _unpaid(row: int, what: str) -> ValueError:
-    """Return the error of an episode that lacks what the update reads."""
-    return ValueError(
-        f"the episode of row {row} has no {what}; make the environment with reward=..., or wrap it "
-        "in tokengym.rewards.CreditReward"
-    )
+def scores_of(episodes: Sequence[Episode]) -> NDArray[np.float32]:
+    """Return the scores of a round's episodes, (batch,)."""
+    return np.array([episode.score for episode in episodes], dtype=np.float32)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokengym.agents.policy.sampler import Observation, SampledTokens, Sampler
-from tokengym.agents.policy.sequences import ActionMasks, MaskRecorder, Sequences
+from tokengym.agents.policy.sequences import ActionMasks, MaskRecorder, Sequences, sent
 from tokengym.agents.rollouts.rounds import (
     Environments,
     Options,
@@ -60,33 +60,37 @@ class RolloutBatch:
     env_seconds: float = 0.0
     """Time that the environment took, scoring included."""
 
-    @property
-    def lost(self) -> NDArray[np.bool_]:
-        """(batch,): of these nothing is known: their partner failed, or their judge alone did."""
-        scored = np.array([episode.score is not None for episode in self.episodes])
-        return np.array([episode.is_lost for episode in self.episodes]) | (scored.any() & ~scored)
-
-    def sequences(self, device: torch.device | str, *, group_size: int | None = None) -> Sequences:
-        """Return prompts and responses as one batch of tensors.
-
-        Of an episode that is `lost` no token counts as written, nor of the others in its group,
-        whose baseline would lack it.
+    def scored(self, *, group_size: int | None = None) -> "RolloutBatch":
+        """Return the round without episodes that have no score: here they are left out for good.
 
         Args:
-            device: Device of the tensors.
-            group_size: Responses to each prompt; None has no groups.
+            group_size: Responses to each prompt, which are left out together: a baseline of fewer
+                would be another. None has no groups.
         """
-        lost = self.lost
+        kept = np.array([episode.score is not None for episode in self.episodes])
         if group_size is not None:
-            lost = lost.reshape(-1, group_size).any(1).repeat(group_size)
+            kept = kept.reshape(-1, group_size).all(1).repeat(group_size)
+        return self if kept.all() else self.select(np.flatnonzero(kept))
+
+    def select(self, rows: NDArray[np.integer]) -> "RolloutBatch":
+        """Return (kept,) rows, with no more padding than they need."""
+        episodes = tuple(self.episodes[row] for row in rows.tolist())
+        time = max((len(episode.response_ids) for episode in episodes), default=0)
+        kept: dict[str, Any] = {"episodes": episodes, "truncated": self.truncated[rows]}
+        for name in TENSORS:
+            if (figures := getattr(self, name)) is not None:
+                kept[name] = figures[sent(torch.from_numpy(rows), figures.device), :time]
+        if self.action_masks is not None:
+            kept["action_masks"] = self.action_masks.select(torch.from_numpy(rows))
+        return replace(self, **kept)
+
+    def sequences(self, device: torch.device | str) -> Sequences:
+        """Return prompts and responses as one batch of tensors on a device."""
         return Sequences.from_ids(
             [episode.prompt_ids for episode in self.episodes],
             [episode.response_ids for episode in self.episodes],
             device,
-            written=[
-                np.zeros(len(episode.response_ids)) if is_lost else episode.written
-                for episode, is_lost in zip(self.episodes, lost, strict=True)
-            ],
+            written=[episode.written for episode in self.episodes],
         )
 
 

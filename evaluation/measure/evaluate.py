@@ -29,7 +29,14 @@ from tokengym.evaluation.measure.measures import (
     text_metrics,
 )
 from tokengym.evaluation.statistics.series import error_of_mean
-from tokengym.rewards import Reward, Rule, Toxicity, VectorRewardWrapper, gold_scorer
+from tokengym.rewards import (
+    Reward,
+    Rule,
+    ScorerError,
+    Toxicity,
+    VectorRewardWrapper,
+    gold_scorer,
+)
 from tokengym.rewards.gold.rules import rude_words
 from tokengym.rewards.registry import Payer, RewardChoice, gold_oov_fraction
 from tokengym.rewards.reward import MAX_UNREAD_SHARE, warn_unread
@@ -59,30 +66,34 @@ MAX_UNREAD_GOLD_SHARE = 0.2
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Evaluation:
-    """Measurements of a policy on held-out prompts; what was not measured is left out of means."""
+    """Measurements of a policy on held-out prompts, of the responses that have a score."""
 
     metrics: dict[str, float]
     """``score``, ``gold_score`` if the task has one that knows the words, ``kl``, ``entropy`` and
     ``reference_perplexity`` if the agent's policy knows log-probs, ``entropy`` alone of on-policy
     algorithms of Stable-Baselines3, and those of
-    `tokengym.evaluation.measure.measures.text_metrics`. Means over the responses that were
-    measured; a measurement that none has is absent."""
+    `tokengym.evaluation.measure.measures.text_metrics`. Means over the responses; a measurement
+    that none has is absent."""
     episodes: tuple[Episode, ...]
     """The responses, with their raw score."""
     gold_scores: NDArray[np.float32] | None
-    """(episodes,), NaN of those that a partner's failure lost; None without a gold scorer."""
+    """(episodes,); None without a gold scorer."""
     kls: NDArray[np.float64] | None = None
-    """(episodes,) nats by which each response left the reference, NaN of those that were lost;
-    None where ``metrics`` has no ``kl``."""
+    """(episodes,) nats by which each response left the reference; None where ``metrics`` has no
+    ``kl``."""
+    places: tuple[int, ...]
+    """(episodes,) number of each among the responses that were asked for."""
+    asked: int
+    """Responses that were asked for, those without a score included."""
     prompt_ids: tuple[int, ...] = ()
-    """(episodes,) places of the prompts in the held-out split; () where they are in its order."""
+    """(asked,) places of the prompts in the held-out split; () where they are in its order."""
     by_gold: bool = False
     """Whether the score is the gold score."""
 
     @property
     def unscored(self) -> int:
-        """Number of responses without a score, whose partner or whose judge failed."""
-        return sum(episode.raw_score is None for episode in self.episodes)
+        """Number of responses without a score, which are nowhere here: partner or judge failed."""
+        return self.asked - len(self.episodes)
 
     @property
     def errors(self) -> dict[str, float]:
@@ -106,11 +117,17 @@ class Evaluation:
 
     @property
     def responses(self) -> dict[str, NDArray[np.float64]]:
-        """Each measurement of single responses, (episodes,), NaN where one has no value."""
+        """Each measurement of single responses, (asked,), NaN where one has no value.
+
+        The one table in which a response without a score has a place: arms are paired in it.
+        """
         scores: Any = self.gold_scores if self.by_gold else [e.raw_score for e in self.episodes]
-        table = {"score": scores, "gold_score": self.gold_scores, "kl": self.kls}
-        table |= response_metrics(self.episodes)
-        return {n: np.array(v, dtype=np.float64) for n, v in table.items() if v is not None}
+        known = {"score": scores, "gold_score": self.gold_scores, "kl": self.kls}
+        known |= response_metrics(self.episodes)
+        table = {n: np.full(self.asked, np.nan) for n, v in known.items() if v is not None}
+        for name, values in table.items():
+            values[list(self.places)] = known[name]
+        return table
 
 
 class Evaluator:
@@ -218,6 +235,8 @@ class Evaluator:
 
         check_reads(agent, self.envs)
         episodes: list[Episode] = []
+        places: list[int] = []
+        asked = 0
         figures: list[TokenFigures | None] = []
         entropies: list[torch.Tensor | None] = []
         seed, prompt_ids = self._drawn(draws)
@@ -226,27 +245,33 @@ class Evaluator:
             how["prompt_ids"] = prompt_ids
             for played in play_rounds(agent, self.envs, self.num_episodes, **how):
                 # The masks of a round may be a gigabyte: it is measured before the next is played.
-                rows = range(min(len(played.episodes), self.num_episodes - len(episodes)))
-                episodes += [played.episodes[row] for row in rows]
-                finished = [row for row in rows if not played.episodes[row].is_lost]
-                if finished:
-                    figures.append(_token_figures(agent, played, finished, deterministic))
-                    entropies.append(_entropy_sums(played, finished))
+                size = min(len(played.episodes), self.num_episodes - asked)
+                rows = [n for n in range(size) if played.episodes[n].score is not None]
+                places += [asked + row for row in rows]
+                asked += size
+                if rows:
+                    scored = played.select(np.array(rows))
+                    episodes += scored.episodes
+                    figures.append(_token_figures(agent, scored, deterministic))
+                    entropies.append(None if scored.entropy is None else scored.entropy.sum(1))
+        if not episodes:
+            raise ScorerError(
+                f"none of {asked} held-out responses has a score; pass on_error='raise' of the "
+                "judge, or on_partner_error='raise', to see why"
+            )
         self.check_reading(episodes)
-        finished_episodes = [episode for episode in episodes if not episode.is_lost]
         metrics, gold = self._score_metrics(episodes)
-        kls = None
-        if finished_episodes:
-            metrics |= text_metrics(finished_episodes)
-            metrics |= self._toxicity_metrics(finished_episodes)
-            of_policy, of_episodes = _policy_metrics(figures)
-            metrics |= of_policy or _entropy(entropies, finished_episodes)
-            kls = None if of_episodes is None else _placed(of_episodes, episodes)
+        metrics |= text_metrics(episodes)
+        metrics |= self._toxicity_metrics(episodes)
+        of_policy, kls = _policy_metrics(figures)
+        metrics |= of_policy or _entropy(entropies, episodes)
         return Evaluation(
             metrics=metrics,
             episodes=tuple(episodes),
             gold_scores=gold,
             kls=kls,
+            places=tuple(places),
+            asked=asked,
             prompt_ids=tuple(prompt_ids or ()),
             by_gold=self.by_gold,
         )
@@ -256,11 +281,10 @@ class Evaluator:
     ) -> tuple[dict[str, float], NDArray[np.float32] | None]:
         """Return the means of score and gold score, and the gold scores (episodes,)."""
         # The scorer's own value, whatever layers of a batch of the user's own pay for it.
-        scores = [episode.raw_score for episode in episodes if episode.raw_score is not None]
+        scores: Any = [episode.raw_score for episode in episodes]
         gold = None if self.gold is None else score_finished(self.gold, episodes).values
-        known = None if gold is None else gold[np.isfinite(gold)]
-        measured = {"score": known if self.by_gold else scores, "gold_score": known}
-        return {k: float(np.mean(v)) for k, v in measured.items() if v is not None and len(v)}, gold
+        found = {"score": gold if self.by_gold else scores, "gold_score": gold}
+        return {k: float(np.mean(v)) for k, v in found.items() if v is not None}, gold
 
     def _toxicity_metrics(self, episodes: Sequence[Episode]) -> dict[str, float]:
         """Return the mean toxicity of what the policy wrote; {} if it is not measured."""
@@ -370,31 +394,25 @@ class Evaluator:
 
 
 def _token_figures(
-    agent: "Agent", played: "RolloutBatch", rows: Sequence[int], deterministic: bool
+    agent: "Agent", played: "RolloutBatch", deterministic: bool
 ) -> TokenFigures | None:
-    """Return figures of some of a round's responses; None where the agent does not know them.
+    """Return figures of a round's responses; None where the agent does not know them.
 
     Policy and reference are both renormalised over the tokens that could be drawn, by the
     environment's masks and the policy's own top-k, top-p or mask. Under greedy decoding they are
     exact too: the likeliest tokens are no sample, and estimates from them are of nothing.
     """
     from tokengym.agents import CausalLMPolicy
-    from tokengym.agents.policy.sequences import Sequences
 
     policy = policy_of(agent)
-    episodes = [played.episodes[row] for row in rows]
+    episodes = played.episodes
     log_probs = [episode.log_probs for episode in episodes if episode.log_probs is not None]
     if not isinstance(policy, CausalLMPolicy) or len(log_probs) < len(episodes):
         return None
     masks = played.action_masks
     if masks is not None:
-        masks = masks.select(torch.tensor(rows, device=masks.index.device)).to(policy.device)
-    sequences = Sequences.from_ids(
-        [episode.prompt_ids for episode in episodes],
-        [episode.response_ids for episode in episodes],
-        policy.device,
-        written=[episode.written for episode in episodes],
-    )
+        masks = masks.to(policy.device)
+    sequences = played.sequences(policy.device)
     figures: dict[str, Any] = {"log_probs": log_probs}
     names: dict[str, Any] = {"ref_log_probs": "ref_log_probs"}
     if deterministic:
@@ -419,18 +437,6 @@ def _policy_metrics(
     pairs = zip(figures["log_probs"], figures["ref_log_probs"], strict=True)
     terms = figures.get("kls") or [own.astype(np.float64) - ref for own, ref in pairs]
     return policy_metrics(**figures), np.array([row.sum(dtype=np.float64) for row in terms])
-
-
-def _placed(values: NDArray[np.float64], episodes: Sequence[Episode]) -> NDArray[np.float64]:
-    """Return values of the finished episodes, (finished,), as (episodes,); NaN of the others."""
-    placed = np.full(len(episodes), np.nan)
-    placed[[not episode.is_lost for episode in episodes]] = values
-    return placed
-
-
-def _entropy_sums(played: "RolloutBatch", rows: Sequence[int]) -> torch.Tensor | None:
-    """Return the summed entropy of the tokens of some rows of a round, (rows,), if it is known."""
-    return None if played.entropy is None else played.entropy.sum(1)[list(rows)]
 
 
 def _entropy(sums: Sequence[torch.Tensor | None], episodes: Sequence[Episode]) -> dict[str, float]:

@@ -677,7 +677,7 @@ def text_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
 def response_metrics(episodes: Sequence[Episode]) -> dict[str, list[float]]:
     """Return every measurement of single responses in the table, nan where one has no value."""
     return {
-        m.name: [math.nan if e.is_lost else m.of_response(e) for e in episodes]
+        m.name: [m.of_response(e) for e in episodes]
         for m in measures_of(False).values()
         if m.of_response
     }

@@ -76,30 +76,27 @@ class ReferenceSamples:
         Returns:
             ``samples`` and ``prompts``, the ``tokens`` they cost, the ``price``, ``best_of_n`` with
             a row per n of `BEST_OF_SIZES`, whose ``error`` is its `span_error`, and the
-            ``optimum``'s lower bound, the larger of the two, None without a positive price. All are
-            of every prompt that has a score, see `_bests`, up to the n that half of these have;
-            ``unscored`` counts the responses that lack one, or a gold score.
+            ``optimum``'s lower bound, the larger of the two, None without a positive price. They
+            are of the `whole` table; ``unscored`` counts the responses that have no score.
         """
-        gold, scores = self.gold_scores, self.ranks(by_gold=by_gold)
-        prompts, samples = scores.shape
-        if gold is not None:  # both columns are of the same responses
-            both = np.where(np.isfinite(gold), scores, np.nan)
-            gold, scores = (gold, both) if np.isfinite(both).any() else (None, scores)
-        known = np.sort(np.isfinite(scores).sum(axis=1))
-        known = known[known > 0]
-        most = known[len(known) // 2] if len(known) else 0
+        given = self.ranks(by_gold=by_gold)
+        gold, (scores, *columns) = self.gold_scores, whole(given, self.gold_scores)
+        if gold is not None:
+            (gold,) = columns
+        prompts, samples = given.shape
+        most = scores.shape[1]
         rows: list[dict[str, Any]] = []
         for n in (n for n in BEST_OF_SIZES if n <= most):
             row: dict[str, Any] = {
                 "n": n,
                 "kl": best_of_n_kl_bound(n),
-                "score": float(np.nanmean(_bests(scores, scores, n))),
+                "score": float(mean_of_best(scores, scores, n).mean()),
                 "error": span_error(
                     scores, n, episodes or prompts, seeds=seeds, held_out=self.held_out
                 ),
             }
             if gold is not None:
-                row["gold_score"] = float(np.nanmean(_bests(scores, gold, n)))
+                row["gold_score"] = float(mean_of_best(scores, gold, n).mean())
             if kl_coef is not None:
                 row["net_score"] = row["score"] - kl_coef * row["kl"]
             rows.append(row)
@@ -110,31 +107,28 @@ class ReferenceSamples:
             "samples": samples,
             "prompts": prompts,
             "tokens": self.tokens,
-            **({"unscored": missing} if (missing := int(np.isnan(scores).sum())) else {}),
+            **({"unscored": missing} if (missing := int(np.isnan(given).sum())) else {}),
             "price": kl_coef,
             "best_of_n": rows,
             "optimum": max(optimum_bound(scores, kl_coef), *nets) if kl_coef else None,
         }
 
 
-def _bests(ranked_by: Array, values: Array, n: int) -> Array:
-    """Return `mean_of_best` of each prompt, (prompts,); NaN where it has no score.
+def whole(scores: Array, *others: Array | None) -> list[Array]:
+    """Return tables, (prompts, samples), in which every response has a score: NaN is left out here.
 
-    A prompt with fewer than n scores has the best of all of them, which is no more than its best of
-    n. Without it the mean over prompts would be of others than that of a smaller n: of easier ones,
-    where it is answers to hard prompts that fail to be scored.
-
-    Args:
-        ranked_by: (prompts, R) scores that choose; NaN where a response has none.
-        values: (prompts, R) what the chosen one is worth.
-        n: Samples.
+    All prompts keep as many responses, the first ones, as nine in ten have; a prompt with fewer is
+    left out. ``others`` are of the same responses.
     """
-    sizes = np.minimum(np.isfinite(ranked_by).sum(axis=1), n)
-    bests = np.full(len(sizes), np.nan)
-    for size in set(sizes[sizes > 0].tolist()):
-        rows = sizes == size
-        bests[rows] = mean_of_best(ranked_by[rows], values[rows], size)
-    return bests
+    tables = [scores, *(table for table in others if table is not None)]
+    known = np.isfinite(tables).all(axis=0)
+    counts = known.sum(axis=1)
+    size = int(np.sort(counts)[len(counts) // 10])
+    kept = [np.flatnonzero(row)[:size] for row in known[counts >= size]]
+    return [
+        np.array([row[at] for row, at in zip(table[counts >= size], kept, strict=True)])
+        for table in tables
+    ]
 
 
 def check_ranks(evaluator: "Evaluator", samples: int) -> None:
@@ -229,34 +223,29 @@ def span_error(
     (R - 1) / R * sum_i (b without i - mean_i(b without i))^2
 
     Args:
-        scores: (prompts, samples), NaN where there is none, which is left out, as are prompts
-            without any; one with fewer than n has the best of all of them.
+        scores: (prompts, samples).
         n: Size of the best-of-n, at most the samples.
         episodes: Responses E behind the start of each seed.
         seeds: Seeds K, each with its own prompts; 0 where all have these.
         held_out: Prompts N of the split; None, not known, takes more than any number.
 
     Returns:
-        Unit of the scores; None for a single prompt, or one that is left, that has no more than n
-        responses or is one of several.
+        Unit of the scores; None for a single prompt that has no more than n responses or is one of
+        several.
     """
     of_start = _variances(scores) / (episodes * max(seeds, 1))
     if len(scores) == 1:
-        known = scores[:, np.isfinite(scores[0])]
-        if (seeds and held_out != 1) or n >= known.shape[1]:
+        if (seeds and held_out != 1) or n >= scores.shape[1]:
             return None
-        of_ends = (known.shape[1] - 1) * float(_best_without(known, n).var())
+        of_ends = (scores.shape[1] - 1) * float(_best_without(scores, n).var())
     else:
-        scored = scores[np.isfinite(scores).any(axis=1)]
-        if len(scored) < 2:
-            return None
-        bests, means = _bests(scored, scored, n), np.nanmean(scored, axis=1)
-        v, c = _shared(scored, n)
-        common, own = 1.0 / len(scored), 0.0
+        bests, means = mean_of_best(scores, scores, n), scores.mean(axis=1)
+        v, c = _shared(scores, n)
+        common, own = 1.0 / len(scores), 0.0
         if seeds:
             common = 0.0 if held_out is None else 1.0 / held_out
             own = 1.0 / (episodes if held_out is None else min(episodes, held_out)) - common
-        of_ends = bests.var(ddof=1) / len(scored)
+        of_ends = bests.var(ddof=1) / len(scores)
         of_ends += (means.var(ddof=1) - v) * (common + own / max(seeds, 1))
         of_ends -= 2.0 * (np.cov(bests, means)[0, 1] - c) * common
     error = np.sqrt(max(of_ends + of_start, 0.0))
@@ -264,17 +253,13 @@ def span_error(
 
 
 def _shared(scores: Array, n: int) -> tuple[float, float]:
-    """Return v and c of `span_error`, means over the prompts with two responses or more."""
-    known = [row[np.isfinite(row)] for row in scores]
-    parts = []
-    for count in {len(row) for row in known if len(row) > 1}:
-        rows = np.stack([row for row in known if len(row) == count])  # (prompts, count)
-        of_best = (rows.mean(axis=1, keepdims=True) - rows) * _best_without(rows, min(n, count - 1))
-        parts.append((rows.var(axis=1, ddof=1) / count, of_best.mean(axis=1)))
-    if not parts:
+    """Return v and c of `span_error`, means over the prompts."""
+    count = scores.shape[1]
+    if count < 2:
         return 0.0, 0.0
-    v, c = (float(np.concatenate(each).mean()) for each in zip(*parts, strict=True))
-    return v, c
+    gaps = scores.mean(axis=1, keepdims=True) - scores
+    c = (gaps * _best_without(scores, min(n, count - 1))).mean()
+    return float(scores.var(axis=1, ddof=1).mean() / count), float(c)
 
 
 def _best_without(rows: Array, n: int) -> Array:
@@ -286,9 +271,8 @@ def _best_without(rows: Array, n: int) -> Array:
 
 
 def _variances(scores: Array) -> float:
-    """Return the mean variance of the responses to a prompt, of those with two or more."""
-    many = scores[np.isfinite(scores).sum(axis=1) > 1]
-    return float(np.nanvar(many, axis=1, ddof=1).mean()) if len(many) else 0.0
+    """Return the mean variance of the responses to a prompt."""
+    return float(scores.var(axis=1, ddof=1).mean()) if scores.shape[1] > 1 else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

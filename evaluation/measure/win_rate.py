@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -9,6 +10,9 @@ from numpy.typing import ArrayLike
 from tokengym.envs import Episode
 from tokengym.evaluation.statistics import DEFAULT_LEVEL, Array, student_interval
 from tokengym.evaluation.statistics.scores import without_rounding
+
+if TYPE_CHECKING:
+    from tokengym.evaluation.measure.evaluate import Evaluation
 
 Triple = tuple[str, str, str]
 Prefer = Callable[[Sequence[Triple]], ArrayLike]
@@ -75,8 +79,6 @@ def win_rate(as_a: ArrayLike, as_b: ArrayLike, level: float = DEFAULT_LEVEL) -> 
 def judged(first: Sequence[Episode], second: Sequence[Episode], prefer: Prefer) -> WinRate:
     """Compare two policies' responses by a judge that reads each pair in both orders.
 
-    A prompt of which a partner's failure lost either response is left out.
-
     Args:
         first: One policy's episodes.
         second: The other's, on the same prompts in the same order.
@@ -87,27 +89,26 @@ def judged(first: Sequence[Episode], second: Sequence[Episode], prefer: Prefer) 
     """
     _same_prompts(first, second)
     both = zip(first, second, strict=True)
-    pairs = [(a.prompt, a.response, b.response) for a, b in both if not (a.is_lost or b.is_lost)]
+    pairs = [(a.prompt, a.response, b.response) for a, b in both]
     as_a = np.asarray(prefer(pairs))
     return win_rate(as_a, 1.0 - np.asarray(prefer([(c, b, a) for c, a, b in pairs])))
+
+
+def answered(first: "Evaluation", second: "Evaluation") -> tuple[list[Episode], list[Episode]]:
+    """Return the responses to the prompts of which both evaluations have one."""
+    ones, others = (dict(zip(e.places, e.episodes, strict=True)) for e in (first, second))
+    places = sorted(ones.keys() & others.keys())
+    return [ones[place] for place in places], [others[place] for place in places]
 
 
 def scored(first: Sequence[Episode], second: Sequence[Episode]) -> WinRate:
     """Compare two policies' responses by their scores: the higher wins, an equal one ties.
 
-    A prompt of which either has no score, as its partner or its judge failed, is left out.
-
     Raises:
-        ValueError: if there are none, the prompts differ, or no prompt has both scores.
+        ValueError: if there are none, or the prompts differ.
     """
     _same_prompts(first, second)
-    both = [
-        (a.score, b.score)
-        for a, b in zip(first, second, strict=True)
-        if a.score is not None and b.score is not None
-    ]
-    if not both:
-        raise ValueError("no episode has a score; collect them in an environment with a reward")
+    both = [(one.score, other.score) for one, other in zip(first, second, strict=True)]
     sure = 0.5 + 0.5 * np.sign(without_rounding(*np.array(both, dtype=np.float64).T))
     return win_rate(sure, sure)
 

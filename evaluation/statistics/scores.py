@@ -258,36 +258,26 @@ def optimum_bound(scores: ArrayLike, price: float) -> float:
     below it on average, and rises with the number of responses: state that number.
 
     Args:
-        scores: (prompts, N) of the reference policy's responses, score units; NaN where one has no
-            score, which is left out.
+        scores: (prompts, N) of the reference policy's responses, score units.
         price: Price c of a nat of KL to the reference, score units.
 
     Raises:
-        ValueError: if the price is not positive, no score is known, or one is infinite.
+        ValueError: if the price is not positive, or a score is not finite.
 
     Example:
         >>> round(optimum_bound([[0.0, 1.0]], price=0.01), 3)  # close to the greater one
         0.993
     """
-    values = np.atleast_2d(np.asarray(scores, dtype=np.float64))
-    is_known = ~np.isnan(values)
-    if values.size and not is_known.any():
-        raise ValueError(
-            f"scores of shape {values.shape} hold no score: all {values.size} are NaN; score the "
-            "responses, or leave the bound out"
-        )
-    finite("scores", values[is_known])
-    values, is_known = values[is_known.any(axis=1)], is_known[is_known.any(axis=1)]
+    values = np.atleast_2d(finite("scores", scores))
     if not price > 0.0:
         raise ValueError(
             f"price must be > 0, got {price:g}: without a price the optimum is the highest score "
             "there is, and all that is known of it is the highest among the responses"
         )
     if np.isinf(price):  # the limit: no policy but the reference pays
-        return float(np.mean(np.nanmean(values, axis=-1)))
+        return float(values.mean())
     # exp(R / c) overflows at a low price; logsumexp takes the largest out first.
-    exponents = logsumexp(np.where(is_known, values / price, -np.inf), axis=-1)
-    exponents = exponents - np.log(is_known.sum(axis=-1))
+    exponents = logsumexp(values / price, axis=-1) - np.log(values.shape[-1])
     return float(price * np.mean(exponents))
 
 

@@ -15,7 +15,6 @@ from tokengym.agents.offline import (
     Sampling,
     make_policy,
     prompt_order,
-    scored_of,
 )
 from tokengym.agents.rollouts import GivenPrompts
 from tokengym.base import check_count, check_number
@@ -347,10 +346,10 @@ class PipelineState:
         """
         if self.model_judge is None:
             return list(groups)
-        groups = [known for group in groups if len(known := scored_of(group)) > 1]
+        groups = [group for group in groups if len(group) > 1]
         texts = [[episode.response for episode in group] for group in groups]
         ends = [
-            losses.best_against_worst([e.score for e in group if e.score is not None], responses)
+            losses.best_against_worst([e.score for e in group], responses)
             or losses.Choice(0, 0)  # equal responses: by the order alone
             for group, responses in zip(groups, texts, strict=True)
         ]

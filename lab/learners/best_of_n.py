@@ -93,8 +93,10 @@ class BestOfN:
         prompts = self.collector.chosen.recognise(observation)
         plans = []
         groups = self.collector.write(self.agent, prompts, generator)
-        for group in self.collector.score(groups):
-            best = best_episode(group, self.collector.sampling.length_penalty)
+        for group, scored in zip(groups, self.collector.score(groups), strict=True):
+            # A row needs an answer, also where no candidate has a score.
+            penalty = self.collector.sampling.length_penalty
+            best = best_episode(scored, penalty) if scored else group[0]
             plans.append(tuple(best.response_ids))
         return plans
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -31,7 +32,6 @@ from tokengym.agents.offline import (
     best_episode,
     make_policy,
     prompt_order,
-    scored_of,
 )
 from tokengym.agents.rollouts import Environments
 from tokengym.base import accepts_settings, from_keywords, read_json, to_json, write_json
@@ -214,7 +214,7 @@ class IterativeLearner(PlaysPolicy):
             loss, trained = self.improve(rows, self._seed_of(number, 1))
         else:
             logger.warning("iteration %d: all responses tie, nothing was learned", number)
-        scores = [e.score for group in groups for e in group if e.score is not None]
+        scores = [e.score for group in groups for e in group]
         kept_scores = [row[kept.score] for row in rows]
         iteration = Iteration(
             number=number,
@@ -263,12 +263,12 @@ class IterativeLearner(PlaysPolicy):
         sets = [group[k : k + size] for group in drawn for k in range(0, len(group), size)]
         penalty = self.settings.sampling.length_penalty
         best = [
-            max(scored_of(scored) or scored, key=_disagreement)
-            if unsure
-            else best_episode(scored, penalty)
+            [max(scored, key=_disagreement) if unsure else best_episode(scored, penalty)]
+            if scored
+            else []
             for scored in self.collector.score(sets)
         ]
-        return [tuple(best[k : k + count]) for k in range(0, len(best), count)]
+        return [tuple(chain.from_iterable(best[k : k + count])) for k in range(0, len(best), count)]
 
     def _weights(self) -> dict[str, torch.Tensor]:
         """Return a copy of the weights that learn, where the enhancer needs it."""

@@ -167,8 +167,7 @@ def evaluate(
         # Before the first is evaluated: what cannot be loaded is refused at once.
         rival: Any = second and second.load(evaluator, None, trust_code=trust_code)
         evaluation = evaluator(player, deterministic=deterministic, draws=draws)
-        finished = [episode for episode in evaluation.episodes if not episode.is_lost]
-        figures = {**evaluation.metrics, **library_metrics(finished)}
+        figures = {**evaluation.metrics, **library_metrics(evaluation.episodes)}
         if evaluation.unscored:
             figures[UNSCORED] = evaluation.unscored
         versus = None
@@ -257,11 +256,11 @@ def _price_of(
 
 
 def _win_rate(first: "Evaluation", second: "Evaluation", judge: str | None) -> "WinRate":
-    from tokengym.evaluation.measure.win_rate import judged, scored
+    from tokengym.evaluation.measure.win_rate import answered, judged, scored
 
     if judge is None:
-        return scored(first.episodes, second.episodes)
+        return scored(*answered(first, second))
     from tokengym.rewards import PreferenceModel  # of the laboratory
 
     model = PreferenceModel.from_pretrained(judge)
-    return judged(first.episodes, second.episodes, model.preferences)
+    return judged(*answered(first, second), model.preferences)

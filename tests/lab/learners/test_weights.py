@@ -419,8 +419,8 @@ def test_a_teacher_and_a_hint_are_read_as_the_policy_samples(
     played = agent.collect()
     episodes = list(played.episodes)
     for row in lost:
-        episodes[row] = replace(episodes[row], finish_reason="error")
-    agent.assign(replace(played, episodes=tuple(episodes)))
+        episodes[row] = replace(episodes[row], score=None, finish_reason="error")
+    agent.assign(agent.scored(replace(played, episodes=tuple(episodes))))
     how: Any = {"atol": 1e-4, "rtol": 1e-4}
     mask = seen["mask"]
     # The teacher that is the reference departs from it nowhere, nor an empty hint from none.

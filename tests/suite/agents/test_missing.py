@@ -11,10 +11,11 @@ from tests.support.partners import failing, teacher
 from tests.support.rules import rule_of
 from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import PPO, collect
-from tokengym.agents.offline import KEPT, ResponseCollector, Sampling, best_episode, scored_of
+from tokengym.agents.offline import KEPT, ResponseCollector, Sampling, best_episode
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import Episode
-from tokengym.evaluation.measure.evaluate import evaluate
+from tokengym.evaluation.measure.evaluate import Evaluation, evaluate
+from tokengym.evaluation.measure.win_rate import answered
 from tokengym.evaluation.measure.win_rate import scored as win_rate_of
 from tokengym.rewards import FunctionScorer, Normalize, Reward, Scores
 from tokengym.rewards.scorers.base import Scorer, score_finished
@@ -129,14 +130,16 @@ def test_a_round_is_logged_and_normalised_without_them(missing, normalize):
 def test_an_evaluation_is_of_what_was_measured(missing, caplog):
     agent = make_agent(make_envs(**missing))
     found = evaluate(agent, make_envs(**missing), num_episodes=24, seed=2)
-    known = check_episodes(found.episodes)
-    finished = [episode for episode in found.episodes if not episode.is_lost]
+    known = found.episodes
+    assert 0 < len(known) < 24
     assert found.unscored == 24 - len(known)
     assert found.metrics["score"] == pytest.approx(np.mean([e.score for e in known]))
-    assert found.metrics["length"] == np.mean([e.num_written for e in finished])
+    assert found.metrics["length"] == np.mean([e.num_written for e in known])
     assert found.metrics["kl"] == pytest.approx(0.0, abs=1e-4)
-    assert found.kls is not None
-    assert np.isnan(found.kls).tolist() == [episode.is_lost for episode in found.episodes]
+    for name, values in found.responses.items():  # the table that pairs arms keeps their places
+        known_at = set(np.flatnonzero(np.isfinite(values)).tolist())
+        assert known_at <= set(found.places)
+        assert known_at == set(found.places) or name not in ("score", "kl", "length")
     said = [r.getMessage() for r in caplog.records if "have no score" in r.getMessage()]
     assert len(said) == 1
     assert said[0].startswith(f"{found.unscored} of 24 ")
@@ -152,7 +155,8 @@ def test_what_has_no_score_is_never_learned_from(missing, kept, caplog):
     collector = ResponseCollector(envs, scorer=scorer, sampling=Sampling(n=6))
     groups = collector.collect(agent, [0, 1, 2, 3], seed=5)
     flat = [episode for group in groups for episode in group]
-    known = [episode for episode in flat if episode.score is not None]
+    known = flat
+    assert all(episode.score is not None for episode in known)
     assert 0 < len(known) < 24
     assert collector.unscored == 24 - len(known)
     assert sum("have no score" in r.getMessage() for r in caplog.records) == 1
@@ -165,12 +169,8 @@ def test_what_has_no_score_is_never_learned_from(missing, kept, caplog):
     assert values
     assert max(values) < -4.9
     for group in groups:
-        known_of = scored_of(group)
-        best = best_episode(group, 0.0)
-        if known_of:
-            assert best.score == max(e.score for e in known_of if e.score is not None)
-        else:
-            assert best is group[0]
+        if group:
+            assert best_episode(group, 0.0).score == max(e.score for e in group)
     if kept == "all":
         assert len(rows) == len(known)
 
@@ -185,16 +185,17 @@ def _without_replies(episode: Episode) -> Episode:
     )
 
 
-def test_a_win_rate_leaves_prompts_out_of_which_one_score_is_missing():
-    def of(*scores: float | None) -> list[Episode]:
+def test_a_win_rate_is_of_the_prompts_of_which_both_have_a_score():
+    def of(**scores: float) -> Evaluation:
         parts: Any = {"response": "a", "prompt_ids": (1,), "response_ids": (2,)}
-        return [Episode(prompt=str(i), score=score, **parts) for i, score in enumerate(scores)]
+        places = tuple(int(name[1:]) for name in scores)
+        episodes = [Episode(prompt=name, score=score, **parts) for name, score in scores.items()]
+        bare: Any = {"metrics": {}, "gold_scores": None, "asked": 4}
+        return Evaluation(episodes=tuple(episodes), places=places, **bare)
 
-    first, second = of(-5.0, None, -4.0, -6.0), of(-6.0, -5.0, None, -5.0)
-    found = win_rate_of(first, second)
+    first, second = of(p0=-5.0, p2=-4.0, p3=-6.0), of(p0=-6.0, p1=-5.0, p3=-5.0)
+    found = win_rate_of(*answered(first, second))
     assert (found.wins, found.ties, found.losses, found.rate) == (1, 0, 1, 0.5)
-    with pytest.raises(ValueError, match="no episode has a score"):
-        win_rate_of(of(None, -1.0), of(-1.0, None))
 
 
 # --- scorers --------------------------------------------------------------------------------------

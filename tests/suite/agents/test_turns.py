@@ -236,7 +236,7 @@ def test_lost_episodes_are_not_learned(make_envs, make_ppo):
     lost = np.array([e.finish_reason == "error" for e in agent.last_round.episodes])
     assert 0 < lost.sum() < 10
     kept = 12 - 2 * lost.reshape(-1, 2).any(1).sum()
-    assert len(agent.assign(agent.last_round).sequences) == kept
+    assert len(agent.assign(agent.scored(agent.last_round)).sequences) == kept
 
 
 @pytest.mark.parametrize("log_probs", ["sampled", "recomputed"])
@@ -250,8 +250,8 @@ def test_lost_episodes_are_not_counted(make_envs, make_ppo, log_probs):
     figures = agent.logger.name_to_value
     assert figures["train/kl"] == pytest.approx(0.0, abs=1e-5)
     assert figures["train/log_prob_gap"] < 1e-5
-    mask = agent.last_round.sequences("cpu").response_mask
-    entropy = agent.last_round.entropy[mask].mean().item()
+    learned = agent.scored(agent.last_round)
+    entropy = learned.entropy[learned.sequences("cpu").response_mask].mean().item()
     assert figures["train/entropy"] == pytest.approx(entropy, rel=1e-5)
     # KL 0 is below the target: 20 % down, by the share of the horizon that was finished.
     assert agent.kl_coef == pytest.approx(0.2 * (1 - 0.2 * sum(finished) / 100))
@@ -266,7 +266,7 @@ def test_groups_that_differ_only_where_they_were_lost_are_not_kept(make_envs, ma
     lost = np.array([e.finish_reason == "error" for e in agent.last_round.episodes])
     whole = ~lost.reshape(-1, 2).any(1)
     assert 0 < whole.sum() < 6
-    assert len(agent.assign(agent.last_round).sequences) == 2 * whole.sum()
+    assert len(agent.assign(agent.scored(agent.last_round)).sequences) == 2 * whole.sum()
 
 
 def test_a_round_without_a_whole_episode(make_envs, make_ppo):
@@ -274,7 +274,7 @@ def test_a_round_without_a_whole_episode(make_envs, make_ppo):
         raise RuntimeError("no")
 
     agent = make_ppo(envs=make_envs(**LOSSY | {"partner": broken}))
-    with pytest.raises(ValueError, match="every episode"):
+    with pytest.raises(ValueError, match="12 of 12 episodes have no score"):
         agent.learn(1)
 
 

@@ -134,15 +134,16 @@ def test_a_missing_score_is_not_counted_as_0(make_ppo, make_envs, advantage):
     agent = build(make_ppo, make_envs, advantage=advantage)
     played = agent.collect()
     first = played.episodes[0].with_rewards(None, {}, None)
-    experience = agent.assign(replace(played, episodes=(first, *played.episodes[1:])))
+    lacking = replace(played, episodes=(first, *played.episodes[1:]))
+    experience = agent.assign(agent.scored(lacking))
     whole = agent.assign(played)
     size = len(whole.advantages) - len(experience.advantages)
     assert size == agent.settings.group_size
     time = experience.advantages.shape[1]
     torch.testing.assert_close(experience.paid, whole.paid[size:])
     torch.testing.assert_close(experience.token_rewards, whole.token_rewards[size:, :time])
-    known = [episode.score for episode in played.episodes[1:]]
-    agent.assign(replace(played, episodes=(first, *played.episodes[1:])))
+    known = [episode.score for episode in played.episodes[size:]]
+    agent.assign(agent.scored(lacking))
     assert agent.logger.name_to_value["rollout/score"] == pytest.approx(np.mean(known))
     assert agent.logger.name_to_value["rollout/unscored"] == 1
 
@@ -151,25 +152,19 @@ def test_a_round_without_any_score_is_refused(make_ppo, make_envs):
     agent = build(make_ppo, make_envs, advantage="rloo")
     played = agent.collect()
     episodes = tuple(episode.with_rewards(None, {}, None) for episode in played.episodes)
-    with pytest.raises(ValueError, match="no response of the round has a score"):
-        agent.assign(replace(played, episodes=episodes))
+    with pytest.raises(ValueError, match="episodes have no score, and the others share a group"):
+        agent.scored(replace(played, episodes=episodes))
 
 
-def test_groups_that_all_lack_a_score_are_not_a_partners_failure(make_ppo, make_envs):
+def test_groups_that_all_lack_a_score_are_refused(make_ppo, make_envs):
     agent = build(make_ppo, make_envs, advantage="rloo")
     played = agent.collect()
     episodes = tuple(
         episode if row % 4 else episode.with_rewards(None, {}, None)
         for row, episode in enumerate(played.episodes)
     )
-    with pytest.raises(ValueError, match="every group has a response without a score"):
-        agent.assign(replace(played, episodes=episodes))
-    lost = tuple(
-        replace(episode.with_rewards(None, {}, None), finish_reason="error")
-        for episode in played.episodes
-    )
-    with pytest.raises(ValueError, match="a partner's failure lost every episode"):
-        agent.assign(replace(played, episodes=lost))
+    with pytest.raises(ValueError, match="episodes have no score, and the others share a group"):
+        agent.scored(replace(played, episodes=episodes))
 
 
 def test_a_dense_credit_that_is_not_seen_is_said_once(make_ppo, make_envs, caplog):
