@@ -24,7 +24,6 @@ from tokengym.evaluation.measure.environments import brings_prompts, is_own_task
 from tokengym.evaluation.measure.judges import measured_by
 from tokengym.evaluation.measure.measures import (
     EPISODES,
-    policy_metrics,
     response_metrics,
     text_metrics,
 )
@@ -52,9 +51,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TokenFigures = Mapping[str, list[NDArray[Any]]]
-"""Figures of the tokens that a policy wrote, (n,) nats of each response, by the names that
-`policy_metrics` gives them."""
 ROWS = 128
 """Most environment rows played and scored at once."""
 OF_BATCH = ("task", "num_envs", "vectorization_mode", "autoreset_mode", "render_mode")
@@ -69,9 +65,9 @@ class Evaluation:
     """Measurements of a policy on held-out prompts, of the responses that have a score."""
 
     metrics: dict[str, float]
-    """``score``, ``gold_score`` if the task has one that knows the words, ``kl``, ``entropy`` and
-    ``reference_perplexity`` if the agent's policy knows log-probs, ``entropy`` alone of on-policy
-    algorithms of Stable-Baselines3, and those of
+    """``score``, ``gold_score`` if the task has one that knows the words, ``kl`` and ``entropy``,
+    both exact, if the agent's policy is a language model, ``entropy`` alone of on-policy algorithms
+    of Stable-Baselines3, and those of
     `tokengym.evaluation.measure.measures.text_metrics`. Means over the responses; a measurement
     that none has is absent."""
     episodes: tuple[Episode, ...]
@@ -237,7 +233,7 @@ class Evaluator:
         episodes: list[Episode] = []
         places: list[int] = []
         asked = 0
-        figures: list[TokenFigures | None] = []
+        of_rounds: list[torch.Tensor | None] = []
         entropies: list[torch.Tensor | None] = []
         seed, prompt_ids = self._drawn(draws)
         with _global_seed(seed), unmoved(self.paid.rewards):
@@ -252,8 +248,8 @@ class Evaluator:
                 if rows:
                     scored = played.select(np.array(rows))
                     episodes += scored.episodes
-                    figures.append(_token_figures(agent, scored, deterministic))
-                    entropies.append(None if scored.entropy is None else scored.entropy.sum(1))
+                    of_rounds.append(_response_kls(agent, scored))
+                    entropies.append(_response_entropies(scored))
         if not episodes:
             raise ScorerError(
                 f"none of {asked} held-out responses has a score; pass on_error='raise' of the "
@@ -263,8 +259,10 @@ class Evaluator:
         metrics, gold = self._score_metrics(episodes)
         metrics |= text_metrics(episodes)
         metrics |= self._toxicity_metrics(episodes)
-        of_policy, kls = _policy_metrics(figures)
-        metrics |= of_policy or _entropy(entropies, episodes)
+        if (kls := _whole(of_rounds)) is not None:
+            metrics["kl"] = float(kls.mean())
+        if (sums := _whole(entropies)) is not None:  # of the tokens that could be drawn, exact too
+            metrics["entropy"] = float(sums.sum()) / sum(e.num_written for e in episodes)
         return Evaluation(
             metrics=metrics,
             episodes=tuple(episodes),
@@ -393,59 +391,40 @@ class Evaluator:
         self.envs.close()
 
 
-def _token_figures(
-    agent: "Agent", played: "RolloutBatch", deterministic: bool
-) -> TokenFigures | None:
-    """Return figures of a round's responses; None where the agent does not know them.
+def _response_kls(agent: "Agent", played: "RolloutBatch") -> torch.Tensor | None:
+    """Return the exact KL to the reference of each response, (episodes,) nats; None if unknown.
+
+    KL = sum over the states s_t of a response of KL(pi(.|s_t) || pi_ref(.|s_t))
 
     Policy and reference are both renormalised over the tokens that could be drawn, by the
-    environment's masks and the policy's own top-k, top-p or mask. Under greedy decoding they are
-    exact too: the likeliest tokens are no sample, and estimates from them are of nothing.
+    environment's masks and the policy's own top-k, top-p or mask.
     """
     from tokengym.agents import CausalLMPolicy
 
     policy = policy_of(agent)
-    episodes = played.episodes
-    log_probs = [episode.log_probs for episode in episodes if episode.log_probs is not None]
-    if not isinstance(policy, CausalLMPolicy) or len(log_probs) < len(episodes):
+    drawn_elsewhere = any(episode.log_probs is None for episode in played.episodes)
+    if not isinstance(policy, CausalLMPolicy) or drawn_elsewhere:
         return None
     masks = played.action_masks
     if masks is not None:
         masks = masks.to(policy.device)
     sequences = played.sequences(policy.device)
-    figures: dict[str, Any] = {"log_probs": log_probs}
-    names: dict[str, Any] = {"ref_log_probs": "ref_log_probs"}
-    if deterministic:
-        names |= {"kls": "kl", "entropies": "entropy"}
-    for name, stat in names.items():
-        figures[name] = policy.token_stats(sequences, masks, name=stat).cpu().numpy()
-    written = [np.ones(len(e.response_ids)) if e.written is None else e.written for e in episodes]
-    return {
-        name: [row[: len(mask)][mask > 0] for row, mask in zip(of_rows, written, strict=True)]
-        for name, of_rows in figures.items()
-    }
+    of_tokens = policy.token_stats(sequences, masks, name="kl")
+    return of_tokens.masked_fill(~sequences.response_mask, 0.0).sum(1, dtype=torch.float64).cpu()
 
 
-def _policy_metrics(
-    rounds: Sequence[TokenFigures | None],
-) -> tuple[dict[str, float], NDArray[np.float64] | None]:
-    """Return KL, entropy and perplexity, and each response's KL; nothing where they are unknown."""
+def _response_entropies(played: "RolloutBatch") -> torch.Tensor | None:
+    """Return the sum of the entropies of a response's states, (episodes,) nats; None if unknown."""
+    if played.entropy is None:
+        return None
+    own = played.sequences(played.entropy.device).response_mask
+    return played.entropy.masked_fill(~own, 0.0).sum(1)
+
+
+def _whole(rounds: Sequence[torch.Tensor | None]) -> NDArray[np.float64] | None:
+    """Return a figure of all responses, (episodes,), if every round has it."""
     known = [one for one in rounds if one is not None]
-    if len(known) < len(rounds):
-        return {}, None
-    figures = {name: [row for one in known for row in one[name]] for name in known[0]}
-    pairs = zip(figures["log_probs"], figures["ref_log_probs"], strict=True)
-    terms = figures.get("kls") or [own.astype(np.float64) - ref for own, ref in pairs]
-    return policy_metrics(**figures), np.array([row.sum(dtype=np.float64) for row in terms])
-
-
-def _entropy(sums: Sequence[torch.Tensor | None], episodes: Sequence[Episode]) -> dict[str, float]:
-    """Return the mean entropy of the tokens written, by the rounds' sums, if all are known."""
-    known = [one for one in sums if one is not None]
-    if len(known) < len(sums):
-        return {}
-    total = torch.cat(known).sum()
-    return {"entropy": float(total) / sum(episode.num_written for episode in episodes)}
+    return None if len(known) < len(rounds) else torch.cat(known).double().cpu().numpy()
 
 
 @answers_keywords

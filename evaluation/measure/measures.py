@@ -16,7 +16,6 @@ from functools import cache
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tokengym.base.registry import Registry, did_you_mean
 from tokengym.base.spellings import word_answer
@@ -454,15 +453,6 @@ _TABLE = (
         missing="where every response was lost",
     ),
     Measure(
-        name="reference_perplexity",
-        title="Perplexity under the reference",
-        meaning="How surprising the responses are to the reference policy.",
-        unit="ratio",
-        better="lower",
-        recorded=True,
-        missing="where an agent does not know its log-probs",
-    ),
-    Measure(
         name="loss",
         title="Loss",
         meaning="The learner's own loss: of DPO per pair, of SFT per response token.",
@@ -750,46 +740,6 @@ def compression_ratio(texts: Sequence[str]) -> float:
         return math.nan
     data = "\n".join(texts).encode("utf-8", errors="replace")
     return len(data) / len(zlib.compress(data, 9))
-
-
-def policy_metrics(
-    log_probs: Sequence[NDArray[np.float32]],
-    ref_log_probs: Sequence[NDArray[np.float32]],
-    *,
-    kls: Sequence[NDArray[np.float32]] | None = None,
-    entropies: Sequence[NDArray[np.float32]] | None = None,
-) -> dict[str, float]:
-    """Return KL, entropy and reference perplexity of the tokens that a policy wrote.
-
-    kl = mean over episodes of sum_t (log pi - log pi_ref)      (k1: unbiased, nats per response)
-    entropy = mean over tokens of -log pi                       (unbiased, nats per token)
-    reference_perplexity = exp(mean over tokens of -log pi_ref)
-
-    Both are of sampled tokens. The likeliest ones are no sample: of those the exact figures of the
-    states before them are needed, and kl is the mean of sum_t KL(s_t), entropy that of H(s_t).
-
-    Args:
-        log_probs: Per episode (n,), nats, under the policy that sampled.
-        ref_log_probs: Per episode (n,), nats, under the reference, by the same sampler.
-        kls: Per episode (n,), nats, exact; None estimates them from the tokens.
-        entropies: Per episode (n,), nats, exact; None estimates them from the tokens.
-    """
-    require_episodes(log_probs)
-    lengths = [len(row) for row in log_probs], [len(row) for row in ref_log_probs]
-    if lengths[0] != lengths[1]:
-        raise ValueError(
-            f"log_probs and ref_log_probs must be of the same tokens, got {lengths[0][:4]} and "
-            f"{lengths[1][:4]} tokens in the first episodes"
-        )
-    sampled = np.concatenate(log_probs).astype(np.float64)
-    reference = np.concatenate(ref_log_probs).astype(np.float64)
-    kl = sampled - reference if kls is None else np.concatenate(kls).astype(np.float64)
-    entropy = -sampled if entropies is None else np.concatenate(entropies).astype(np.float64)
-    return {
-        "kl": float(kl.sum() / len(log_probs)),
-        "entropy": float(entropy.mean()),
-        "reference_perplexity": math.exp(min(-float(reference.mean()), 700.0)),
-    }
 
 
 def require_episodes(episodes: Sequence[object]) -> None:

@@ -88,7 +88,9 @@ def test_the_policy_that_training_starts_from_has_no_kl(rules):
     ]
     assert len(log_probs) == 8
     assert found.metrics["length"] == np.mean([len(row) for row in log_probs])
-    assert found.metrics["entropy"] == pytest.approx(-np.concatenate(log_probs).mean(), rel=1e-5)
+    surprisal = -np.concatenate(log_probs)  # a sample of it
+    error = surprisal.std() / len(surprisal) ** 0.5
+    assert abs(found.metrics["entropy"] - surprisal.mean()) < 4.0 * error
     without = policy.log_probs(
         [episode.prompt_ids for episode in found.episodes],
         [episode.response_ids for episode in found.episodes],

@@ -18,7 +18,6 @@ from tokengym.evaluation.measure.measures import (
     copy_rate,
     distinct,
     measures_of,
-    policy_metrics,
     repetition,
     text_metrics,
     words,
@@ -141,20 +140,9 @@ def test_text_metrics_of_a_conversation_leave_the_replies_out():
     assert metrics["distinct_1"] == 2 / 3
 
 
-def test_policy_metrics_by_hand():
-    own = [np.array([-1.0, -2.0], np.float32), np.array([-0.5], np.float32)]
-    reference = [np.array([-1.5, -2.5], np.float32), np.array([-2.0], np.float32)]
-    metrics = policy_metrics(own, reference)
-    assert metrics["kl"] == pytest.approx((1.0 + 1.5) / 2)  # per response, summed over tokens
-    assert metrics["entropy"] == pytest.approx(3.5 / 3)  # per token
-    assert metrics["reference_perplexity"] == pytest.approx(math.exp(6.0 / 3))
-
-
 def test_bad_input():
     with pytest.raises(ValueError, match="episode, got none"):
         text_metrics([])
-    with pytest.raises(ValueError, match=r"\[1\] and \[2\]"):
-        policy_metrics([np.zeros(1, np.float32)], [np.zeros(2, np.float32)])
 
 
 def test_each_measurement_says_what_it_means_and_how_sure_it_is():
