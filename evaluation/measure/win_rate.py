@@ -105,11 +105,16 @@ def scored(first: Sequence[Episode], second: Sequence[Episode]) -> WinRate:
     """Compare two policies' responses by their scores: the higher wins, an equal one ties.
 
     Raises:
-        ValueError: if there are none, or the prompts differ.
+        ValueError: if there are none, the prompts differ, or an episode has no score.
     """
     _same_prompts(first, second)
     both = [(one.score, other.score) for one, other in zip(first, second, strict=True)]
-    sure = 0.5 + 0.5 * np.sign(without_rounding(*np.array(both, dtype=np.float64).T))
+    values = np.array(both, dtype=np.float64)  # nan where there is none
+    if np.isnan(values).any():
+        raise ValueError(
+            "an episode has no score; leave its prompt out of both, as `answered` does"
+        )
+    sure = 0.5 + 0.5 * np.sign(without_rounding(*values.T))
     return win_rate(sure, sure)
 
 

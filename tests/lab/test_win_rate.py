@@ -64,7 +64,7 @@ def test_scores_decide_where_no_judge_is_asked():
         (lambda: win_rate([1.5], [0.5]), "as_a.*got shape"),
         (lambda: win_rate([], []), "as_a must be"),
         (lambda: scored(episodes("a"), []), "1 and 0 episodes"),
-        (lambda: scored(episodes("a"), episodes("b")), "no episode has a score"),
+        (lambda: scored(episodes("a"), episodes("b")), "an episode has no score"),
     ],
 )
 def test_bad_input(call, message):
