@@ -121,7 +121,7 @@ def whole(scores: Array, *others: Array | None) -> list[Array]:
     left out. ``others`` are of the same responses.
     """
     tables = [scores, *(table for table in others if table is not None)]
-    known = np.isfinite(tables).all(axis=0)
+    known = np.asarray(np.isfinite(np.stack(tables)).all(axis=0))
     counts = known.sum(axis=1)
     size = int(np.sort(counts)[len(counts) // 10])
     kept = [np.flatnonzero(row)[:size] for row in known[counts >= size]]

@@ -727,13 +727,12 @@ def lacking_scores(count: int) -> str:
     """Return what responses without a score do to the best of n.
 
     Example:
-        >>> lacking_scores(1)[:79]
-        '1 response has no score: a prompt with fewer than n scores counts with the best'
+        >>> lacking_scores(1)[:71]
+        '1 response has no score: every prompt keeps as many as nine in ten have'
     """
     return (
-        f"{count:,} {plural(count, 'response')} {'has' if count == 1 else 'have'} no score: a "
-        "prompt with fewer than n scores counts with the best of those that it has, which is at "
-        "most its best of n."
+        f"{count:,} {plural(count, 'response')} {'has' if count == 1 else 'have'} no score: "
+        "every prompt keeps as many as nine in ten have, and a prompt with fewer is left out."
     )
 
 

@@ -349,7 +349,7 @@ class PipelineState:
         groups = [group for group in groups if len(group) > 1]
         texts = [[episode.response for episode in group] for group in groups]
         ends = [
-            losses.best_against_worst([e.score for e in group], responses)
+            losses.best_against_worst(np.array([e.score for e in group], np.float64), responses)
             or losses.Choice(0, 0)  # equal responses: by the order alone
             for group, responses in zip(groups, texts, strict=True)
         ]

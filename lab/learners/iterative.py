@@ -214,13 +214,13 @@ class IterativeLearner(PlaysPolicy):
             loss, trained = self.improve(rows, self._seed_of(number, 1))
         else:
             logger.warning("iteration %d: all responses tie, nothing was learned", number)
-        scores = [e.score for group in groups for e in group]
+        scores = np.array([e.score for group in groups for e in group], dtype=np.float64)
         kept_scores = [row[kept.score] for row in rows]
         iteration = Iteration(
             number=number,
             prompts=len(prompts),
             rows=len(rows),
-            score=float(np.mean(scores)) if scores else float("nan"),
+            score=float(np.mean(scores)) if len(scores) else float("nan"),
             kept_score=float(np.mean(kept_scores)) if rows else float("nan"),
             loss=loss,
             tokens_sampled=self.tokens_sampled + sampled,

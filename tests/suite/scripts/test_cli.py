@@ -665,4 +665,4 @@ def test_the_best_of_fewer_is_shown_where_scores_are_missing(capsys, most):
     assert f"untrained, best of {n}: score {number(0.5 * n)}" in printed
     assert "no score" not in printed
     show_references(terminal(), lines | {"unscored": 3})
-    assert "3 responses have no score: a prompt with fewer" in capsys.readouterr().out
+    assert "3 responses have no score: every prompt keeps" in capsys.readouterr().out

@@ -166,8 +166,8 @@ def test_the_table_says_how_many_responses_have_no_score():
 
     assert "no score" not in note(RISING)
     assert note([[1.0, np.nan], [2.0, 3.0]]).endswith(
-        "1 response has no score: a prompt with fewer than n scores counts with the best of those "
-        "that it has, which is at most its best of n."
+        "1 response has no score: every prompt keeps as many as nine in ten have, and a prompt "
+        "with fewer is left out."
     )
 
 
