@@ -214,7 +214,7 @@ class _Maker:
         groups = self.collector.collect(self.agent, prompts, seed=seed)
         rows = KEPT[self.config.keep].rows(groups, self.config, prompts)
         flat = [episode for group in groups for episode in group]
-        scores = [float(episode.score or 0.0) for episode in flat]
+        scores = [episode.score for episode in flat if episode.score is not None]
         write_jsonl(_rows_file(parts, number), rows)
         figures = {
             "prompts": len(prompts),

@@ -712,7 +712,7 @@ class PPO(EpisodicAlgorithm):
         record = self.logger.record
         mask = sequences.host_mask
         count, tokens = len(played.episodes), sequences.num_tokens
-        raw = [float(e.raw_score or 0.0) for e in played.episodes]
+        raw = [e.raw_score for e in played.episodes if e.raw_score is not None]
         if "log_prob_gap" in told:
             self._log_prob_gap = float(told["log_prob_gap"])
         self._round = stats = RoundStats(

@@ -20,7 +20,7 @@ NO_MEASUREMENTS = {
     ),  # none is asked
     *("spec.evaluation.reference_samples or 0", "evaluation.reference_samples or 0"),
     *("self.evaluation.episodes or 0", "evaluation.episodes or 0"),
-    *("part.spec['evaluation']['episodes'] or 0", "run.training.tokens or 0"),
+    *("part.spec.plain['evaluation']['episodes'] or 0", "run.training.tokens or 0"),
     *("_responses(training) or 0", "count or 0"),  # of a learner that trains on none
     *("schema.column(i).length or 0", "pc.sum(lengths.take(array.indices)).as_py() or 0"),  # bytes
     *("command(**values) or 0", "s.word or 0"),  # a status; an order of rows
