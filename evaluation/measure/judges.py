@@ -15,7 +15,7 @@ from typing_extensions import Self
 from tokengym.base.files import json_hash
 from tokengym.base.registry import split_file_word
 from tokengym.evaluation.statistics import Curve
-from tokengym.evaluation.statistics.curve import Group, scored_alike
+from tokengym.evaluation.statistics.curve import GroupKey, scored_alike
 
 _GOLD = "the gold score, "
 _OWN = ", and the score by "
@@ -113,7 +113,7 @@ class JudgedRuns:
     """The finished runs of one folder, and what measured them."""
 
     folder: Path
-    group: Group
+    group: GroupKey
     """Runs of one group are compared with one another."""
     has_rivals: bool
     """Whether their rewards have different scorers, so that the gold score should be the judge."""

@@ -20,7 +20,7 @@ from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import AXES, UNSCORED, Axis, measures_of
 from tokengym.evaluation.report.reading import NEEDED, PARTS, Source, Table, read_table
 from tokengym.evaluation.statistics import Array, Curve, leaps
-from tokengym.evaluation.statistics.curve import ROUND_KL, Group, scored_alike
+from tokengym.evaluation.statistics.curve import ROUND_KL, GroupKey, scored_alike
 from tokengym.evaluation.statistics.series import final_points
 
 SPENT = tuple(name for name in AXES if name != "step")
@@ -122,7 +122,7 @@ class Late(NamedTuple):
 class Panel:
     """Every reward's runs in one setting."""
 
-    group: Group
+    group: GroupKey
     """Values that set this setting apart; () where there is one."""
     steps: Array
     """(time,): every step at which a run was evaluated, within what all runs cover."""
@@ -206,7 +206,7 @@ def curves_of(table: Table, *, group_by: Sequence[str] | None = None) -> list[Cu
     shown = {printable(name): name for name in groups}
     if len(shown) < len(groups):
         raise ValueError(f"{path} has two columns whose names print alike: {', '.join(shown)}")
-    runs: dict[tuple[Group, str, int], dict[float, dict[str, float]]] = {}
+    runs: dict[tuple[GroupKey, str, int], dict[float, dict[str, float]]] = {}
     for number, row in rows:
         # Where it is empty the run has no such setting, as those of other learners.
         group = tuple((name, printable(row[raw])) for name, raw in shown.items() if row[raw])
@@ -241,7 +241,7 @@ def curves_of(table: Table, *, group_by: Sequence[str] | None = None) -> list[Cu
 
 
 def _is_progress(
-    column: str, runs: Mapping[tuple[Group, str, int], Mapping[float, object]]
+    column: str, runs: Mapping[tuple[GroupKey, str, int], Mapping[float, object]]
 ) -> bool:
     """Return whether a column tells where a run is, as an epoch does, and sets no runs apart.
 
@@ -261,7 +261,7 @@ def _is_progress(
 
 
 def curve_of(
-    points: Sequence[Mapping[str, Any]], *, credit: str, seed: int, group: Group = ()
+    points: Sequence[Mapping[str, Any]], *, credit: str, seed: int, group: GroupKey = ()
 ) -> Curve:
     """Return the curve of one run from its measurements."""
     known = {*SPENT, *measurements()}
@@ -304,12 +304,12 @@ TASK = "task"
 """Name of the setting that sets groups of different tasks apart."""
 
 
-def group_label(group: Group) -> str:
+def group_label(group: GroupKey) -> str:
     """Return a group in words, such as ``Detox, max_new_tokens 15``; a task is its own title."""
     return ", ".join(value if name == TASK else f"{name} {value}" for name, value in group)
 
 
-def columns_of(group: Group) -> dict[str, str]:
+def columns_of(group: GroupKey) -> dict[str, str]:
     """Return the columns of curves.csv by which a group is read again.
 
     Example:
@@ -346,7 +346,7 @@ def make_panels(
     Raises:
         ValueError: if a run appears twice, or the runs of a group share fewer than two steps.
     """
-    groups: dict[Group, list[Curve]] = {}
+    groups: dict[GroupKey, list[Curve]] = {}
     for curve in scored_alike(curves):
         groups.setdefault(curve.group, []).append(curve)
     return [_panel(group, members, kl_coef, axis) for group, members in groups.items()]
@@ -362,7 +362,7 @@ def counts_tokens(curve: Curve) -> bool:
     return len(curve.steps) > 1 and np.array_equal(curve.steps, curve.values.get("tokens", ()))
 
 
-def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None, axis: Axis) -> Panel:
+def _panel(group: GroupKey, curves: Sequence[Curve], kl_coef: float | None, axis: Axis) -> Panel:
     grid = np.unique(np.concatenate([curve.steps for curve in curves]))
     rewards: dict[str, Runs] = {}
     for credit in dict.fromkeys(curve.credit for curve in curves):

@@ -10,7 +10,7 @@ import numpy as np
 from tokengym.evaluation.measure.measures import measure_of
 from tokengym.evaluation.report import sentences
 from tokengym.evaluation.report.charts import Series, line_chart, thinned
-from tokengym.evaluation.report.curves import Group
+from tokengym.evaluation.report.curves import GroupKey
 from tokengym.evaluation.statistics import Array
 
 SHOWN = ("loss", "rewards/accuracies", "rewards/margins", "mean_token_accuracy")
@@ -25,7 +25,7 @@ class Log:
 
     credit: str
     seed: int
-    group: Group = ()
+    group: GroupKey = ()
     rows: Sequence[LogRow]
     """A row per optimiser step, as train.csv has them."""
 
@@ -53,7 +53,7 @@ def by_epoch(rows: Sequence[LogRow]) -> dict[int, dict[str, float]]:
 
 def final_figures(logs: Iterable[Log]) -> list[dict[str, Any]]:
     """Return the figures of the last epoch by name and group, means over seeds."""
-    ends: dict[tuple[Group, str], dict[str, list[float]]] = {}
+    ends: dict[tuple[GroupKey, str], dict[str, list[float]]] = {}
     for log in logs:
         epochs = by_epoch(log.rows)
         for name, value in epochs[max(epochs)].items() if epochs else ():
@@ -69,7 +69,7 @@ def final_figures(logs: Iterable[Log]) -> list[dict[str, Any]]:
 
 
 def learning_charts(
-    logs: Sequence[Log], group: Group, colours: Mapping[str, int]
+    logs: Sequence[Log], group: GroupKey, colours: Mapping[str, int]
 ) -> list[dict[str, Any]]:
     """Return a chart per figure against epochs: a line per learner, and one for held-out data."""
     # The runs of a learner without a colour are all invalid: no other chart shows it.

@@ -32,7 +32,7 @@ from tokengym.evaluation.statistics import (
     relative_steps,
     student_interval,
 )
-from tokengym.evaluation.statistics.curve import Group, on_one_grid, scored_alike
+from tokengym.evaluation.statistics.curve import GroupKey, on_one_grid, scored_alike
 from tokengym.evaluation.statistics.frontier import (
     FEWEST_PAIRS,
     There,
@@ -81,7 +81,7 @@ class SummarySettings:
     """Responses behind each measurement of a run; None takes one to each reference prompt."""
     own_prompts: bool = False
     """Whether each seed is measured on its own random subset of the held-out prompts."""
-    references: Mapping[Group, ReferenceSamples] = field(default_factory=dict)
+    references: Mapping[GroupKey, ReferenceSamples] = field(default_factory=dict)
     """Responses of the reference policy by group, for best-of-n and the optimum's lower bound; a
     group without them shows neither."""
     level: float = DEFAULT_LEVEL
@@ -186,7 +186,7 @@ def _meanings(
     return {name: table[name].as_dict() for name in names if name in table}
 
 
-def _unscored(curves: Iterable[Curve], group: Group) -> list[dict[str, Any]]:
+def _unscored(curves: Iterable[Curve], group: GroupKey) -> list[dict[str, Any]]:
     """Return where valid runs of a group have no score, by run."""
     return [
         {"credit": c.credit, "seed": c.seed, "steps": c.unscored.tolist()}

@@ -28,7 +28,7 @@ from tokengym.evaluation.report.compared import RunWords, compared
 from tokengym.evaluation.report.curves import (
     TASK,
     Curve,
-    Group,
+    GroupKey,
     group_label,
     on_axis,
 )
@@ -180,7 +180,7 @@ class _StoredComparison:
     """
 
     def __init__(
-        self, runs: Sequence[Run], folder: Path, group: Group = (), label: str | None = None
+        self, runs: Sequence[Run], folder: Path, group: GroupKey = (), label: str | None = None
     ) -> None:
         self.runs, self.folder, self.group, self.label = list(runs), folder, group, label
         self.results: dict[Run, dict[str, Any]] = {}
@@ -201,7 +201,7 @@ class _StoredComparison:
         return self.runs[0].spec
 
     @property
-    def wanted(self) -> Iterator[tuple[str, int, Group]]:
+    def wanted(self) -> Iterator[tuple[str, int, GroupKey]]:
         """The keys of all runs that it asks for, arm by arm."""
         asked = [run.spec.compared for run in self.runs]
         first, end = asked[0]["first_seed"], max(one["first_seed"] + one["seeds"] for one in asked)
@@ -372,7 +372,7 @@ class _Results:
         known = here | set(failed)
         missing = dict.fromkeys(key for part in self.parts for key in part.wanted)
         by_gold = self.rivals is not None or all(runs.by_gold for runs in self.judged)
-        by_group: dict[Group, list[_StoredComparison]] = {}
+        by_group: dict[GroupKey, list[_StoredComparison]] = {}
         for part in self.parts:
             by_group.setdefault(part.group, []).append(part)
         common = {
@@ -448,22 +448,22 @@ def _error(result: Mapping[str, Any]) -> str:
     return printable(str(result.get("error", "unknown")))
 
 
-def _key(run: Run) -> tuple[str, int, Group]:
+def _key(run: Run) -> tuple[str, int, GroupKey]:
     return run.arm, run.seed, run.group
 
 
 def _others(
-    results: Mapping[Run, Mapping[str, Any]], known: Set[tuple[str, int, Group]]
-) -> dict[tuple[str, int, Group], dict[str, Any]]:
+    results: Mapping[Run, Mapping[str, Any]], known: Set[tuple[str, int, GroupKey]]
+) -> dict[tuple[str, int, GroupKey], dict[str, Any]]:
     """Return the runs that are not known, each once, as a summary lists them."""
-    others: dict[tuple[str, int, Group], dict[str, Any]] = {}
+    others: dict[tuple[str, int, GroupKey], dict[str, Any]] = {}
     for run, result in results.items():
         if _key(run) not in known:
             others.setdefault(_key(run), {**_about(*_key(run)), "error": _error(result)})
     return others
 
 
-def _about(arm: str, seed: int, group: Group) -> dict[str, Any]:
+def _about(arm: str, seed: int, group: GroupKey) -> dict[str, Any]:
     """Return which run it is, as a summary lists it."""
     return {"credit": arm, "seed": seed, "group": dict(group)}
 

@@ -37,7 +37,7 @@ from tokengym.evaluation.runs.record import RESPONSES, RunRecord, origin, read_r
 from tokengym.evaluation.runs.spec import SPEC_FILE, UNFINISHED, RunSpec
 from tokengym.evaluation.runs.training import Report, Training, join_processes, train
 from tokengym.evaluation.statistics import Curve
-from tokengym.evaluation.statistics.curve import Group
+from tokengym.evaluation.statistics.curve import GroupKey
 
 BEST_OF_N = "best-of-n"
 """Word for the learner whose policy is the best of the untrained one's responses."""
@@ -91,7 +91,7 @@ class Run:
     """
 
     def __init__(self, of: RunSpec | Path | str) -> None:
-        self.group: Group = ()
+        self.group: GroupKey = ()
         """Settings that set it apart from runs of other comparisons that are shown with it."""
         self._given_folder = of.folder if isinstance(of, RunSpec) else Path(of)
         if isinstance(of, RunSpec):

@@ -28,7 +28,7 @@ SPARSER = 1.5
 """Times as many evaluations as another run has, from which a run is read at the other's steps."""
 NUMBERS = (Real, type(None))
 """Types of a measurement, None where it was not taken."""
-Group = tuple[tuple[str, str], ...]
+GroupKey = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Curve:
     """The reward it trained with."""
     seed: int = 0
     """Its seed; runs of different rewards with one seed are pairs."""
-    group: Group = ()
+    group: GroupKey = ()
     """Settings that set it apart, as (column, value) pairs; () where there is one setting."""
     responses: Mapping[str, Array] = field(default_factory=dict)
     """Per measurement of single responses (time, prompts), NaN where there is none; {} where they
@@ -74,7 +74,7 @@ class Curve:
         *,
         credit: str = "",
         seed: int = 0,
-        group: Group = (),
+        group: GroupKey = (),
     ) -> "Curve":
         """Return the curve of rows, one for each evaluation, in order.
 
@@ -296,7 +296,7 @@ def scored_alike(curves: Iterable[Curve]) -> list[Curve]:
     arm whose first or last measurements are there keeps them.
     """
     sound = [curve for curve in curves if not curve.invalid()]
-    unscored: dict[tuple[Group, int], set[float]] = {}
+    unscored: dict[tuple[GroupKey, int], set[float]] = {}
     for curve in sound:
         unscored.setdefault((curve.group, curve.seed), set()).update(curve.unscored.tolist())
     return [curve.without(unscored[curve.group, curve.seed]) for curve in sound]
