@@ -64,11 +64,9 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
       ("stop"); `max_new_tokens` tokens ("length") under `horizon="terminated"`.
     - Truncation: `max_new_tokens` tokens under `horizon="truncated"`.
     - With a `partner`, these end a turn, as do `max_turn_tokens` tokens. The same step appends the
-      partner's reply to the observation, and the episode continues until the partner ends it, after
-      `max_turns` turns, or when `max_new_tokens` has no room for a reply and one token more
-      ("length"). `finish_reason` is then that of the last turn. Truncation is want of room only,
-      under `horizon="truncated"`, and "error", a partner that failed under
-      `on_partner_error="skip"`.
+      reply, until the partner ends the episode, `max_turns` are over, or `max_new_tokens` has no
+      room for a reply and one token more ("length"). Truncation is want of room only, under
+      `horizon="truncated"`, and "error", a partner that failed under `on_partner_error="skip"`.
 
     ## Information
     | key | when | meaning |
@@ -76,28 +74,26 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
     | `action_mask` | always | int8 (vocab,): the tokens that are legal next |
     | `prompt` | reset, end | the prompt's text |
     | `prompt_id` | reset, end | its position in `prompts`; -1 for a prompt passed to `reset` |
-    | `prompt_ids` | end | its token ids without padding, a tuple |
+    | `prompt_ids` | end | its token ids |
     | `reference`, `query_type` | end | the data set's annotations of the prompt, or None |
     | `metadata` | end | further columns of the prompt's row, a mapping |
     | `messages` | end | the conversation that the policy read, a `Chat`; empty for a plain text |
     | `response` | end | the response's text, special tokens left out, stop string included |
-    | `response_ids` | end | the sampled ids, EOS included, a tuple |
+    | `response_ids` | end | the sampled ids, EOS included |
     | `finish_reason` | end | "eos", "stop", "length", or "error", a partner that failed |
-    | `turns`, `written` | end, with a `partner` | a tuple of `Turn` (role, text, span of tokens, score), and int8 (n,): 1 at the tokens of `response_ids` that the policy wrote; `response` and `response_ids` then include the replies |
-    | `waiting` | after the end | True, only while `hold_after_end` is in force |
-    | `score`, `score_parts`, `token_rewards` | end | 0.0, {} and zeros (n,) float32 until a reward wrapper fills them; NaN, the parts that were measured, and zeros where a partner or a judge failed |
+    | `turns`, `written` | end, with a `partner` | a tuple of `Turn`, and int8 (n,): 1 at the tokens of `response_ids` that the policy wrote; `response` then includes the replies |
+    | `waiting` | after the end | True, under `hold_after_end` |
+    | `score`, `score_parts`, `token_rewards` | end | 0.0, {} and zeros (n,) float32 until a reward wrapper fills them; NaN and zeros where a partner or a judge failed |
 
-    `Episode.from_info` reads a terminal info. ``info.items()`` shows `token_rewards` padded with
-    zeros to `max_new_tokens`, the form in which ``SyncVectorEnv`` stacks them.
+    `Episode.from_info` reads a terminal info.
 
     ## Starting State
-    A prompt and an empty response. Prompts are drawn by `prompt_sampling` from the seeded generator;
-    `reset(options={"prompt_id": 3})` takes one of the set, `options={"prompt": "a text"}` any other
-    (a text, a `Prompt` or a conversation; `find_prompt` makes one of token ids). `"response"` adds
-    the token ids that the response begins with, as if they had been sampled; they must not end it.
-    A batch also takes one per row, `{"prompt_ids": [...]}`, `{"prompts": [...]}` and
-    `{"responses": [...]}`, and `{"group_size": n}` draws one prompt for each n consecutive rows.
-    A seeded reset also restarts the order of prompts.
+    A prompt and an empty response. Prompts are drawn by `prompt_sampling` from the seeded generator,
+    whose order a seeded reset restarts. `reset(options=...)` chooses: `{"prompt_id": 3}` one of the
+    set, `{"prompt": "a text"}` any text, `Prompt` or conversation, and `"response"` the token ids
+    that the response begins with. A batch also takes one per row, `{"prompt_ids": [...]}`,
+    `{"prompts": [...]}`, `{"responses": [...]}`, and `{"group_size": n}` draws one prompt for each n
+    consecutive rows.
 
     ## Arguments
     All by keyword.

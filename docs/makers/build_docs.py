@@ -47,9 +47,9 @@ _SECTIONS = (
     "Information",
 )
 _DELIVERY = (
-    "Whatever the credit, the return is the score. A hindsight credit is known when the episode "
-    "ends, so `step` returns 0 until then and the whole score at the end, while "
-    '`info["token_rewards"]` carries what each token earned; a causal one is paid token by token.'
+    "With a reward, the return is the score. `step` returns 0 until the end and the whole score "
+    'then, while `info["token_rewards"]` says what each token earned; '
+    "[causal credit](../rewards/credits.md#when-a-token-is-paid) is paid token by token."
 )
 _BLOCK = re.compile(r"(Args|Returns|Raises|Example|Source|Yields):")
 _NAMES_HEADER = ["name", "shape", "unit", "what it is"]
@@ -140,7 +140,6 @@ def page() -> str:
         [
             f"[{title_of(task.name)}]({task.name.lower()}.md)<br>`{task.name}`",
             task.summary + _of_lab("tokengym.tasks", task.name),
-            f"`{task.reward!r}`",
         ]
         for task in tasks
     ]
@@ -148,19 +147,28 @@ def page() -> str:
         _NOTICE,
         "# Environments",
         "Every task is the same Markov decision process with its own prompts, models and score. "
-        "Each has a page; this one describes what they share. The id of `MovieReview` is "
-        "`tokengym/MovieReview-v0`, and so on. What is marked (lab) comes with "
-        "`pip install ./lab`.",
-        _table(["task", "what it asks", "default reward"], rows),
+        "This page describes what they share; the [arguments of `make`](../reference/make.md) have "
+        "another. The id of `MovieReview` is `tokengym/MovieReview-v0`, and so on. What is marked "
+        "(lab) comes with `pip install ./lab`.",
+        _table(["task", "what it asks"], rows),
         parts["Description"],
+        f"## Example\n\n{_EXAMPLE.format(id='tokengym/MovieReview-v0')}",
         *(f"## {name}\n\n{parts[name]}" for name in _SECTIONS),
-        "## Arguments\n\n`gymnasium.make` takes, all by keyword:",
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def make_page() -> str:
+    """Return the reference page of the arguments and methods of every environment, markdown."""
+    blocks = [
+        _NOTICE,
+        "# Arguments of make",
+        "`gymnasium.make` takes these for every [task](../environments/README.md), by keyword:",
         _table(_HEADER, list(_arguments())),
         "`gymnasium.make_vec` takes these too:",
         _table(_HEADER, list(_batch_arguments())),
         "## Methods\n\nOf `env.unwrapped`, beside Gymnasium's own:",
         _table(["method", "what it does"], list(_methods(TokenGenerationEnv))),
-        f"## Example\n\n{_EXAMPLE.format(id='tokengym/MovieReview-v0')}",
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -172,9 +180,9 @@ def task_page(task: Task) -> str:
         episode = build_episodes.read()[task.name]
         blocks += [
             "## Three responses",
-            "To one prompt: of the bundled policy, of the same policy after "
-            f"`{episode['command']}`, and the best scored of {build_episodes.DRAWN} of the bundled "
-            f"one. Blue tokens are paid by `{episode['rule']}`, orange ones are blamed.",
+            "To one prompt: by the bundled policy, by the same after "
+            f"`{episode['command']}`, and the best scored of {build_episodes.DRAWN} by the bundled "
+            f"one. `{episode['rule']}` pays blue tokens and blames orange ones.",
             build_episodes.as_text(task.name),
             _against_best(episode),
             f"![{title_of(task.name)}: a trained response, written token by token]"
@@ -183,8 +191,8 @@ def task_page(task: Task) -> str:
     if facts := list(known_facts(task)):
         blocks += ["## Known facts", _table(["policy", "score", "gold score"], facts)]
     blocks.append(
-        "Observations, actions, `info`, the arguments of all tasks and an example: "
-        "[environments](README.md)."
+        "Observations, actions, `info` and an example: [environments](README.md); "
+        "[arguments of every task](../reference/make.md)."
     )
     return "\n\n".join(blocks) + "\n"
 
@@ -193,16 +201,12 @@ def _against_best(episode: dict[str, Any]) -> str:
     """Return what the trained response's score says beside that of the best of several."""
     trained, best = (episode[stage]["score"] for stage in build_episodes.STAGES[1:])
     both = f"(score {trained:.2f} against {best:.2f})"
-    cost = f"that choice writes {build_episodes.DRAWN} responses for each that is kept"
+    drawn = build_episodes.DRAWN
     if trained >= best:
-        return (
-            f"The one trained response is as good as the best of {build_episodes.DRAWN} {both}, "
-            f"and {cost}."
-        )
+        return f"The one trained response is as good as the best of {drawn} {both}."
     return (
-        f"After a minute of training one response does not reach the best of "
-        f"{build_episodes.DRAWN} {both}: {cost}, and needs no training. Longer training passes it "
-        "on some tasks and not on others: [where does it help?](../results/tasks.md)"
+        f"After a minute of training one response does not reach the best of {drawn} {both}. "
+        "Longer training passes it [on some tasks](../results/tasks.md)."
     )
 
 
@@ -572,6 +576,7 @@ PAGES: dict[str, Callable[[], str]] = {
         if task.id.startswith("tokengym/")
     },
     "rewards/names.md": names,
+    "reference/make.md": make_page,
 }
 """Pages that are stored, by their path in docs/."""
 SITE: dict[str, Callable[[], str]] = {

@@ -25,12 +25,10 @@ FORKS = Task(
     training={"max_new_tokens": 16, "learning_rate": 1e-3},
     compare=("sparse", "uniform", "abc", "red", "recency"),
     rewards=(
-        "The score is the verifier's verdict, 1 or 0, under every reward but those of R3. By "
-        "default the last token earns all of it (`sparse`). Rewards that ask a reward model "
-        "which tokens count (`abc`, `abc-signed`, `red`, `gradient`) ask the bundled one, "
-        "which learned the chance of success at every token: they redistribute the verdict by "
-        "its account, and `score_parts` holds its own value. `scar` asks the verifier itself, "
-        "for which an unfinished response is worth 0. The R3 rewards score by the bundled "
-        "encoder, and know nothing of mazes."
+        "The score is the verifier's verdict, 1 or 0, under every reward but those of R3, which "
+        "know nothing of mazes. Rewards that ask a reward model which tokens count (`abc`, "
+        "`abc-signed`, `red`, `gradient`) divide it by the bundled one, which learned the chance "
+        "of success at every token. `scar` asks the verifier itself, for which an unfinished "
+        "response is worth 0."
     ),
 )

@@ -25,12 +25,9 @@ ORACLE = Task(
     compare=("sparse", "uniform", "abc", "red", "recency"),
     rewards=(
         "The score is the exact one, `tokengym.lab.envs.oracle.score` of the words by the "
-        "rules that hold, under every reward. By default the last token earns all of it "
-        "(`sparse`). Rewards that ask a reward model which tokens count (`abc`, "
-        "`abc-signed`, `red`, `gradient`) ask the bundled one, which learnt that score: "
-        "they redistribute the exact score by its learnt account, `score_parts` holds its "
-        "own value, and what RED's increments leave of the score goes to the last token. "
-        "`scar` asks the exact score itself. "
+        "rules that hold, under every reward. Rewards that ask a reward model which tokens count "
+        "(`abc`, `abc-signed`, `red`, `gradient`) divide it by the bundled one, which learnt that "
+        "score; `scar` asks the exact score itself. "
         "`scorer=env.unwrapped.bundle.reward_model` makes the learnt score the score, and "
         "any other `scorer=` that one; the exact values then know nothing of it."
     ),

@@ -16,6 +16,7 @@ from docs.makers.build_docs import (
     command_line,
     command_page,
     main,
+    make_page,
     page,
 )
 from docs.makers.build_episodes import RULES as EPISODES
@@ -126,7 +127,7 @@ def test_a_page_says_what_the_trained_response_is_beside_the_best_of_16(task: st
 
 def test_every_argument_of_make_is_on_the_page():
     names = re.findall(
-        r"^\| `(\w+)` \| `[^`]*` \| `", page().split("## Methods")[0], flags=re.MULTILINE
+        r"^\| `(\w+)` \| `[^`]*` \| `", make_page().split("## Methods")[0], flags=re.MULTILINE
     )
     assert len(names) == len(set(names))
     accepted: dict[str, Any] = dict.fromkeys(set(names) - {"num_envs", "autoreset_mode", "copy"})

@@ -183,18 +183,13 @@ class ForksEnv(ForksValues, TokenGenerationEnv):
     The prompt describes a small automaton in one of three families: a maze of rooms and doors with
     an exit, a countdown to 0 in steps of 1, 2 and 3, or a bracket sequence with blanks. The
     response is a list of decisions with fillers before each; a verifier gives 1 if they solve the
-    task, else 0. Between decisions that matter stand distractors, which look the same and change
-    nothing, and some decisions may be asked a second time ("again"). The position alone says
-    whether a decision or a filler stands there, and only that is legal.
+    task, else 0. Distractors look like decisions and change nothing. The position alone says
+    whether a decision or a filler is legal.
 
-    One wrong decision makes all the others worthless, so the score is far from a sum of its tokens.
-    `optimal_values` says for every prefix whether it can still be solved, and `exact_advantages`
-    what each token is worth to a policy. The knobs carry the task from easy to hopeless for a
-    reward at the end: a policy that gets a decision right with probability p is right at all with
-    p ** decisions.
+    One wrong decision makes all others worthless. `optimal_values` says for every prefix whether it
+    can still be solved, and `exact_advantages` what each token is worth to a policy.
 
-    A policy, a reward model that learned the chance of success at every token, and an encoder come
-    with it, for prompts and responses of up to 128 tokens together.
+    The bundled models read up to 128 tokens of prompt and response together.
 
     ## Rewards
     0 at every step here: the registered id adds the verdict of

@@ -213,16 +213,13 @@ class OracleEnv(OracleValues, TokenGenerationEnv):
     ## Description
     Six words, three rules. "good" counts +1 and "bad" -1/2, but "not" inverts the opinion
     right after it (negation), "but" cancels everything before it (selection), and an opinion counts
-    only after "film" (order); "the" does nothing. The value of a token depends on its
-    context, as in real texts, and yet the whole tree of responses is small enough for dynamic
-    programming: `optimal_values` gives V* and Q*, `exact_advantages` those of any policy. That is
-    the reference for a credit rule or a learner's critic. Everything else is as in
-    `TokenGenerationEnv`; the one prompt is "the", and ``<pad>`` and ``<unk>`` are illegal.
+    only after "film" (order); "the" does nothing. The value of a token depends on its context, and
+    yet the whole tree of responses is small enough for dynamic programming: `optimal_values` gives
+    V* and Q*, `exact_advantages` those of any policy, against which a credit rule or a critic can
+    be held. The one prompt is "the"; ``<pad>`` and ``<unk>`` are illegal.
 
-    Two small models come with it, for responses of up to 8 tokens: a policy that is nearly
-    uniform over the six words, with a trace of grammar, and a reward model that learned the score
-    of all three rules at every token of a text. `removal_effects` gives the tokens of a response
-    that matter, and `bundle.manifest` how well the reward model finds them.
+    The bundled models, for responses of up to 8 tokens, are a nearly uniform policy and a reward
+    model that learned the score at every token of a text.
 
     ## Rewards
     0 at every step here: the registered id adds the score (`tokengym.lab.envs.oracle.score`).
