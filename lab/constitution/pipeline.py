@@ -52,6 +52,10 @@ def run_constitution(
     Stage 2: responses of that policy, ranked by a judge, a reward model from the ranking, PPO.
     A stage whose result is in ``out`` is not made again, so a stopped run resumes.
 
+    Deviations from the paper: the best of four responses is paired with the worst, where it draws
+    two; the pair has one label, where it trains on the judge's probability; the reward model starts
+    from the revised policy.
+
     Returns:
         What evaluation.json holds.
 
