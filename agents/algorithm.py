@@ -397,6 +397,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
                     tokens=self.num_timesteps,
                     agent=self,
                     figures=log.take(),
+                    settled=self.settled,
                 )
         except GeneratorExit:  # the caller has left the loop
             callback.on_training_end()
@@ -572,6 +573,11 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
     def reward(self) -> RoundReward:
         """The reward of the environment, which is called once for all episodes of a round."""
         return self.rounds.reward
+
+    @property
+    def settled(self) -> dict[str, Any]:
+        """Settings that may be left open, by name, as they were decided."""
+        return {}
 
     def round_options(self) -> dict[str, Any] | None:
         """Return the options of the reset that begins a round; None for none."""

@@ -34,6 +34,8 @@ class Update:
     """The agent as it is now."""
     figures: Mapping[str, Any] = field(default_factory=dict)
     """The learner's log of the update, by the names of `Learner.logged`."""
+    settled: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that were left open, by name, as the learner decided them; run.json keeps them."""
     log: Sequence[tuple[int, Mapping[str, Any]]] = ()
     """The log since the last one of a learner that makes several steps in one update: each step's
     number, with the like figures."""

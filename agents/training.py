@@ -48,7 +48,8 @@ def updates(run: TrainingRun, algorithm: type[EpisodicAlgorithm]) -> Iterator[Up
             f"the unfinished training was begun with products={products!r}, got "
             f"{training.products!r}; name another folder"
         )
-    first = Update(step=run.updates, tokens=agent.num_timesteps, agent=agent)
+    count = agent.num_timesteps
+    first = Update(step=run.updates, tokens=count, agent=agent, settled=agent.settled)
     yield first
     agent.remaining = training.remaining(first.step, agent.num_timesteps)
     for update in agent.updates(reset_num_timesteps=resumed is None):

@@ -164,6 +164,12 @@ class PPO(EpisodicAlgorithm):
             self.settings = replace(self.settings, gae_lambda=gae_lambda)
             self.decided |= {"gae_lambda"}
 
+    @property
+    def settled(self) -> dict[str, Any]:
+        """Lambda, where the estimator reads it, and the mean that the loss takes over tokens."""
+        gae_lambda = self.settings.gae_lambda if self.estimator.reads_lambda else None
+        return {"gae_lambda": gae_lambda, "loss_mean": self.objective().loss_mean}
+
     def _columns(self) -> list[str]:
         """Return the columns of the prompts' data, which a function may read by name."""
         return columns_of(self.rounds.attribute("prompts") or [])

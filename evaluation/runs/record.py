@@ -62,6 +62,8 @@ class RunRecord:
         self.optimum: dict[str, float] = {}
         """Best expected gold score, where the task can compute it."""
         self.reads_little = False
+        self.settled: Mapping[str, Any] = {}
+        """Settings that were left open, by name, as the learner decided them."""
         self.started = time.perf_counter()
         self._cpu_began = time.process_time()
         self._evaluation_s = 0.0
@@ -221,7 +223,7 @@ class RunRecord:
             "steps_done": self.steps_done,
             "wall_s": round(time.perf_counter() - self.started, 3),
             "cpu_s": round(time.process_time() - self._cpu_began, 3),  # since it was last resumed
-            "gae_lambda": self.log[-1].get("gae_lambda") if self.log else None,
+            **self.settled,
             **origin(),
             "measured_by": self.measured_by,
             **({"optimum": self.optimum} if self.optimum else {}),

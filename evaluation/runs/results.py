@@ -60,6 +60,8 @@ APART = ("rewards", "seeds", "first_seed", "level")
 """Settings in which comparisons that are merged may differ."""
 OF_TASK = ("dataset", "prompts", "prompt_column", "task_options")
 """Settings that make a task another one, which is compared with none."""
+OPEN = {"gae_lambda": None, "loss_mean": "auto"}
+"""Settings that a learner decides where they are left at these values."""
 
 
 def write_comparison(
@@ -296,7 +298,7 @@ class _Results:
             self.curves,
             self._summary_settings(baseline_of((), given=baseline, first=first), level),
             about={
-                "settings": self._with_lambdas(shared),
+                "settings": {**shared, **self._settled(shared)},
                 "versions": {name: ", ".join(met) for name, met in self._met("versions").items()},
                 "made": {n: " and ".join(map(str, v)) for n, v in self._met("made").items() if v},
                 "measured_by": judge_of_all(self.judged, settled=self.rivals is not None),
@@ -341,16 +343,20 @@ class _Results:
                 met.setdefault(key, {}).update({value: None} if value else {})
         return {key: list(values) for key, values in met.items()}
 
-    def _with_lambdas(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return settings with the lambda that each rule's runs had, where the rules decided it."""
-        lambdas = {
-            run.arm: known
-            for run, result in self.results.items()
-            if (known := result.get("gae_lambda")) is not None
-        }
-        if not lambdas or settings.get("gae_lambda", 0) is not None:
-            return settings
-        return {**settings, "gae_lambda": ", ".join(f"{n} {v:g}" for n, v in lambdas.items())}
+    def _settled(self, settings: Mapping[str, Any]) -> dict[str, str]:
+        """Return what the runs of each arm decided of a setting that was left open, in words."""
+        told = {}
+        for name, value in OPEN.items():
+            arms = {
+                run.arm: f"{known:g}" if isinstance(known, float) else known
+                for run, result in self.results.items()
+                if (known := result.get(name)) is not None
+            }
+            if arms and settings.get(name, value) == value:  # which arms may have unlike
+                alike, *others = {*arms.values()}
+                each = ", ".join(f"{arm} {known}" for arm, known in arms.items())
+                told[name] = each if others else alike
+        return told
 
     def _level(self, given: float | None) -> float:
         """Return the level of the intervals: as given, or the one that the comparisons have."""

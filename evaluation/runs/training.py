@@ -102,7 +102,7 @@ class Training:
 
     def follow(self, update: Update) -> bool:
         """Log, measure and keep the agent of an update; return whether the run ends here."""
-        self.last = update
+        self.last, self.record.settled = update, update.settled
         self.log(update)
         is_over = self.is_over(update)
         if is_over or self.is_due(update):
