@@ -447,6 +447,15 @@ def unlike_steps(arms: Sequence[str], baseline: str, unit: Unit) -> str:
     )
 
 
+def unlike_tokens(tokens: Mapping[str, float]) -> str:
+    """Return how many tokens a run of each arm sampled, where they differ much."""
+    each = listed([f"{arm} {count:,.0f}" for arm, count in tokens.items()])
+    return (
+        f"Tokens sampled in a run: {each}. Differences are at equal updates; draw the chart "
+        "against tokens to see the arms at equal tokens."
+    )
+
+
 def unshared_seeds(baseline: str, seeds: int, shared: Sequence[tuple[str, int, int]]) -> str:
     """Return that arms were run with seeds that the baseline has not.
 

@@ -233,6 +233,7 @@ def _group(
             for name, seeds in panel.ended_early.items()
         },
         "start": panel.start,
+        "tokens": {} if settings.axis == "tokens" else _tokens(panel),
         "evaluations": len(panel.steps),
         "fewest_runs": fewest,
         "by_gold": settings.by_gold,
@@ -267,6 +268,19 @@ def _group(
     group["verdict"] = make_verdict(group)
     group["verdict"]["cautions"] += settings.cautions
     return group
+
+
+def _tokens(panel: Panel) -> dict[str, float]:
+    """Return the tokens that a run of each reward has sampled at the last common step.
+
+    {} where some reward's are not known.
+    """
+    sampled = {
+        name: float(runs.values["tokens"][:, runs.steps == panel.steps[-1]].mean())
+        for name, runs in panel.rewards.items()
+        if "tokens" in runs.values
+    }
+    return sampled if len(sampled) == len(panel.rewards) else {}
 
 
 def _seeds_by_reward(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:

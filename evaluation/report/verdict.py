@@ -37,6 +37,9 @@ REPETITION_RISE = 0.15
 """Rise of the share of repeated trigrams, absolute."""
 FEW = 4
 """Untrained responses to a prompt whose best a training should beat."""
+MORE_TOKENS = 1.5
+"""Ratio of the tokens that two rewards' runs sampled in as many updates, above which it is said: a
+rule that continues responses samples more than texts differ in length."""
 LENGTH_CHANGE = 0.30
 """Change of the response's length, relative to the reference policy's."""
 
@@ -274,7 +277,15 @@ def _about_runs(group: SummaryPart, others: Sequence[str]) -> Iterator[str]:
     unlike = [name for name in others if group["rewards"][name]["versus_baseline"]["unlike_steps"]]
     if unlike:
         yield sentences.unlike_steps(unlike, group["baseline"], unit)
+    yield from _unlike_tokens(group)
     yield from _unshared_seeds(group, others)
+
+
+def _unlike_tokens(group: SummaryPart) -> Iterator[str]:
+    """Yield how many tokens the rewards sampled, where one did `MORE_TOKENS` as many as another."""
+    sampled = group["tokens"].values()
+    if sampled and max(sampled) > MORE_TOKENS * min(sampled):
+        yield sentences.unlike_tokens(group["tokens"])
 
 
 def _unshared_seeds(group: SummaryPart, others: Sequence[str]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Runs of unlike length, which may have ended because of what they did."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,3 +162,20 @@ def test_a_column_whose_name_has_a_control_character_groups(tmp_path):
     twins = [{**row, "a␇b": "z"} for row in rows]
     with pytest.raises(ValueError, match="two columns whose names print alike"):
         read_curves(twins)
+
+
+@pytest.mark.parametrize(
+    ("axis", "of_yy", "said"),
+    [("step", 2.0, True), ("step", 1.2, False), ("tokens", 2.0, False), ("step", None, False)],
+)
+def test_tokens_that_one_reward_samples_more_are_said(axis: Axis, of_yy: float | None, said: bool):
+    """As a rule does that continues responses: 20,000 in 30 updates, where the other has half."""
+    curves = []
+    for curve, ratio in [*((c, 1.0) for c in arm("x", 0.1)), *((c, of_yy) for c in arm("yy", 0.1))]:
+        tokens = {} if ratio is None else {"tokens": 10_000 / 30 * ratio * STEPS}
+        curves.append(replace(curve, values={**curve.values, **tokens}))
+    if axis == "tokens":
+        curves = [curve.over_tokens() for curve in curves]
+    (group,) = summarize(curves, SummarySettings(axis=axis))["groups"]
+    text = " ".join(group["verdict"]["cautions"])
+    assert ("Tokens sampled in a run: x 10,000 and yy 20,000." in text) is said

@@ -539,6 +539,22 @@ def test_the_curves_of_learners_are_compared_at_equal_tokens(make_comparison, tm
         report_curves(tmp_path / "plain.csv", None, CurveSettings(axis="tokens"))
 
 
+@pytest.mark.parametrize(
+    ("means", "said"),
+    [
+        ({"ppo": "token", "loo": "sequence"}, "ppo token, loo sequence"),
+        ({"ppo": "token", "loo": "token"}, "token"),
+        ({}, "auto"),
+    ],
+)
+def test_the_settings_say_what_learners_decided_of_those_left_open(make_comparison, means, said):
+    config, out = make_comparison("learners", agents=("ppo", "loo"))
+    for arm, mean in means.items():
+        file = run_folder(out, arm, 0) / "run.json"
+        write_hashed(file, {**read_hashed(file), "gae_lambda": None, "loss_mean": mean})
+    assert write_comparison(config, out)["settings"]["loss_mean"] == said
+
+
 def test_runs_of_several_versions_are_said(make_comparison):
     summary = write_comparison(*make_comparison("mixed", torch="2.12.1"))
     cautions = summary["groups"][0]["verdict"]["cautions"]

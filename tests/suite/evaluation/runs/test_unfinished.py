@@ -173,7 +173,8 @@ def test_a_rate_that_falls_belongs_to_the_whole_run(tmp_path, length):
         run(config, "sparse", 0, out=tmp_path, report=killed_at(4), checkpoint_every=1)
     run(config, "sparse", 0, out=tmp_path, checkpoint_every=1)
     assert files(run_folder(tmp_path, "sparse", 0)) == whole
-    assert read_json(run_folder(tmp_path, "sparse", 0) / "run.json")["gae_lambda"] == 0.95
+    ended = read_json(run_folder(tmp_path, "sparse", 0) / "run.json")
+    assert (ended["gae_lambda"], ended["loss_mean"]) == (0.95, "token")
 
 
 def test_a_checkpoint_of_other_settings_is_not_gone_on_from(tmp_path):
