@@ -113,8 +113,8 @@ def grouped(rows: Iterable[Item], of: Callable[[Item], Key]) -> dict[Key, list[I
     return groups
 
 
-def paired(one: Mapping[Key, float], other: Mapping[Key, float]) -> tuple[list[float], list[float]]:
-    """Return two figures by seed, or by text, as pairs: of what both have, rising.
+def paired(one: Mapping[Key, Item], other: Mapping[Key, Item]) -> tuple[list[Item], list[Item]]:
+    """Return two figures by seed, or runs, or figures by text, as pairs: of what both have, rising.
 
     Example:
         >>> paired({0: 1.0, 1: 2.0}, {2: 5.0, 1: 4.0})
@@ -142,7 +142,7 @@ def paired_text(one: ArrayLike, other: ArrayLike) -> str:
         >>> paired_text([2.0, 3.0], [1.0, 2.0])
         '+1.00 (1.00 to 1.00)'
     """
-    return _with_ends(paired_difference(one, other), is_clear=False)
+    return difference_text(paired_difference(one, other))
 
 
 class Speed(NamedTuple):
@@ -243,10 +243,11 @@ def difference(figure: PairedDifference | None) -> str:
     if figure is None:
         return NONE
     is_clear = figure.low > 0 or figure.high < 0
-    return f"{_with_ends(figure, is_clear)}, {figure.wins}/{figure.pairs}"
+    return f"{difference_text(figure, is_clear)}, {figure.wins}/{figure.pairs}"
 
 
-def _with_ends(figure: PairedDifference, is_clear: bool) -> str:
+def difference_text(figure: PairedDifference, is_clear: bool = False) -> str:
+    """Return a paired difference with its interval, bold where it is clear."""
     value = signed(figure.difference)
     ends = f"{number(figure.low)} to {number(figure.high)}"
     return f"{f'**{value}**' if is_clear else value} ({ends})"
@@ -291,7 +292,7 @@ def after_holm(
     corrected = dict(zip(tested, holm([*tested.values()]), strict=True))
     shown = {}
     for key, figure in differences.items():
-        text = _with_ends(figure, bool(corrected[_test_of(figure)] < CLEAR))
+        text = difference_text(figure, bool(corrected[_test_of(figure)] < CLEAR))
         shown[key] = f"{text}, {figure.wins}/{figure.pairs}" if with_wins else text
     return shown
 

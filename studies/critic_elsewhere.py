@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from studies import film_reviews, other_tasks
-from studies.parts import by_seed
+from studies.parts import FIGURES, lead, leads
 from tokengym import Comparison
 from tokengym.evaluation.report import percent
 from tokengym.evaluation.runs import TaskSettings
-from tokengym.evaluation.statistics import PairedDifference
 from tokengym.lab.protocol import GRID, LEARNER, MEASURES, SPARE_SEEDS, way
 from tokengym.lab.study import (
     NET,
@@ -34,13 +33,7 @@ from tokengym.lab.study import (
     read_rows,
     single_run,
 )
-from tokengym.lab.tables import (
-    NONE,
-    after_holm,
-    markdown_table,
-    paired,
-    paired_text,
-)
+from tokengym.lab.tables import difference_text, markdown_table
 
 CORPORA = {"SST-2": "sst2", "IMDb": "imdb"}
 """Tasks of real text and their corpora."""
@@ -168,43 +161,34 @@ def ways_of(docs: Path) -> dict[str, float]:
     return {task: goal - start for task, (start, goal) in ends.items()}
 
 
-def leads(runs: Runs, cells: list[Cell]) -> dict[Cell, PairedDifference]:
-    """Return every cell's lead on `sparse` of its task in score - c KL over the run."""
-    found = {cell: runs.difference(cell, base_cell(cell.task)) for cell in cells}
-    return {
-        cell: lead
-        for cell, lead in found.items()
-        if lead is not None and cell != base_cell(cell.task)
-    }
-
-
 def answer_table(runs: Runs, ways: dict[str, float]) -> str:
-    """Return each task's lead of the critic and of `abc-signed`.
+    """Return each task's `leads` of the critic, and that of `abc-signed` in score - c KL.
 
-    The lambda of each is the one that did best on the spare seed; clear leads of the critic are
-    bold after Holm's correction over the tasks.
+    The lambda of each is the one that did best on the spare seed.
+
+    Args:
+        runs: Runs of the study.
+        ways: The way of each task, in score - c KL.
     """
-    kinds = (started_cells, signed_cells)
-    picked = {task: [runs.chosen(kind(task)) for kind in kinds] for task in TASKS}
-    firsts = [cells[0] for cells in picked.values() if cells[0] is not None]
-    shown = after_holm(leads(runs, firsts))
+    picked = {
+        task: (critic, rule)
+        for task in TASKS
+        if (critic := runs.chosen(started_cells(task)))
+        and (rule := runs.chosen(signed_cells(task)))
+    }
+    pairs = {
+        task: (runs.runs[critic], runs.runs[base_cell(task)])
+        for task, (critic, _) in picked.items()
+    }
     lines = []
-    for first, lead in shown.items():
-        base = base_cell(first.task)
-        rest = [_named_lead(runs, cell, base) for cell in picked[first.task][1:]]
-        score = paired_text(*paired(*(by_seed(runs, at, "score") for at in (first, base))))
-        share = percent(float(leads(runs, [first])[first].difference) / ways[first.task])
-        lines.append([first.task, first.gae_lambda, lead, share, score, *rest])
-    heads = ["task", "lambda", f"critic minus `sparse`, {NET}", "of the way", "of it, score"]
+    for task, texts in leads(pairs, ends=(NET, "score")).items():
+        critic, rule = picked[task]
+        share = percent(lead(*pairs[task]).difference / ways[task])
+        of_rule = difference_text(lead(runs.runs[rule], pairs[task][1]))
+        beside = [share, f"{rule.rule} {rule.gae_lambda}: {of_rule}"]
+        lines.append([task, critic.gae_lambda, *texts, *beside])
+    heads = ["task", "lambda", f"critic minus `sparse`, {NET}", *[*FIGURES][1:], "of the way"]
     return markdown_table([*heads, "`abc-signed` minus `sparse`"], lines)
-
-
-def _named_lead(runs: Runs, cell: Cell | None, base: Cell) -> str:
-    """Return a cell's rule, its lambda and its lead; None is a kind that was not run there."""
-    if cell is None:
-        return NONE
-    pairs = paired(*(by_seed(runs, at, "net") for at in (cell, base)))
-    return f"{cell.rule} {cell.gae_lambda}: {paired_text(*pairs)}"
 
 
 STUDY = Study(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tokengym import Comparison
-from tokengym.evaluation.report import number, signed
+from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import EvaluationSettings, RunRecord
 from tokengym.evaluation.statistics import (
     COUNT,
@@ -30,6 +30,7 @@ from tokengym.lab.tables import (
     NONE,
     after_holm,
     critic_text,
+    difference_text,
     markdown_table,
     mean,
 )
@@ -238,17 +239,12 @@ def answer_table(runs: Runs) -> str:
             when = f"{at.update:.0f} and {at.baseline_update:.0f}"
             when += {1: ", earlier", -1: ", later", 0: ""}[at.earlier]
         windows = [at_kl(runs, cell, base, count=count) for count in WINDOWS]
-        beside = [NOT_KNOWN if one is None else _with_ends(one) for one in windows]
+        beside = [NOT_KNOWN if one is None else difference_text(one.difference) for one in windows]
         differences = [texts.get((m, cell), NOT_KNOWN) for m in TESTED]
         lines.append([*_about(cell), reached, *differences, *beside, nats, when])
     heads = ["task", "nats", "arm", "score of it and of `sparse`", "score", "gold"]
     heads += [f"score, of {count} measurements" for count in WINDOWS]
     return markdown_table([*heads, "KL of the two", "update of the two"], lines)
-
-
-def _with_ends(at: EqualKL) -> str:
-    ends = f"{number(at.difference.low)} to {number(at.difference.high)}"
-    return f"{signed(at.difference.difference)} ({ends})"
 
 
 def _about(cell: Cell) -> tuple[str, str, str]:

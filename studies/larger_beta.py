@@ -13,16 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from studies.parts import by_seed
+from studies.parts import FIGURES, SPEED, Points, by_seed, speed
 from studies.token_credit import ENV, ROWS, WARMUP
 from tokengym import Comparison
 from tokengym.evaluation.report import number, signed
 from tokengym.evaluation.runs import EvaluationSettings
-from tokengym.evaluation.statistics import paired_difference, relative_steps, student_interval
+from tokengym.evaluation.statistics import paired_difference, student_interval
 from tokengym.lab.protocol import LEARNER, PROMPTS
 from tokengym.lab.study import NET, Cell, Published, Round, Runs, Study, single_run
 from tokengym.lab.tables import (
-    NONE,
     after_holm,
     markdown_table,
     mean,
@@ -38,15 +37,8 @@ GRID = EvaluationSettings(every=2, every_until=10, episodes=PROMPTS, samples=0)
 BETAS = {"0.95": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), "0.8": (0.0, 0.4, 1.0)}
 """Lambda -> the shares that are tried: first the lambda of the paper and of `sparse` on the grid,
 then, where time is left, one that hides less of what is paid early."""
-FIGURES = {
-    NET: ("net", False),
-    "score": ("score", False),
-    "gold": ("gold_score", True),
-    "KL, nats": ("kl", False),
-}
-"""Column -> measurement, and whether it is that of the last tenth of the run or its mean."""
-PRIMARY, *PARTS = FIGURES
-SPEED = "times as fast"
+PARTS = [*FIGURES][1:]
+"""What stands beside score - c KL."""
 
 
 def spelled(beta: float) -> str:
@@ -89,12 +81,15 @@ def config(run: Cell, out: Path) -> Comparison:
 # --- page -----------------------------------------------------------------------------------------
 
 
-def figure_of(runs: Runs, cell: Cell, name: str) -> dict[int, float]:
-    """Return a figure of a cell's runs by seed, of the seeds that every cell of its lambda has."""
-    measure, at_end = FIGURES[name]
+def points_of(runs: Runs, cell: Cell) -> Points:
+    """Return a cell's runs, of the seeds that every cell of its lambda has."""
     whole = set.intersection(*({*runs.runs.get(at, {})} for at in arms(cell.gae_lambda)))
-    figures = by_seed(runs, cell, measure, at_end=at_end)
-    return {seed: figures[seed] for seed in sorted(whole)}
+    return {seed: runs.runs[cell][seed] for seed in sorted(whole)}
+
+
+def figure_of(runs: Runs, cell: Cell, name: str) -> dict[int, float]:
+    """Return one of `FIGURES` of a cell's runs by seed."""
+    return by_seed(points_of(runs, cell), *FIGURES[name])
 
 
 def slopes(by_beta: Mapping[float, Mapping[int, float]]) -> dict[int, float]:
@@ -131,23 +126,25 @@ def betas_table(runs: Runs, lambdas: Sequence[str] = tuple(BETAS)) -> str:
         runs: Runs of the study.
         lambdas: The lambdas.
     """
-    lines = []
+    lines: list[list[str]] = []
+    nothing = [""] * len(SPEED)
     for at in lambdas:
         base, *others = arms(at)
-        net = {cell: [*figure_of(runs, cell, PRIMARY).values()] for cell in (base, *others)}
+        net = {cell: [*figure_of(runs, cell, NET).values()] for cell in (base, *others)}
         leads = {cell: paired_difference(net[cell], net[base]) for cell in others}
         shares = {cell: lead for cell, lead in leads.items() if cell.rule != "uniform"}
         texts = {base: ""} | after_holm(shares, with_wins=False)
         for cell, values in net.items():
             lead = texts[cell] if cell in texts else paired_text(values, net[base])
             parts = (number(mean([*figure_of(runs, cell, of).values()])) for of in PARTS)
-            speed = speed_text(runs, cell, base)
-            lines.append([at, f"`{cell.rule}`", number(mean(values)), lead, *parts, speed])
+            line = [at, f"`{cell.rule}`", number(mean(values)), lead, *parts]
+            own, its = points_of(runs, cell), points_of(runs, base)
+            lines.append([*line, *(nothing if cell == base else speed(own, its))])
         for what, of in read_across(runs, at).items():
             parts = (signed(mean(of[name])) for name in PARTS)
-            lead = paired_text(of[PRIMARY], [0.0] * len(of[PRIMARY]))
-            lines.append([at, what, "", lead, *parts, ""])
-    return markdown_table(["lambda", "reward", PRIMARY, "minus `sparse`", *PARTS, SPEED], lines)
+            lead = paired_text(of[NET], [0.0] * len(of[NET]))
+            lines.append([at, what, "", lead, *parts, *nothing])
+    return markdown_table(["lambda", "reward", NET, "minus `sparse`", *PARTS, *SPEED], lines)
 
 
 def read_across(runs: Runs, gae_lambda: str) -> dict[str, dict[str, list[float]]]:
@@ -172,24 +169,6 @@ def beside_text(cell: Cell, gae_lambda: str) -> str:
     return f"`{cell.rule}`{at}"
 
 
-def speed_text(runs: Runs, cell: Cell, base: Cell) -> str:
-    """Return how many times as fast a cell is as the baseline, by the areas over score's curves.
-
-    It is bold where its interval leaves out 1.
-    """
-    if cell == base:
-        return ""
-    seeds = [*figure_of(runs, cell, PRIMARY)]
-    own, its = ([[row["score"] for row in runs.runs[of][seed]] for seed in seeds]
-                for of in (cell, base))  # fmt: skip
-    steps = [row["step"] for row in runs.runs[base][seeds[0]]]
-    speed = relative_steps(steps, own, its)
-    if speed is None:
-        return NONE
-    times, is_clear = number(1.0 / speed.ratio), speed.high < 1.0 or speed.low > 1.0
-    return f"**{times}**" if is_clear else times
-
-
 def tables(published: Published) -> dict[str, str]:
     """Return the page's tables by name."""
     return {"betas": betas_table(published.runs)}
@@ -202,13 +181,13 @@ def draw(published: Published) -> None:
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     for axes, of in zip(figure.subplots(1, 2, sharey=True), BETAS, strict=True):
         cells = arms(of)[: len(BETAS[of])]
-        each = [[*figure_of(published.runs, cell, PRIMARY).values()] for cell in cells]
+        each = [[*figure_of(published.runs, cell, NET).values()] for cell in cells]
         axes.plot(BETAS[of], each, color="#bbbbbb", linewidth=0.8)
         middle, low, high, _ = student_interval(each)
         axes.errorbar(BETAS[of], middle, [middle - low, high - middle], color="#0072b2", capsize=3)
         axes.set(title=f"lambda {of}", xlabel="beta", xticks=BETAS[of])
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set_ylabel(f"{PRIMARY} over the run")
+    figure.axes[0].set_ylabel(f"{NET} over the run")
     figure.savefig(published.folder / "betas.png", dpi=110, metadata={"Software": None})
 
 

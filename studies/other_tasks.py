@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from studies.parts import lead
+from studies.parts import leads
 from tokengym import Comparison
 from tokengym.evaluation.report import signed
 from tokengym.lab.protocol import (
@@ -33,7 +33,6 @@ from tokengym.lab.study import (
 )
 from tokengym.lab.tables import (
     NONE,
-    after_holm,
     critic_text,
     markdown_table,
 )
@@ -66,8 +65,6 @@ NO_EOS: tuple[dict[str, str], ...] = (
 """Added on the same day: Summarize with responses of full length."""
 CONTROLS = ("sparse", "uniform", "random")
 """Rules that a rule must beat to show that it finds the right tokens."""
-PARTS = ("score", "kl")
-"""What stands beside a difference in score - c KL."""
 LINES = "best_of_n.csv"
 LEADS_DRAWN = (-20.0, 15.0)
 """Leads that the picture shows, % of the way; those below are written at its edge."""
@@ -163,32 +160,21 @@ def title(cell: Cell) -> str:
     return f"`{cell.rule.partition(':')[0]}`{critic_text(cell.critic)}{eos}"
 
 
-def base_of(cell: Cell) -> Cell:
-    """Return `sparse` that a cell is compared with."""
-    return cell_of(cell.task, "sparse").but(eos=cell.eos)
-
-
 def grid_table(runs: Runs) -> str:
-    """Return each arm minus `sparse` by task: score - c KL with its interval, score and KL.
-
-    Differences in score - c KL are bold after Holm's correction, those from the controls too.
-    """
+    """Return each arm's `leads` on `sparse` by task, corrected over those on the controls too."""
     made = [cell for task in TASKS for cell in cells_of(task) if len(runs.areas(cell)) > 1]
-    figures = {
-        (cell, control): figure
+    pairs = {
+        (cell, control): (runs.runs[cell], runs.runs[other])
         for cell in made
         for control in CONTROLS
         if cell != (other := cell_of(cell.task, control).but(eos=cell.eos))
         and (control == "sparse" or cell.rule not in CONTROLS)
-        and (figure := runs.difference(cell, other)) is not None
+        and len(runs.areas(other)) > 1
     }
-    shown = after_holm(figures, with_wins=False)
     rows: dict[tuple[str, str], dict[str, str]] = {}
-    for cell in made:
-        if (cell, "sparse") in shown:
-            alone = (signed(lead(runs, cell, base_of(cell), name).difference) for name in PARTS)
-            text = "; ".join([shown[cell, "sparse"], *alone])
-            rows.setdefault((title(cell), cell.gae_lambda), {})[cell.task] = text
+    for (cell, control), texts in leads(pairs).items():
+        if control == "sparse":
+            rows.setdefault((title(cell), cell.gae_lambda), {})[cell.task] = "; ".join(texts)
     lines = [[*arm, *(by_task.get(task, NONE) for task in TASKS)] for arm, by_task in rows.items()]
     return markdown_table(["arm", "lambda", *TASKS], lines)
 
@@ -251,6 +237,7 @@ STUDY = Study(
     config=config,
     tables=tables,
     pictures=lambda published: draw(published.folder / "leads.png", published),
+    holm="table",
     drawn=(
         Drawn(
             file=LINES,

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from studies import critic_elsewhere, film_reviews
+from studies.parts import FIGURES, Points, leads
 from tokengym import Comparison
-from tokengym.evaluation.report import signed
 from tokengym.evaluation.runs import EvaluationSettings, Run, TaskSettings
-from tokengym.evaluation.statistics import paired_difference
-from tokengym.lab.protocol import PRICE, curve_of, net, net_area
+from tokengym.lab.protocol import PRICE, net
 from tokengym.lab.study import (
     NET,
     Cell,
@@ -30,13 +29,7 @@ from tokengym.lab.study import (
     read_rows,
     single_run,
 )
-from tokengym.lab.tables import (
-    NONE,
-    after_holm,
-    critic_text,
-    markdown_table,
-    paired,
-)
+from tokengym.lab.tables import NONE, critic_text, markdown_table
 
 BUNDLE, ENV = "smollm2-reviews", film_reviews.ENV
 UPDATES, ROWS, LENGTH = 12, 32, 16
@@ -58,16 +51,8 @@ PAIRS = 5
 SMOLLM2 = "SmolLM2-135M, 16 tokens"
 TEXTS = {"IMDb": "IMDb, 24 tokens", "SST-2": "SST-2, 16 tokens"}
 SWEEP, LINES = "sweep.csv", "lines.csv"
-Points = Mapping[int, Sequence[Row]]
-"""Seed -> measurements of the run."""
-FIGURES = {
-    f"{NET} over the run": net_area,
-    "score over the run": lambda rows: curve_of(rows).area("score"),
-    "KL over the run": lambda rows: curve_of(rows).area("kl"),
-    "score at the end": lambda rows: curve_of(rows).end("score"),
-    "gold at the end": lambda rows: curve_of(rows).end("gold_score"),
-    "KL at the end": lambda rows: curve_of(rows).end("kl"),
-}
+ENDS = {"score at the end": ("score", "final"), "KL at the end": ("kl", "final")}
+"""What is told beside `FIGURES`."""
 
 
 class Arm(NamedTuple):
@@ -164,28 +149,15 @@ def tables(published: Published) -> dict[str, str]:
 
 
 def differences_table(arms: Mapping[str, Sequence[Arm]]) -> str:
-    """Return each arm minus its comparison's baseline, paired by seed, score and KL apart.
-
-    The first figure is corrected over the table, the others are not.
-    """
-    pairs = {
-        (text, arm.name, arm.gae_lambda): [
-            paired(*({seed: of(rows) for seed, rows in each.runs.items()} for each in (arm, base)))
-            for of in FIGURES.values()
-        ]
-        for text, (base, *others) in arms.items()
-        for arm in others
-    }
-    first = {key: paired_difference(*figures[0]) for key, figures in pairs.items()}
-    shown = after_holm(first, with_wins=False)
-    lines = []
-    for key, figures in pairs.items():
-        text, name, gae_lambda = key
-        base = arms[text][0]
-        about = [text, arm_text(name, gae_lambda), arm_text(base.name, base.gae_lambda)]
-        rest = [signed(paired_difference(*figure).difference) for figure in figures[1:]]
-        lines.append([*about, str(first[key].pairs), shown[key], *rest])
-    return markdown_table(["text", "arm, lambda", "minus", "pairs", *FIGURES], lines)
+    """Return each arm's `leads` on its comparison's baseline."""
+    pairs, figures = {}, {**FIGURES, **ENDS}
+    for text, (base, *others) in arms.items():
+        for arm in others:
+            both = (arm_text(each.name, each.gae_lambda) for each in (arm, base))
+            about = (text, *both, str(len(arm.runs.keys() & base.runs.keys())))
+            pairs[about] = arm.runs, base.runs
+    lines = [[*about, *texts] for about, texts in leads(pairs, figures).items()]
+    return markdown_table(["text", "arm, lambda", "minus", "pairs", *figures], lines)
 
 
 def arm_text(name: str, gae_lambda: str) -> str:

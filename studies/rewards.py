@@ -15,11 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 
+from studies.parts import by_seed, lead
 from tokengym import Comparison
 from tokengym.envs import Task
 from tokengym.evaluation.runs import EvaluationSettings, TaskSettings
 from tokengym.evaluation.statistics import paired_difference
-from tokengym.lab.protocol import chosen_on_others, curve_of
+from tokengym.lab.protocol import chosen_on_others
 from tokengym.lab.study import (
     Cell,
     Published,
@@ -74,11 +75,11 @@ PAIRS = (
 )
 """Pairs of arms: they show what varies."""
 FIGURES = {
-    "gold over the run": ("gold_score", False),
-    "gold at the end": ("gold_score", True),
-    "KL at the end": ("kl", True),
+    "gold over the run": ("gold_score", "auc"),
+    "gold at the end": ("gold_score", "final"),
+    "KL at the end": ("kl", "final"),
 }
-"""Column -> measurement, and whether it is that of the last tenth of the run or its mean."""
+"""Column -> measurement and kind. Scorers of several scales are told by gold alone."""
 
 
 def arm(name: str, rate: float = RATE) -> Cell:
@@ -124,18 +125,6 @@ def config(run: Cell, out: Path) -> Comparison:
 # --- page -----------------------------------------------------------------------------------------
 
 
-def figure_of(points: Sequence[Row], of: tuple[str, bool]) -> float:
-    """Return a figure of a run: a measurement, its mean over the run or that at the end."""
-    measure, at_end = of
-    curve = curve_of(points)
-    return curve.end(measure) if at_end else curve.area(measure)
-
-
-def by_seed(runs: Runs, cell: Cell, of: tuple[str, bool]) -> dict[int, float]:
-    """Return a figure of each of a cell's runs by seed."""
-    return {seed: figure_of(points, of) for seed, points in runs.runs.get(cell, {}).items()}
-
-
 def title(name: str) -> str:
     """Return an arm as the tables show it."""
     rule, _, scorer = name.partition(" over ")
@@ -157,7 +146,7 @@ def levels_table(runs: Runs) -> str:
     """Return each arm's gold and KL, means over the seeds with Student's intervals."""
     lines = []
     for name in made(runs):
-        each = [by_seed(runs, arm(name), of) for of in FIGURES.values()]
+        each = [by_seed(runs.runs[arm(name)], *of) for of in FIGURES.values()]
         figures = [student_mean([*values.values()]) for values in each]
         lines.append([title(name), *figures])
     return markdown_table(["reward", *FIGURES], lines)
@@ -170,7 +159,7 @@ def whole_rates(runs: Runs) -> list[float]:
 
 
 def at_own_rate(
-    runs: Runs, name: str, of: tuple[str, bool]
+    runs: Runs, name: str, of: tuple[str, str]
 ) -> tuple[dict[int, float], dict[int, float]]:
     """Return a figure of an arm by seed, each at the rate that the other seeds choose by it.
 
@@ -183,7 +172,7 @@ def at_own_rate(
         The figure and the rate, by seed.
     """
     rates = whole_rates(runs)
-    each = [by_seed(runs, arm(name, rate), of) for rate in rates]
+    each = [by_seed(runs.runs[arm(name, rate)], *of) for rate in rates]
     seeds = sorted(set.intersection(*({*of_rate} for of_rate in each)))
     figures = [[of_rate[seed] for seed in seeds] for of_rate in each]
     chosen = chosen_on_others(rates, seeds, figures)
@@ -237,9 +226,7 @@ def pairs_table(runs: Runs) -> str:
     pairs = [pair for pair in PAIRS if {*pair} <= {*known}]
     shown = after_holm(
         {
-            (one, other, name): paired_difference(
-                *paired(*(by_seed(runs, arm(at), of) for at in (one, other)))
-            )
+            (one, other, name): lead(runs.runs[arm(one)], runs.runs[arm(other)], *of)
             for one, other in pairs
             for name, of in FIGURES.items()
         },

@@ -12,6 +12,7 @@ seed.
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 from studies.parts import by_seed, lead
@@ -153,14 +154,15 @@ def about(cell: Cell) -> list[str]:
 def ends_table(runs: Runs, groups: Sequence[Sequence[Cell]], drawn: Sequence[Row]) -> str:
     """Return each cell minus `sparse` in the last tenth, with tests of level; gold beside it."""
     pairs = [(cell, base) for base, *others in groups for cell in others]
-    shown = after_holm({cell: lead(runs, cell, base, "net", at_end=True) for cell, base in pairs})
+    made = runs.runs
+    shown = after_holm({cell: lead(made[cell], made[base], kind="final") for cell, base in pairs})
     rows = []
     for cell, base in pairs:
         here = [row for row in drawn if row["length"] == cell.length]
         line = [*about(cell), shown[cell]]
-        for measure, margin in (("net", NET_MARGIN), ("gold_score", GOLD_MARGIN)):
-            start, goal = way(here, net if measure == "net" else lambda row: row["gold_score"])
-            ends = (by_seed(runs, at, measure, at_end=True) for at in (cell, base))
+        for measure, margin in (("net_score", NET_MARGIN), ("gold_score", GOLD_MARGIN)):
+            start, goal = way(here, net if margin == NET_MARGIN else itemgetter(measure))
+            ends = (by_seed(made[at], measure, "final") for at in (cell, base))
             test = level(*paired(*ends), goal - start, margin)
             line.append("yes" if test.equivalent else "not shown")
         rows.append(line)

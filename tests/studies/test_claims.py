@@ -331,9 +331,9 @@ def test_the_end_after_four_times_the_training() -> None:
     assert "nine or ten pairs" in row("README: after 120 updates")[1]
     less, nearly = [], []
     for length in LENGTHS:
-        base, rule, critic = arms(length, 120)
+        (base, rule, critic), made = arms(length, 120), FILMS.runs.runs
         ends = {
-            arm: [lead(FILMS.runs, arm, base, measure, at_end=True) for measure in FIGURES]
+            arm: [lead(made[arm], made[base], measure, "final") for measure in FIGURES]
             for arm in (rule, critic)
         }
         assert {ends[arm][0].pairs for arm in ends} <= {9, 10}
@@ -353,9 +353,9 @@ def test_score_minus_the_price_of_kl_is_level_at_the_end() -> None:
         base, rule, _ = arms(length, 120)
         drawn = [line for line in FILMS.drawn[WAYS] if line["length"] == length]
         start, goal = way(drawn)
-        ends = [token_credit.by_seed(FILMS.runs, at, "net", at_end=True) for at in (base, rule)]
+        ends = [token_credit.by_seed(FILMS.runs.runs[at], kind="final") for at in (base, rule)]
         is_level.append(level(*paired(*reversed(ends)), goal - start, NET_MARGIN).equivalent)
-        net = lead(FILMS.runs, rule, base, "net", at_end=True)
+        net = lead(FILMS.runs.runs[rule], FILMS.runs.runs[base], kind="final")
         assert net.high < 0
         less.append(-net.difference)
     assert is_level == [True, True, False]
@@ -370,7 +370,7 @@ def test_the_rule_is_ahead_of_sparse_and_both_controls_on_one_task_of_four() -> 
     for task in ("Detox", "Dialogue", "Summarize", "QuestionAnswer"):
         rule = other_tasks.signed_cells(task)[1]
         leads = [
-            lead(runs, rule, other_tasks.cell_of(task, name), "net")
+            lead(runs.runs[rule], runs.runs[other_tasks.cell_of(task, name)])
             for name in ("sparse", "uniform", "random")
         ]
         assert {each.pairs for each in leads} == {10}
@@ -393,8 +393,9 @@ def test_real_text() -> None:
     assert "five pairs a task" in row("[real text]")[1]
     runs = critic_elsewhere.STUDY.published(DOCS).runs
     for task in ("IMDb", "SST-2"):
-        pair = critic_elsewhere.signed_cells(task)[0], critic_elsewhere.base_cell(task)
-        over, end = (lead(runs, *pair, "score", at_end=at_end) for at_end in (False, True))
+        cells = critic_elsewhere.signed_cells(task)[0], critic_elsewhere.base_cell(task)
+        pair = [runs.runs[cell] for cell in cells]
+        over, end = (lead(*pair, "score", kind) for kind in ("auc", "final"))
         assert over.pairs == 5
         assert over.low > 0
         assert not is_clear(end)
@@ -417,7 +418,7 @@ def test_the_overview_quotes_the_page_of_film_reviews() -> None:
     assert one_grid.leads_table(grid(), one_grid.ways(DOCS)) in overview
     for length in LENGTHS:
         base, rule, _ = arms(length, 120)
-        less = -lead(FILMS.runs, rule, base, "score", at_end=True).difference
+        less = -lead(FILMS.runs.runs[rule], FILMS.runs.runs[base], "score", "final").difference
         assert f"{number(less)} lower at {length}" in overview
 
 

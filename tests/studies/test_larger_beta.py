@@ -5,11 +5,11 @@ import re
 import pytest
 
 from studies import larger_beta as study
-from studies.larger_beta import BETAS, PRIMARY, SEEDS, STUDY, arms, figure_of, slopes_of
+from studies.larger_beta import BETAS, SEEDS, STUDY, arms, figure_of, slopes_of
 from tokengym.evaluation.report import number, signed
 from tokengym.evaluation.statistics import paired_difference
 from tokengym.lab.protocol import level, way
-from tokengym.lab.study import DOCS, Runs, read_rows
+from tokengym.lab.study import DOCS, NET, Runs, read_rows
 from tokengym.lab.tables import paired
 
 PAGE = (DOCS / STUDY.document).read_text(encoding="utf-8")
@@ -46,13 +46,13 @@ def test_the_table_has_differences_and_slopes_of_made_runs() -> None:
     ]
     lines = study.betas_table(Runs(rows, STUDY.axes), ["0.95"]).splitlines()
     (one,) = (line for line in lines if " | `abc:beta=1` | " in line)
-    assert "**+1.00** (1.000 to 1.00) | 5.10 | 0.500 | 2.00 | " in one
+    assert "**+1.00** (1.000 to 1.00) | 0.500 | 5.10 | 2.00 | " in one
     for least in ("0", "0.2"):
         (line,) = (line for line in lines if f" | a line from {least} to 1 | " in line)
         assert re.search(
-            r" \|  \| \+1\.00 \(1\.0+ to 1\.00\) \| \+1\.00 \| 0\.000 \| 0\.000 \|", line
+            r" \|  \| \+1\.00 \(1\.0+ to 1\.00\) \| 0\.000 \| \+1\.00 \| 0\.000 \|", line
         )
-    assert " | 1 minus `uniform` |  | +0.500 (0.500 to 0.500) | +0.500 | " in lines[-1]
+    assert " | 1 minus `uniform` |  | +0.500 (0.500 to 0.500) | 0.000 | +0.500 | " in lines[-1]
 
 
 def test_every_run_is_published() -> None:
@@ -67,7 +67,7 @@ def test_the_answer_is_what_decides_and_where_the_rise_is() -> None:
     for gae_lambda, (_, least, *_) in BETAS.items():
         whole, rest = (
             paired_difference(of, [0.0] * len(of))
-            for of in (slopes_of(RUNS, gae_lambda, PRIMARY, least=at) for at in (0.0, least))
+            for of in (slopes_of(RUNS, gae_lambda, NET, least=at) for at in (0.0, least))
         )
         said = f"{signed(whole.difference)} ({number(whole.low)} to {number(whole.high)})"
         for page in (answer, *(f"{(DOCS / f'{name}.md').read_text('utf-8')}" for name in QUOTING)):
@@ -88,9 +88,9 @@ def test_every_figure_of_the_text_is_one_of_the_tables() -> None:
 
 def test_what_decides_is_the_slope_and_not_the_margin() -> None:
     """It is above 0, and not level; the control is behind beta 1."""
-    of = slopes_of(RUNS, "0.95", PRIMARY)
+    of = slopes_of(RUNS, "0.95", NET)
     drawn = read_rows(DOCS / "film_reviews" / "best_of_n.csv", text=())
     start, goal = way([row for row in drawn if row["length"] == study.TOKENS])
     assert not level(of, [0.0] * len(of), goal - start).equivalent
-    *_, one, uniform = (figure_of(RUNS, cell, PRIMARY) for cell in arms("0.95"))
+    *_, one, uniform = (figure_of(RUNS, cell, NET) for cell in arms("0.95"))
     assert paired_difference(*paired(one, uniform)).low > 0

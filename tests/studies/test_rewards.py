@@ -35,7 +35,7 @@ def test_gains_on_known_and_new_things_by_hand() -> None:
 @pytest.mark.parametrize("name", rewards.REWARDS)
 def test_the_answer_quotes_gold_at_the_end_of_the_published_runs(name: str) -> None:
     runs = rewards.STUDY.published(DOCS).runs
-    golds = rewards.by_seed(runs, rewards.arm(name), rewards.FIGURES["gold at the end"])
+    golds = rewards.by_seed(runs.runs[rewards.arm(name)], *rewards.FIGURES["gold at the end"])
     assert len(golds) >= rewards.FEWEST
     (answer,) = (line for line in PAGE.splitlines() if line.startswith("**R3 paid"))
     assert re.search(rf"`{name}` (ends )?at {mean(golds.values()):.2f}\b", answer)
@@ -48,7 +48,7 @@ def test_the_answer_quotes_the_arms_over_another_score() -> None:
     runs = rewards.STUDY.published(DOCS).runs
     end = rewards.FIGURES["gold at the end"]
     equal, gold = (
-        mean(rewards.by_seed(runs, rewards.arm(at), end).values()) for at in rewards.OTHERS
+        mean(rewards.by_seed(runs.runs[rewards.arm(at)], *end).values()) for at in rewards.OTHERS
     )
     assert {*rewards.OTHERS} <= {*rewards.made(runs)}
     said = f"gold itself, paid at the end, ends at {gold:.2f} and R3 in equal parts at {equal:.2f}"

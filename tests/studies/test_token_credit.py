@@ -4,45 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from studies.parts import by_seed, lead
 from studies.token_credit import LONG, STUDY, WARMUP, arms, beside, settings
 from tokengym.lab.protocol import PRICE, SPARE_SEED
-from tokengym.lab.study import DOCS, Cell, Row, Runs
-
-ARM, BASE = Cell(rule="abc", length=48), Cell(rule="sparse", length=48)
-DRAWN = [{"length": 48, "n": n, "score": score, "kl": 0.0} for n, score in ((1, 0.0), (16, 2.0))]
-
-
-def run(cell: Cell, seed: int, scores: list[float], kl: float) -> list[Row]:
-    """Return a run measured after every update of 100 tokens; gold is half of the score."""
-    about = {**cell, "seed": seed, "kl": kl}
-    return [
-        {**about, "step": step, "tokens": 100 * step, "score": score, "gold_score": score / 2}
-        for step, score in enumerate(scores)
-    ]
-
-
-def two_pairs() -> Runs:
-    rows = [
-        row
-        for seed in (0, 1)
-        for row in (
-            *run(ARM, seed, [0.0, 3.0 + seed, 3.0 + seed], kl=2.0),
-            *run(BASE, seed, [0.0, 1.0, 2.0], kl=4.0),
-        )
-    ]
-    return Runs(rows, ("rule", "length"))
-
-
-def test_a_lead_and_its_parts() -> None:
-    """Straight lines: 0, 3, 3 and 0, 4, 4 have means of 2.25 and 3; 0, 1, 2 has 1."""
-    runs = two_pairs()
-    assert by_seed(runs, ARM, "score") == pytest.approx({0: 2.25, 1: 3.0})
-    assert by_seed(runs, ARM, "net") == pytest.approx({0: 2.25 - PRICE * 2, 1: 3.0 - PRICE * 2})
-    assert by_seed(runs, BASE, "net", at_end=True) == pytest.approx({0: 1.8, 1: 1.8})
-    found = lead(runs, ARM, BASE, "score")
-    assert (found.difference, found.pairs) == pytest.approx((1.625, 2))
-    assert lead(runs, ARM, BASE, "net").difference == pytest.approx(1.625 + PRICE * 2)
+from tokengym.lab.study import DOCS
 
 
 def test_every_cell_is_planned_and_published() -> None:
