@@ -7,6 +7,7 @@
 # make test-newest   the same at the newest versions of the index, in build/newest
 # make test-python   the same on each Python that pyproject.toml names and that is installed, in build/python
 # make test-doors   each door beside the real package of its trainer, in build/doors; DOORS_SOURCES=DIR has prime-rl
+# make test-weekly   kernels, and the doors of clients that ask for exact types, words or versions
 # make docs   set up, then write the documentation site to build/site
 # make notebooks   set up, then execute docs/notebooks in place, some minutes
 # PYTHON=python3.12 make test   uses another interpreter
@@ -30,7 +31,7 @@ PYTEST := $(BIN)/python -m pytest $(XDIST)
 # tests, those of pages and sources join them.
 export WITH_LAB ?= $(filter test-lab,$(MAKECMDGOALS))
 
-.PHONY: demo test test-lab test-pages test-lowest test-newest test-python on-python test-doors kernels lint types pytest campaign package docs notebooks format clean
+.PHONY: demo test test-lab test-pages test-lowest test-newest test-python on-python test-doors test-weekly kernels lint types pytest campaign package docs notebooks format clean
 
 demo: .venv/demo
 	$(BIN)/tokengym demo
@@ -86,14 +87,15 @@ on-python:
 
 # The version of each trainer that its door was written for. The wheels of verl and SkyRL leave out packages that they import;
 # SkyRL's is imported by Python 3.12 or later alone.
-DOORS := trl verl skyrl tinker verifiers openenv clients
+DOORS := trl verl skyrl tinker verifiers openenv clients rllib
 DOOR_trl := trl
 DOOR_verl := verl==0.9.1 cachetools fastapi uvicorn
 DOOR_skyrl := skyrl==0.3.0 jaxtyping loguru omegaconf ray skyrl-gym
 DOOR_tinker := tinker==0.38.0
 DOOR_verifiers := verifiers==0.4.0
 DOOR_openenv := openenv==0.10.0
-DOOR_clients := minari[create,hdf5]==0.5.4 sb3-contrib torchrl==0.14.1
+DOOR_clients := minari[create,hdf5]==0.5.4 sb3-contrib torchrl==0.14.1 omegaconf
+DOOR_rllib := ray[rllib]==2.60.0
 DOOR_PYTHON_skyrl := python3.12
 
 test-doors: $(DOORS:%=test-door-%)
@@ -103,6 +105,8 @@ test-door-%:
 	build/doors/$*/bin/pip install --quiet --no-compile torch==2.13.0
 	build/doors/$*/bin/pip install --quiet --no-compile $(DOOR_$*) --editable . ./audit pytest
 	build/doors/$*/bin/python -m pytest tests/doors/test_$*.py $(if $(filter trl,$*),tests/suite/bridges/test_trl.py)
+
+test-weekly: kernels test-door-clients test-door-rllib
 
 # Triton is kept out of .venv: beside a torch for CPUs it has no other use, and 700 MB.
 kernels: .venv/installed build/triton

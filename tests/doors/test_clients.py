@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import sb3_contrib
 from minari import DataCollector, StepDataCallback, load_dataset
+from omegaconf import OmegaConf
 from torchrl.envs import GymEnv, check_env_specs
 
 from tokengym.agents.sb3 import TokenFeatures, as_vec_env
+from tokengym.evaluation.runs.decide import decide
 
 WIDTH = 4
 
@@ -28,7 +30,7 @@ class Paid(StepDataCallback):
         return data
 
 
-@pytest.mark.parametrize("name", ["tokengym/MovieReview-v0", "tokengym/Forks-v0"])
+@pytest.mark.parametrize("name", ["tokengym/MovieReview-v0", "tokengym/Dialogue-v0"])
 def test_torchrl_makes_an_environment_by_its_id(name: str) -> None:
     check_env_specs(GymEnv(name))
 
@@ -49,6 +51,11 @@ def test_minari_records_what_each_token_was_paid(
     paid = episode.infos["token_rewards"]
     assert not paid[:-1].any()
     assert paid[-1].sum() == pytest.approx(episode.rewards.sum(), abs=1e-6)
+
+
+def test_a_list_of_hydra_is_a_list() -> None:
+    asked = OmegaConf.create({"rewards": ["sparse", "uniform"]})
+    assert decide("MovieReview", rewards=asked.rewards).names == ("sparse", "uniform")
 
 
 def test_an_agent_of_sb3_contrib_is_told_what_it_does_not_see(
