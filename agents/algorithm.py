@@ -507,7 +507,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         tokens_before = self.num_timesteps
         continuations = None
         if rounds.reward.of_policy:  # its credit continues responses, as ``mc`` does
-            seed = derived_seed(self.policy.generator) + processes.number
+            seed = derived_seed(self.policy.generator)
             continuations = bind_policy(self.env, self, seed=seed)
         ended: dict[int, dict[str, Any]] = {}  # infos of the episodes that ended, by row
         callback.on_rollout_start()

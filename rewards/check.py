@@ -67,8 +67,9 @@ def check_reward(
     ``spec`` pays the same.
 
     A rule that declares ``conserves=False`` may pay its tokens another sum, so that the last step,
-    which pays what is left of the score, is not held to the last token; one that reads
-    ``continue_from`` may earn the same tokens other rewards, because it samples. One that
+    which pays what is left of the score, is not held to the last token. One that reads
+    ``continue_from`` needs a policy that draws by seed, a learner of `tokengym.agents` or a
+    `RandomAgent`: then the same tokens are continued alike. One that
     reads ``log_probs`` or ``entropy`` credits the finished episodes with figures that are drawn at
     random, since random actions have no policy, and its steps are not looked at.
 
@@ -104,8 +105,6 @@ def check_reward(
     for one in played:
         _check_episode(one, credits)
     _check_any_score(played)
-    if any(credit.needs_policy for credit in credits):
-        return
     if isinstance(env, VectorEnv):
         again = _play_rows(env, seed, None, [one.actions for one in played])
         _check_all_same("the same tokens", played, again)
@@ -229,6 +228,8 @@ def _check_single(
     spec = env.spec
     if spec is not None and spec.vector_entry_point is not None and not spec.additional_wrappers:
         envs = gymnasium.make_vec(spec, num_envs=len(played))
+        for layer, reward in zip(_paid_layers(envs), rewards, strict=True):
+            layer.reward.continuations = reward.continuations
         rows = _play_rows(envs, seed, None, [one.actions for one in played])
         envs.close()
         _check_all_same("the vector form", played, rows)
@@ -250,8 +251,6 @@ def _check_of_policy(
     for one in rows:
         if one.has_score:
             _check_tokens(one, one.info["score"], [*one.step_rewards], [reward.credit])
-    if reward.credit.needs_policy:  # which continues in another way each time
-        return
     _check_all_same("the same tokens", rows, _paid(reward, played, episodes))
     for one, row, episode in zip(played, rows, episodes, strict=True):
         (alone,) = _paid(reward, [one], [episode])

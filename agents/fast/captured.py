@@ -31,7 +31,7 @@ from tokengym.agents.policy.sampler import (
     left_padded,
     not_finite,
 )
-from tokengym.agents.policy.sampling import as_action_mask, draw, packed, row_uniforms
+from tokengym.agents.policy.sampling import Draws, as_action_mask, draw, packed, row_uniforms
 from tokengym.agents.policy.sequences import sent
 from tokengym.agents.policy.streams import Stream, check_decoding, decoded
 from tokengym.base.registry import imported
@@ -246,11 +246,11 @@ class CapturedSampler:
     def __init__(
         self,
         policy: PolicyModels,
-        generator: torch.Generator,
+        draws: Draws,
         share: tuple[int, int] = (0, 1),
     ) -> None:
         self.policy = policy
-        self.generator = generator
+        self.draws = draws
         self._share = share
 
     @torch.inference_mode()
@@ -288,7 +288,7 @@ class CapturedSampler:
         if action_masks is not None:
             masks = as_action_mask(action_masks, "cpu", rows)
         uniforms = torch.zeros(decoder.size, dtype=torch.float32)
-        drawn = row_uniforms(self._num_rows, self.generator, self._share)
+        drawn = row_uniforms(self._num_rows, self.draws, self._share)
         uniforms[self._places] = drawn[self._rows]
         if not self._is_read:
             decoder.read()

@@ -32,9 +32,7 @@ class Plain:
     multiples: ClassVar[Mapping[Products, int]] = {"torch": 1}
     """Number that the columns of texts are best a multiple of, by library of their products."""
 
-    def captured_sampler(
-        self, policy: Any, generator: torch.Generator, share: tuple[int, int] = (0, 1)
-    ) -> Any:
+    def captured_sampler(self, policy: Any, draws: Any, share: tuple[int, int] = (0, 1)) -> Any:
         """Return a sampler whose steps have a static cache, and on a GPU are one captured graph."""
         raise NotImplementedError  # `check_static` has refused it
 

@@ -26,7 +26,7 @@ from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.language_model import FreshModel
 from tokengym.agents.policy.models import PolicyModels
 from tokengym.agents.policy.sampler import CachedSampler, Observation, Sampler
-from tokengym.agents.policy.sampling import as_action_mask, draw, row_uniforms
+from tokengym.agents.policy.sampling import Draws, as_action_mask, draw, row_uniforms
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import PolicySettings
 from tokengym.base.errors import SettingsError
@@ -124,16 +124,16 @@ class CausalLMPolicy(PolicyModels):
                 f" (and {len(late) - 1} more)" if late[1:] else "",
             )
 
-    def sampler(self, generator: torch.Generator | None = None) -> Sampler:
+    def sampler(self, draws: Draws | None = None) -> Sampler:
         """Return a fast sampler of this policy: one new token per step and row, with a cache.
 
         Args:
-            generator: Source of the sampled tokens: ``policy.generator`` is the training's, None a
+            draws: Source of the sampled tokens: ``policy.generator`` is the training's, None a
                 stream apart from it.
         """
         kind: Any = backend().captured_sampler if self._decodes_statically() else CachedSampler
-        share = self.place if generator is self.generator else (0, 1)
-        chosen: Sampler = kind(self, self.outside if generator is None else generator, share)
+        share = self.place if draws is self.generator else (0, 1)
+        chosen: Sampler = kind(self, self.outside if draws is None else draws, share)
         return chosen
 
     @property
@@ -318,9 +318,9 @@ class PlaysPolicy:
 
     policy: CausalLMPolicy
 
-    def sampler(self, generator: torch.Generator | None = None) -> Sampler:
+    def sampler(self, draws: Draws | None = None) -> Sampler:
         """Return the policy's fast sampler; see `CausalLMPolicy.sampler`."""
-        return self.policy.sampler(generator)
+        return self.policy.sampler(draws)
 
     def predict(
         self,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tokengym.agents.errors import NonFiniteError
 from tokengym.agents.policy.models import PolicyModels
-from tokengym.agents.policy.sampling import as_action_mask, draw, packed, row_uniforms
+from tokengym.agents.policy.sampling import Draws, as_action_mask, draw, packed, row_uniforms
 from tokengym.agents.policy.streams import make_stream
 
 Observation: TypeAlias = Mapping[str, NDArray[np.generic]]
@@ -78,11 +78,11 @@ class CachedSampler:
     def __init__(
         self,
         policy: PolicyModels,
-        generator: torch.Generator,
+        draws: Draws,
         share: tuple[int, int] = (0, 1),
     ) -> None:
         self.policy = policy
-        self.generator = generator
+        self.draws = draws
         self._share = share
         # Values of a network of their own are read from whole texts, when the round is over.
         has_own = policy.critic is None or policy.critic.network is not None
@@ -140,7 +140,7 @@ class CachedSampler:
             streams[0].logits(states), mask, *auxiliary_states
         )
         # Of all rows, (rows,): what a row draws must not hang on which others have ended.
-        uniforms = row_uniforms(self._num_rows, self.generator, self._share)
+        uniforms = row_uniforms(self._num_rows, self.draws, self._share)
         if len(rows) < self._num_rows:
             uniforms = uniforms[rows]  # (active,)
         uniforms = uniforms.to(logits.device)

@@ -1,10 +1,10 @@
 """From logits to a token and its log-probability, the same in rollout, update and reference."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -189,16 +189,37 @@ def _in_two_stages(probs: Tensor, uniforms: Tensor) -> Tensor:
     return block * BLOCK + within.clamp_(max=BLOCK - 1)
 
 
-def row_uniforms(rows: int, generator: torch.Generator, share: tuple[int, int] = (0, 1)) -> Tensor:
+class RowDraws:
+    """Uniform numbers of rows that each have a seed: a row's are the same in any batch.
+
+    Args:
+        seeds: (rows,) lists of non-negative integers, of one round.
+    """
+
+    def __init__(self, seeds: Sequence[Sequence[int]]) -> None:
+        self._rows = [np.random.default_rng(seed) for seed in seeds]
+
+    def next(self) -> Tensor:
+        """Return each row's next number, (rows,) float32 in [0, 1)."""
+        return torch.tensor([row.random(dtype=np.float32) for row in self._rows])
+
+
+Draws: TypeAlias = torch.Generator | RowDraws
+"""Where a sampler's uniform numbers come from."""
+
+
+def row_uniforms(rows: int, draws: Draws, share: tuple[int, int] = (0, 1)) -> Tensor:
     """Return a uniform number for each row of this process, (rows,) in [0, 1).
 
     The share is this process's number, and how many there are, whose generators have one state:
     each takes its rows' numbers from those of all rows, so that these are the same however the rows
-    are shared out.
+    are shared out. Rows with seeds of their own have nothing to share.
     """
+    if isinstance(draws, RowDraws):
+        return draws.next()
     # On the CPU, whatever computes the logits: a seed gives the same numbers on every device.
     number, count = share
-    drawn = torch.rand(rows * count, generator=generator, dtype=torch.float32)
+    drawn = torch.rand(rows * count, generator=draws, dtype=torch.float32)
     return drawn[number * rows : (number + 1) * rows]
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tokengym.agents.policy.sampler import Observation, Sampler
+from tokengym.agents.policy.sampling import RowDraws
 from tokengym.agents.rollouts.playing import Agent, as_sampler, play_round
 from tokengym.agents.rollouts.rounds import (
     Environments,
@@ -216,37 +217,41 @@ def at_temperature(agent: Agent, temperature: float | None) -> Iterator[None]:
 class PolicyContinuations:
     """Finishes responses with an agent's policy, by the rules of an environment.
 
-    The environment is not stepped, and neither its random state nor the agent's is touched.
+    The environment is not stepped, and neither its random state nor the agent's is touched. The
+    seeds say how a response is continued, whatever else is asked for, where the agent has a
+    sampler; one with ``predict`` alone draws as it does.
     """
 
     def __init__(self, envs: Environments, agent: Agent, *, seed: int) -> None:
-        self._sampler = as_sampler(agent, seed=seed)
-        self._envs = envs
+        self._agent, self._seed, self._envs = agent, seed, envs
         self._rules: TokenGenerationVectorEnv | None = None
         self._uncounted = 0
 
-    def finish(self, prefixes: Sequence[Episode]) -> list[Episode]:
-        """Return each response continued to its end; see `tokengym.rewards.reward.Reward`."""
+    def finish(self, prefixes: Sequence[Episode], seeds: Sequence[Sequence[int]]) -> list[Episode]:
+        """Return each response continued to its end; see `tokengym.rewards.Continuations`."""
         if self._rules is None:  # one prompt stands for the set, which would be encoded again
             options: dict[str, Any] = {"overlong": "left", "prompt_format": None}
             options |= {"prompts": [prefixes[0].prompt], "chat_template": self._replies_in_chat()}
             self._rules = copy_without_reward(self._envs, 1, **options)
         # Responses of similar length end together, and need the least padding.
         order = sorted(range(len(prefixes)), key=lambda row: len(prefixes[row].response_ids))
-        begun = [prefixes[row] for row in order]
         player = GivenPrompts(self._rules, max_rows=ROWS)
-        ended = player.play(self._sampler, begun, beginnings=begun)
         finished = list(prefixes)
-        for row, episode in zip(order, ended, strict=True):
-            self._uncounted += episode.num_written - prefixes[row].num_written
-            finished[row] = replace(
-                prefixes[row],
-                response=episode.response,
-                response_ids=episode.response_ids,
-                finish_reason=episode.finish_reason,
-                turns=episode.turns,
-                written=episode.written,
-            )
+        for start in range(0, len(order), ROWS):
+            rows = order[start : start + ROWS]
+            begun = [prefixes[row] for row in rows]
+            draws = RowDraws([[self._seed, *seeds[row]] for row in rows])
+            ended = player.play(as_sampler(self._agent, draws), begun, beginnings=begun)
+            for row, episode in zip(rows, ended, strict=True):
+                self._uncounted += episode.num_written - prefixes[row].num_written
+                finished[row] = replace(
+                    prefixes[row],
+                    response=episode.response,
+                    response_ids=episode.response_ids,
+                    finish_reason=episode.finish_reason,
+                    turns=episode.turns,
+                    written=episode.written,
+                )
         return finished
 
     def _replies_in_chat(self) -> bool:

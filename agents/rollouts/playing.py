@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokengym.agents.policy.sampler import Observation, SampledTokens, Sampler
+from tokengym.agents.policy.sampling import Draws
 from tokengym.agents.policy.sequences import ActionMasks, MaskRecorder, Sequences, sent
 from tokengym.agents.rollouts.rounds import (
     Environments,
@@ -437,22 +438,20 @@ class PredictingSampler:
         )
 
 
-def as_sampler(
-    agent: Agent, generator: torch.Generator | None = None, *, seed: int | None = None
-) -> Sampler:
+def as_sampler(agent: Agent, draws: Draws | None = None, *, seed: int | None = None) -> Sampler:
     """Return the sampler of an agent: its own if it has one, else one that calls ``predict``.
 
     Args:
         agent: See `collect`.
-        generator: Source of the sampling of agents with a sampler of their own; None continues
-            with its random state, or with that of a seed.
+        draws: Source of the sampling of agents with a sampler of their own; None continues with
+            its random state, or with that of a seed.
         seed: Seed of a new generator.
 
     Raises:
         TypeError: if the agent has no ``predict``.
     """
     if (make := getattr(agent, "sampler", None)) is not None:
-        sampler: Sampler = make(generator if seed is None else torch.Generator().manual_seed(seed))
+        sampler: Sampler = make(draws if seed is None else torch.Generator().manual_seed(seed))
         return sampler
     if not callable(getattr(agent, "predict", None)):
         raise TypeError(

@@ -84,7 +84,7 @@ def executed_truth(probe: Probe, episodes: Sequence[Episode], forks: Forks) -> E
         for end in written_places(episode)
         for prefix in [probe.restrict(episode, range(end))] * forks.k
     ]
-    ended = probe.finish(prefixes)
+    ended = probe.finish(prefixes, [[number] for number in range(len(prefixes))])
     scores = probe.values(ended).reshape(-1, forks.k)
     finals = probe.values(episodes)
     lengths = [len(written_places(episode)) for episode in episodes]

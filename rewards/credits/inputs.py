@@ -500,11 +500,13 @@ class Inputs:
             is_last = ends & last(self["response_mask"]).cpu()
             spots = torch.nonzero(ends & ~is_last).tolist()
             check_memory("continuations", k * len(spots), bytes_each=CONTINUATION_BYTES)
-            prefixes = []
+            prefixes, seeds = [], []
             for row, place in spots:
                 stop = self.spans(row)[place].stop
                 prefixes += [self.probe.restrict(self.episodes[row], range(stop))] * k
-            values = self.probe.values(self.probe.finish(prefixes)).reshape(-1, k).mean(axis=1)
+                seeds += [[place, copy, *self["row_seeds"][row]] for copy in range(k)]
+            ended = self.probe.finish(prefixes, seeds)
+            values = self.probe.values(ended).reshape(-1, k).mean(axis=1)
             table = torch.zeros(ends.shape, dtype=self.dtype)
             for (row, place), value in zip(spots, values.tolist(), strict=True):
                 table[row, place] = value

@@ -137,7 +137,8 @@ NAMES: Mapping[str, Name] = {
     ),
     "continue_from": Name(
         *("f(k, (batch, time) bool) -> (batch, time)", "reward", "policy"),
-        "mean score of k continuations behind each token where it is True; 0 elsewhere",
+        "mean score of k continuations behind each token where it is True, drawn by `row_seeds`; "
+        "the score itself behind a row's last; 0 elsewhere",
     ),
     # --- a trainer, under advantage=, weights= and loss= ------------------------------------------
     "old_log_probs": Name(_TOKENS, "nats", "trainer", "by the policy that sampled"),

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 class Continuations(Protocol):
     """A policy that finishes responses, given to a reward from above (`Reward.continuations`)."""
 
-    def finish(self, prefixes: Sequence[Episode]) -> list[Episode]:
+    def finish(self, prefixes: Sequence[Episode], seeds: Sequence[Sequence[int]]) -> list[Episode]:
         """Return each response continued to its end by the policy as it is now.
 
         Args:
             prefixes: Responses that have not ended; the same one may come several times.
+            seeds: Of the draws of each.
         """
 
 
@@ -44,7 +45,7 @@ class Probe:
     continuations: Continuations | None = None
     """The policy, for credit rules with ``needs_policy``."""
 
-    def finish(self, prefixes: Sequence[Episode]) -> list[Episode]:
+    def finish(self, prefixes: Sequence[Episode], seeds: Sequence[Sequence[int]]) -> list[Episode]:
         """Return responses continued by the policy that is bound; see `Continuations`.
 
         Of a conversation the turns that are over are handed on: the one that a response breaks off
@@ -62,7 +63,7 @@ class Probe:
             else one
             for one in prefixes
         ]
-        return self.continuations.finish(begun) if begun else []
+        return self.continuations.finish(begun, seeds) if begun else []
 
     def values(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
         """Return the score of each text, (batch,), in the scale of the finished episodes' scores.

@@ -1,6 +1,6 @@
 """Credit by Monte Carlo, against the exact advantages of the Oracle and by its own bookkeeping."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 import tokengym  # noqa: F401  (registers the ids)
 from tests.support.agents.checkpoint import untimed
 from tests.support.agents.common import target_reward
 from tests.support.agents.ppo import log_of
 from tests.support.words import make_word_tokenizer as make_tokenizer
-from tokengym.agents import PPO, RandomAgent, bind_policy, policy_table
+from tokengym.agents import PPO, RandomAgent, bind_policy, collect, policy_table
+from tokengym.agents.rollouts.given import PolicyContinuations
 from tokengym.envs import Episode, Reply
 from tokengym.lab.rules.mc import mc
-from tokengym.rewards import Reward, Rule
+from tokengym.rewards import Reward, RewardCheckError, Rule, check_reward, token_credit
 from tokengym.rewards.errors import CreditError
 
 LONGEST = 6
@@ -114,7 +116,7 @@ def test_continuations_begin_with_their_prefixes_and_keep_the_rules(make_envs: C
     ]
     envs.reset(seed=1)
     before = envs.unwrapped.get_state()
-    ended = bound.finish(prefixes)
+    ended = bound.finish(prefixes, [[row] for row in range(len(prefixes))])
     assert envs.unwrapped.get_state() == before
     tokenizer = make_tokenizer()
     for prefix, episode in zip(prefixes, ended, strict=True):
@@ -131,6 +133,48 @@ def test_continuations_begin_with_their_prefixes_and_keep_the_rules(make_envs: C
         len(a.response_ids) - len(b.response_ids) for a, b in zip(ended, prefixes, strict=True)
     )
     assert bound.count_tokens() == 0
+
+
+@pytest.mark.parametrize("kind", ["random", "ppo"])
+def test_a_response_is_continued_alike_alone_and_in_any_batch(kind: str):
+    envs = oracle("sparse", 4)
+    agent: Any = RandomAgent(envs, seed=0)
+    if kind == "ppo":
+        agent = PPO("CausalLMPolicy", envs, seed=0, n_minibatches=1, device="cpu")
+    (played, *_) = collect(agent, envs, 4, seed=0)
+    start, long = (
+        Episode(prompt=played.prompt, prompt_ids=played.prompt_ids, response="", response_ids=ids)
+        for ids in ((), (5, 6))
+    )
+
+    def ids(seed: int, *rows: int) -> list[Sequence[int]]:
+        bound = PolicyContinuations(envs, agent, seed=seed)
+        begun = [(start, long, start, start)[row] for row in rows]
+        return [e.response_ids for e in bound.finish(begun, [[row] for row in rows])]
+
+    whole = ids(1, 0, 1, 2, 3)
+    assert [ids(1, row)[0] for row in range(4)] == whole == ids(1, 3, 2, 1, 0)[::-1]
+    assert len({whole[0], whole[2], whole[3]}) > 1
+    assert ids(2, 0, 1, 2, 3) != whole
+
+
+def test_a_rule_that_samples_is_checked_like_any_other():
+    @token_credit
+    def at_random(
+        scores: Tensor, continue_from: Callable[[int, Tensor], Tensor], response_mask: Tensor
+    ) -> Tensor:
+        drawn = torch.from_numpy(np.random.default_rng().random(response_mask.shape))
+        shares = drawn * response_mask
+        return scores[:, None] * shares / shares.sum(1, keepdim=True)
+
+    for rule in (Rule(mc, k=2), Rule(at_random)):
+        envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=2, reward=rule, max_new_tokens=4)
+        bind_policy(envs, RandomAgent(envs, seed=0))
+        if rule.name == "mc":
+            check_reward(envs)
+            continue
+        with pytest.raises(RewardCheckError, match="the same tokens earned another"):
+            check_reward(envs)
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path):

@@ -45,7 +45,7 @@ RULES: dict[str, Any] = {
 class Continued:
     """Continues a response by tokens that depend on what is there, and on nothing else."""
 
-    def finish(self, prefixes: Sequence[Episode]) -> list[Episode]:
+    def finish(self, prefixes: Sequence[Episode], seeds: Any) -> list[Episode]:
         return [
             replace(
                 prefix,

@@ -330,7 +330,9 @@ def test_continuations_write_replies_in_the_chat_template(make_envs, make_ppo, s
         Episode(prompt=episode.prompt, response="", prompt_ids=episode.prompt_ids, response_ids=())
         for episode in episodes
     ]
-    finished = PolicyContinuations(envs, agent, seed=1).finish(begun)
+    finished = PolicyContinuations(envs, agent, seed=1).finish(
+        begun, [[row] for row in range(len(begun))]
+    )
     for played in (*episodes, *finished):
         replied = np.array(played.response_ids)[~written_of(played)]
         assert tokenizer.decode(replied) == "<eos> d b <eos> e"

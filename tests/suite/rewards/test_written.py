@@ -169,13 +169,14 @@ def test_each_turn_keeps_the_text_that_is_left_of_it(tokenizer):
 
 def test_what_the_policy_continues_is_no_turn_yet(tokenizer):
     class Recorded:
-        def finish(self, prefixes: Sequence[Episode]) -> list[Episode]:
+        def finish(self, prefixes: Sequence[Episode], seeds: Any) -> list[Episode]:
             begun.extend(prefixes)
             return [*prefixes]
 
     begun: list[Episode] = []
     probe = Probe(find_scorer("length-penalty"), tokenizer, Recorded())
-    probe.finish([probe.restrict(talk(turns=talk().turns[:2]), range(size)) for size in (1, 4, 5)])
+    texts = [probe.restrict(talk(turns=talk().turns[:2]), range(size)) for size in (1, 4, 5)]
+    probe.finish(texts, [[size] for size in (1, 4, 5)])
     assert [said(text) for text in begun] == [[], said(talk())[:2], said(talk())[:2]]
 
 

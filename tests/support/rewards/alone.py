@@ -49,15 +49,12 @@ class Steady(Scorer):
 
 
 class Continues:
-    """Finishes a prefix by tokens drawn from it, others each time that it comes."""
+    """Finishes a prefix by tokens drawn by its seeds."""
 
-    def finish(self, prefixes: Sequence[Episode]) -> list[Episode]:
-        seen: dict[tuple[int, ...], int] = {}
+    def finish(self, prefixes: Sequence[Episode], seeds: Sequence[Sequence[int]]) -> list[Episode]:
         finished = []
-        for prefix in prefixes:
-            ids = (*prefix.prompt_ids, *prefix.response_ids)
-            number = seen[ids] = seen.get(ids, -1) + 1
-            more = drawn(prefix, number).integers(2, len(WORDS), 3).tolist()
+        for prefix, seed in zip(prefixes, seeds, strict=True):
+            more = np.random.default_rng(seed).integers(2, len(WORDS), 3).tolist()
             written = None if prefix.written is None else np.append(prefix.written, [1, 1, 1])
             added: dict[str, Any] = {
                 "response_ids": [*prefix.response_ids, *more],

@@ -110,7 +110,8 @@ def test_a_text_without_some_of_its_tokens_is_asked_once(tokenizer):
 
 def test_continuations_are_scored_behind_the_reply(tokenizer):
     class Finishes:
-        def finish(self, prefixes):
+        def finish(self, prefixes, seeds):
+            self.seeds = seeds
             self.prefixes = [list(prefix.response_ids) for prefix in prefixes]
             return [
                 replace(p, response_ids=[*p.response_ids, *[3] * (1 + number)], written=None)
@@ -122,6 +123,9 @@ def test_continuations_are_scored_behind_the_reply(tokenizer):
     ends = torch.tensor([[False, True, False], [True, False, False]])
     values = inputs["continue_from"](2, ends)
     assert policy.prefixes == [[3, 4, 6, 7]] * 2 + [[3]] * 2
+    own = inputs["row_seeds"]
+    drawn_by = [(1, 0, own[0]), (1, 1, own[0]), (0, 0, own[1]), (0, 1, own[1])]
+    assert policy.seeds == [[place, copy, *row] for place, copy, row in drawn_by]
     assert values.tolist() == [[0, (5 + 6) / 2, 0], [(4 + 5) / 2, 0, 0]]
 
 
