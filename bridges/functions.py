@@ -11,6 +11,7 @@ from torch import Tensor
 from tokengym.agents import losses
 from tokengym.agents.losses.policy import at_least_float32
 from tokengym.agents.ppo.advantages import Estimator, find_advantage
+from tokengym.agents.ppo.functions import RoundFunction, Weights
 from tokengym.agents.ppo.inputs import RoundInputs
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.base.errors import SettingsError
@@ -51,6 +52,7 @@ class DoorAdvantage:
         scorer: What scores the rows, without normalisation, where the door knows it.
         columns: Columns of the data, where the door has them.
         lacks: Names of the door that this run does not have, with what would give them.
+        weights: Factors on the advantages, as ``PPO(weights=...)`` takes them; None leaves them.
 
     Raises:
         SettingsError: if the function reads what the door cannot supply, with who can.
@@ -64,19 +66,21 @@ class DoorAdvantage:
         scorer: Scorer | None = None,
         columns: Collection[str] = (),
         lacks: Mapping[str, str] | None = None,
+        weights: Advantage | None = None,
     ) -> None:
         self.door = DOORS[door]
         self.word = advantage if isinstance(advantage, str) and advantage in ESTIMATORS else None
         self.estimator = None if self.word is not None else find_advantage(advantage)
+        self.weights: Weights | None = None if weights is None else Weights.find(weights)
         self.scorer, self.columns = scorer, frozenset(columns)
-        if self.estimator is not None:
-            if self.estimator.signature.models:
+        for function in filter(None, (self.estimator, self.weights)):
+            if function.signature.models:
                 raise SettingsError(
-                    f"{self.estimator.who} reads a language model, which no door loads; "
+                    f"{function.who} reads a language model, which no door loads; "
                     "train with a learner of tokengym.agents"
                 )
-            for name in self.estimator.signature.reads:
-                self._check(name, lacks or {})
+            for name in function.signature.reads:
+                self._check(function, name, lacks or {})
 
     @property
     def name(self) -> str:
@@ -86,10 +90,13 @@ class DoorAdvantage:
     @property
     def reads(self) -> frozenset[str]:
         """Names that it reads."""
+        factors = set[str]()
+        if self.weights is not None:  # whose advantages are those of the estimator
+            factors = {*self.weights.signature.reads} - {"advantages"}
         if self.estimator is None:
             groups = {"group_ids"} if self.word == "loo" else set[str]()
-            return frozenset({"token_rewards", "response_mask", "gamma", *groups})
-        return frozenset(self.estimator.signature.reads)
+            return frozenset({"token_rewards", "response_mask", "gamma", *groups, *factors})
+        return frozenset({*self.estimator.signature.reads, *factors})
 
     @property
     def reads_groups(self) -> bool:
@@ -107,10 +114,11 @@ class DoorAdvantage:
         function = None if self.estimator is None else self.estimator.function
         return getattr(function, "__module__", "") == Estimator.__module__
 
-    def _check(self, name: str, lacks: Mapping[str, str]) -> None:
+    def _check(self, function: RoundFunction, name: str, lacks: Mapping[str, str]) -> None:
         """Refuse a name that the door cannot supply."""
-        assert self.estimator is not None
-        who = f"{self.estimator.who} reads {name!r}"
+        if function is self.weights and name == "advantages":
+            return
+        who = f"{function.who} reads {name!r}"
         if name in lacks:
             raise SettingsError(f"{who}, which is not there; {lacks[name]}")
         scores_here = self.scorer is not None and name in ACCOUNTS and self.door.has_scorer
@@ -184,11 +192,13 @@ class DoorAdvantage:
             episodes: (batch,) the rows' texts, where they are known.
             tokenizer: The policy's.
         """
+        first: Tensor | None = None
         if self.estimator is None:
-            advantages = token_advantages(
+            first = token_advantages(
                 token_rewards, response_mask, prompts, str(self.word), gamma=gamma
             )
-            return advantages, advantages
+            if self.weights is None:
+                return first, first
         check_shapes(token_rewards, response_mask, prompts)
         mask = response_mask.bool()
         check_finite(token_rewards, mask)
@@ -228,9 +238,16 @@ class DoorAdvantage:
             scorer=self.scorer,
             tokenizer=tokenizer,
         )
-        advantages, returns = self.estimator.estimate(inputs)
-        if self.estimator.whitens:
-            advantages = losses.masked_whiten(advantages, mask)
+        if first is not None:
+            advantages = returns = first[order]
+        else:
+            assert self.estimator is not None
+            advantages, returns = self.estimator.estimate(inputs)
+            if self.estimator.whitens:
+                advantages = losses.masked_whiten(advantages, mask)
+        if self.weights is not None:
+            inputs.give("advantages", advantages)
+            advantages = advantages * self.weights.weigh(inputs)
         back = torch.argsort(order)
         return advantages[back], returns[back]
 

@@ -13,6 +13,7 @@ generated and scored; nothing of TRL's method is repeated here. What tools and u
 with its own reward functions, takes a function of named inputs as
 
     advantage_fn(trainer, my_idea)  # a GRPOTrainer, or what inherits it
+    advantage_fn(trainer, weights=my_weight)  # on TRL's own advantages
 
 before ``trainer.train()``. Tested with TRL 1.16.
 """
@@ -49,6 +50,11 @@ OF_REFERENCE = frozenset({"ref_log_probs", "kl"})
 """Names that TRL computes where it has a reference."""
 NUM_TOP = 20
 """Log-probs before each token that "top_log_probs" has, as under PPO."""
+
+
+def own_advantage(advantages: Tensor) -> Tensor:
+    """TRL's own advantage, the same at every token."""
+    return advantages
 
 
 def check_config(args: GRPOConfig) -> None:
@@ -414,7 +420,9 @@ def _over(mask: Tensor, values: Tensor) -> Tensor:
     return mask.view(*mask.shape, *(1,) * (values.dim() - 2))
 
 
-def advantage_fn(trainer: Any, advantage: Advantage) -> Any:
+def advantage_fn(
+    trainer: Any, advantage: Advantage = OWN, *, weights: Advantage | None = None
+) -> Any:
     """Give each token of a TRL trainer's completions the advantage of a function of named inputs.
 
         trainer = GRPOTrainer(model, reward_funcs=score, args=args, train_dataset=data)
@@ -427,7 +435,10 @@ def advantage_fn(trainer: Any, advantage: Advantage) -> Any:
 
     Args:
         trainer: A `GRPOTrainer`, or what inherits it, before it trains.
-        advantage: "loo", "reinforce", "path/to/file.py:mine", or a function, see `Advantage`.
+        advantage: "loo", "reinforce", "path/to/file.py:mine", or a function, see `Advantage`;
+            "trl" keeps TRL's own, for weights on them.
+        weights: Factors on the advantages, (batch, time), as ``PPO(weights=...)`` takes them: a
+            name, "path/to/file.py:mine", or a function.
 
     Returns:
         The trainer, changed in place.
@@ -447,12 +458,18 @@ def advantage_fn(trainer: Any, advantage: Advantage) -> Any:
             f"{type(trainer).__name__} has an advantage already; pass advantage= to it, or make "
             "the trainer again"
         )
+    if advantage == OWN and weights is None:
+        raise SettingsError(
+            f"advantage {OWN!r} without weights= changes nothing; pass a function of named inputs "
+            "as one of the two"
+        )
     args: Any = trainer.args
     check_config(args)
     columns = columns_of(trainer.train_dataset)
     kind: Any = type(trainer)
     lacks = {**lacking(args, trainer), **NO_SCORER}
-    function = DoorAdvantage(advantage, "trl", columns=columns, lacks=lacks)
+    estimator = own_advantage if advantage == OWN else advantage
+    function = DoorAdvantage(estimator, "trl", columns=columns, lacks=lacks, weights=weights)
     default = GRPOConfig.multi_objective_aggregation
     if args.multi_objective_aggregation != default and "advantages" not in function.reads:
         raise SettingsError(

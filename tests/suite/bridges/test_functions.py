@@ -48,6 +48,20 @@ def whitened(token_rewards: Tensor) -> Tensor:
     return token_rewards
 
 
+def test_weights_are_factors_on_the_advantages_of_any_estimator():
+    def halved(advantages: Tensor, positions: Tensor) -> Tensor:
+        return torch.where(advantages < 0, 0.5, 1.0) * (positions >= 0)
+
+    prompts = [*"abab"]
+    for advantage in ("loo", places, above_the_mean):
+        plain, _ = DoorAdvantage(advantage, "verl")(REWARDS, MASK, prompts)
+        found, returns = DoorAdvantage(advantage, "verl", weights=halved)(REWARDS, MASK, prompts)
+        assert torch.equal(found, torch.where(plain < 0, 0.5 * plain, plain))
+        assert torch.equal(returns, plain)
+    with pytest.raises(SettingsError, match="reads 'entropy', which verl does not supply"):
+        DoorAdvantage("loo", "verl", weights=lambda entropy: entropy)
+
+
 def test_columns_are_own_tokens_on_either_side_of_the_padding():
     found, returns = DoorAdvantage(places, "verl")(REWARDS, MASK, [*"abab"])
     expected = [[1, 12, 0], [0, 14, 23], [5, 0, 0], [1, 11, 21]]

@@ -157,6 +157,29 @@ def test_where_trl_has_its_transform_what_it_logs_is_ours(tmp_path: Path) -> Non
     assert list(logged) == pytest.approx(means.tolist())
 
 
+def damped(advantages: Tensor, entropy: Tensor, response_mask: Tensor) -> Tensor:
+    """A weight of this year: what is below the mean is damped by the entropy before it."""
+    before = (entropy.cumsum(1) - entropy) * (advantages < 0)
+    SEEN["damped"] = (advantages, entropy)
+    return (-before).exp() * response_mask
+
+
+def test_weights_are_on_trls_own_advantages(tmp_path: Path) -> None:
+    trainer = advantage_fn(trainer_of(tmp_path), weights=damped)
+    batch = trained(trainer)
+    mask = batch["completion_mask"].bool()
+    mask[1] = False
+    own = torch.tensor(list(trainer._logs["advantages"]))[:, None]
+    seen, entropy = SEEN["damped"]
+    rows = [row for row in range(ROWS) if row != 1]
+    torch.testing.assert_close(seen, (own * mask)[rows])
+    expected = own[rows] * (-(entropy.cumsum(1) - entropy) * (own[rows] < 0)).exp() * mask[rows]
+    torch.testing.assert_close(batch["advantages"][rows], expected)
+    assert (expected != own[rows] * mask[rows]).any()
+    with pytest.raises(SettingsError, match="without weights= changes nothing"):
+        advantage_fn(trainer_of(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
