@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from examples.slime_and_rllm import rllm_advantages, slime_rewards
 from tests.checkout.pages import DOCS, blocks, run, shorter
 from tests.support.comparisons import comparison
 from tests.support.suite import of_suite
@@ -125,16 +126,16 @@ def test_the_page_on_preferences_runs(capsys: Any, tmp_path: Path, monkeypatch: 
 
 
 def test_the_page_on_bridges_says_which_names_each_door_has() -> None:
-    """The table's fourth column is `DOORS`, and the sentence below it what every door has."""
+    """The table's second column is `DOORS`, and the sentence above it what every door has."""
     text = (DOCS / "agents" / "bridges.md").read_text(encoding="utf-8")
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()
             if line.startswith("| ")]  # fmt: skip
-    cells = {row[0]: row[3] for row in rows if len(row) == 6}
+    cells = {row[0].rpartition(" ")[0]: row[1] for row in rows}
     for name, door in DOORS.items():
         if name != "rows":  # a loop of one's own, whose names are Tinker's
             assert cells.pop(door.title) == door.cell, door.title
     assert {cells.pop(name) for name in ("OpenEnv", "AReaL")} == {"none"}
-    assert [*cells] == ["door"]
+    assert [*cells] == [""]  # the heading
     (said,) = re.findall(r"Every door has (.*?);", text, re.DOTALL)
     assert re.findall(r"`(\w+)`", said) == list(EVERYWHERE)
     (of_texts,) = re.findall(r"\*The texts\* are (.*?);", text, re.DOTALL)
@@ -150,7 +151,7 @@ def test_the_page_on_bridges_trains_shows_credit_and_reports(
         pytest.skip("TRL needs Python 3.11")
     monkeypatch.chdir(tmp_path)
     found: dict[str, Any] = {}
-    for code in blocks("agents/bridges.md"):
+    for code in (*blocks("agents/trl.md"), *blocks("agents/bridges.md")):
         quiet = "logging_steps=1, disable_tqdm=True, save_strategy="
         run(code.replace("save_strategy=", quiet), found)
     assert "\x1b[48;2;" in capsys.readouterr().out
@@ -162,16 +163,16 @@ def test_the_page_on_bridges_trains_shows_credit_and_reports(
     talks = [
         SimpleNamespace(steps=[SimpleNamespace(prompt_ids=told, response_ids=one)]) for one in ids
     ]
-    found["rllm_advantages"](talks, ["i saw"] * 2)
+    rllm_advantages(talks, ["i saw"] * 2)
     paid = [row.tolist() for row in found["credited"].advantages]
-    assert found["slime_rewards"](None, samples)[1] == paid
+    assert slime_rewards(None, samples)[1] == paid
     assert [talk.steps[0].advantage for talk in talks] == paid
     state = tmp_path / "runs" / "trl" / "trainer_state.json"
     other = tmp_path / "runs" / "stock" / "trainer_state.json"
     other.parent.mkdir()
     shutil.copy(state, other)
-    text = (DOCS / "agents" / "bridges.md").read_text(encoding="utf-8")
-    line, _ = re.findall(r"^tokengym (report .*)$", text, re.M)  # and SkyRL's
+    text = (DOCS / "agents" / "trl.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^tokengym (report .*)$", text, re.M)
     assert main(line.split()) == 0
     summary = json.loads((tmp_path / "report" / "summary.json").read_text())
     assert list(summary["groups"][0]["rewards"]) == ["stock", "trl"]
