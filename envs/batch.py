@@ -76,12 +76,22 @@ class EpisodeBatch:
             self.conversations[row] = RowConversation(episode=-1)
 
     def rng(self, row: int) -> np.random.Generator:
-        """Return a row's generator, made from the system's entropy if it was never seeded."""
+        """Return a row's generator; one that was never seeded follows the first row's.
+
+        That is then made from the system's entropy.
+        """
         rng = self._rngs[row]
         if rng is None:
-            rng, self.seeds[row] = seeding.np_random()
+            if row:
+                self.rng(0)
+            seed = self.seeds[0]
+            rng, self.seeds[row] = seeding.np_random(None if seed is None else seed + row)
             self._rngs[row] = rng
         return rng
+
+    def _draw(self, row: int, group_size: int = 1) -> int:
+        """Return the next prompt id of a row."""
+        return self._samplers[row].draw(self.rng(row), self.seeds[row], group_size)
 
     def begin(
         self,
@@ -104,15 +114,14 @@ class EpisodeBatch:
         elif group_size > 1:
             # The first row of a group draws, so that the others' generators stay where they were.
             firsts = rows.tolist()[::group_size]
-            drawn = [self._samplers[row].draw(self.rng(row), group_size) for row in firsts]
+            drawn = [self._draw(row, group_size) for row in firsts]
             prompt_ids = [prompt_id for prompt_id in drawn for _ in range(group_size)]
         else:
             rngs = [self._rngs[row] or self.rng(row) for row in rows.tolist()]
             if mdp.settings.prompt_sampling == "uniform":
                 prompt_ids = draw_uniform(rngs, mdp.num_prompts)
             else:
-                samplers = [self._samplers[row] for row in rows.tolist()]
-                prompt_ids = [one.draw(rng) for one, rng in zip(samplers, rngs, strict=True)]
+                prompt_ids = [self._draw(row) for row in rows.tolist()]
         # (rows, prompt_width), left-padded
         self.ids[rows, :width], self.attention[rows, :width] = table.padded(prompt_ids)
         self.prompts[rows], self.prompt_ids[rows] = table.take(prompt_ids), prompt_ids

@@ -184,7 +184,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         if seed is not None:
             self._sampler.restart()
         if prompt is None:
-            prompt = self._mdp.table[self._sampler.draw(self.np_random)]
+            prompt = self._mdp.table[self._sampler.draw(self.np_random, self.np_random_seed)]
         if self._mdp.turns is not None:
             talk = self._conversation or RowConversation(episode=-1)
             restart = seed is not None

@@ -58,9 +58,9 @@ class ResponseSettings:
     horizon: Horizon = field(default="terminated", metadata={"flag": ""})
     """"terminated" if the horizon is part of the problem, "truncated" if it is only a budget."""
     prompt_sampling: PromptSampling = field(default="uniform", metadata={"flag": ""})
-    """"uniform" (with replacement), "epoch" (a permutation per epoch, in a batch of each row by
-    itself) or "sequential" (in order; in a batch of n, row i takes prompts i, i + n, ..., so that
-    each comes once in an epoch of the batch)."""
+    """"uniform" (with replacement), "sequential" (in order; in a batch of n, row i takes prompts
+    i, i + n, ..., so that each comes once in an epoch of the batch) or "epoch" (the same, in a
+    permutation per epoch that the rows share)."""
 
     def __post_init__(self) -> None:
         check_count(self, "max_new_tokens")

@@ -148,7 +148,7 @@ class TokenGenerationVectorEnv(
         return tuple(self._batch.seeds)
 
     def share_prompts(self, first: int, rows: int) -> None:
-        """Take prompts in order ("sequential") as rows of a larger batch, dealt over all of them.
+        """Take prompts in order, or in permutations, as rows of a larger batch that shares them.
 
         Args:
             first: Place of this batch's first row in the larger batch.

@@ -2,6 +2,7 @@
 
 import reprlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from operator import index
 from typing import Any
 
@@ -18,7 +19,9 @@ from tokengym.envs.settings import PromptSampling
 class PromptSampler:
     """Source of one environment row's prompt ids, one per episode.
 
-    In order ("sequential") it takes prompts row, row + rows, ... of ``shard``, (row, rows).
+    In order ("sequential") it takes prompts row, row + rows, ... of ``shard``, (row, rows); in
+    permutations ("epoch") it takes the same places of an order that rows share whose seeds rise
+    by one, as those of a batch do.
     """
 
     def __init__(
@@ -36,64 +39,57 @@ class PromptSampler:
         self._sampling = sampling
         self._num_prompts = num_prompts
         self._drawn = 0
-        self._order = _NO_ORDER
-        self._drawn_by: dict[str, Any] | None = None
-        """State of the generator from which the order was drawn; None of an order that was given,
-        as states held it before."""
+        self._seed: int | None = None
+        """Seed of the permutations, from the first draw on."""
 
     def restart(self) -> None:
         """Restart the order, as a seeded reset does."""
-        self._drawn, self._order, self._drawn_by = 0, _NO_ORDER, None
+        self._drawn, self._seed = 0, None
 
-    def draw(self, rng: Generator, group_size: int = 1) -> int:
-        """Return the next prompt id; one in order counts groups of rows that share a prompt."""
+    def draw(self, rng: Generator, seed: int | None, group_size: int = 1) -> int:
+        """Return the next prompt id.
+
+        Args:
+            rng: The row's generator, for draws with replacement.
+            seed: The row's seed, for permutations.
+            group_size: Rows that share a prompt: the groups are counted.
+        """
         if self._sampling == "uniform":
             return draw_uniform([rng], self._num_prompts)[0]
-        drawn = self._drawn
-        self._drawn = drawn + 1
+        group, groups = self._row // group_size, self._rows // group_size
+        epoch, place = divmod(group + self._drawn * groups, self._num_prompts)
+        self._drawn += 1
         if self._sampling == "sequential":
-            group, groups = self._row // group_size, self._rows // group_size
-            return (group + drawn * groups) % self._num_prompts
-        if drawn % self._num_prompts == 0:
-            self._drawn_by = dict(rng.bit_generator.state)
-            self._order = _permutation(rng, self._num_prompts)
-        return int(self._order[drawn % self._num_prompts])
+            return place
+        if self._seed is None:
+            self._seed = (seed or 0) - self._row
+        return int(_permutation(self._seed, epoch, self._num_prompts)[place])
 
     def get_state(self) -> dict[str, Any]:
         """Return the position in the order as plain data; the order is drawn again from it."""
-        if self._drawn_by is None:
-            return {"drawn": self._drawn, "order": self._order.tolist()}
-        return {"drawn": self._drawn, "drawn_by": dict(self._drawn_by)}
+        return {"drawn": self._drawn, "seed": self._seed}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore a position that ``get_state`` returned."""
-        count, order, drawn_by = self._num_prompts, _NO_ORDER, None
+        seed = None
         try:
-            drawn, drawn_by = index(state["drawn"]), state.get("drawn_by")
-            if drawn_by is None:
-                order = np.fromiter(map(index, state["order"]), dtype=np.int32)
-            else:
-                bits = np.random.PCG64(0)
-                bits.state = drawn_by
-                order = _permutation(np.random.Generator(bits), count)
-        except (TypeError, KeyError, IndexError, ValueError, AttributeError, OverflowError):
+            drawn, seed = index(state["drawn"]), state.get("seed")
+            seed = None if seed is None else index(seed)
+        except (TypeError, KeyError, AttributeError):
             drawn = -1
-        is_order = not len(order) or np.array_equal(np.sort(order), np.arange(count))
-        lacks_order = self._sampling == "epoch" and drawn % count > 0 and not len(order)
-        if drawn < 0 or not is_order or lacks_order:
+        if drawn < 0 or (self._sampling == "epoch" and drawn > 0 and seed is None):
             raise StateError(
                 f"the state's sampler must be what get_state() returned with prompt_sampling="
-                f"{self._sampling!r} and {count} prompts, got {reprlib.repr(state)}; restore it "
-                "where it was made"
+                f"{self._sampling!r} and {self._num_prompts} prompts, got {reprlib.repr(state)}; "
+                "restore it where it was made"
             )
-        self._drawn, self._order, self._drawn_by = drawn, order, drawn_by and dict(drawn_by)
+        self._drawn, self._seed = drawn, seed
 
 
-_NO_ORDER = np.empty(0, dtype=np.int32)
-
-
-def _permutation(rng: Generator, count: int) -> NDArray[np.int32]:
-    """Return an order of prompts, (count,)."""
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, count: int) -> NDArray[np.int32]:
+    """Return the order of prompts in an epoch, (count,)."""
+    rng = np.random.default_rng([seed % 2**64, epoch])
     return rng.permutation(count).astype(np.int32)
 
 

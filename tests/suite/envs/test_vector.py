@@ -109,9 +109,7 @@ def test_a_state_that_does_not_fit_leaves_the_batch_alone(make_envs):
         envs.set_state(before[:2])
     with pytest.raises(StateError, match=r"response_ids has id 9"):
         envs.set_state([before[1], before[0], before[2] | {"response_ids": [9]}])
-    with pytest.raises(StateError, match=r"'epoch' and 5 prompts"):
-        envs.set_state([before[1], before[0], before[2] | {"sampler": {"drawn": 0, "order": [0]}}])
-    with pytest.raises(StateError, match=r"sampler.*'epoch'"):  # it would lack its order
+    with pytest.raises(StateError, match=r"sampler.*'epoch' and 5 prompts"):  # it lacks its order
         envs.set_state([before[1], before[0], before[2] | {"sampler": {"drawn": 1, "order": []}}])
     with pytest.raises(StateError, match="per row, got 3"):
         envs.set_state(3)
@@ -248,8 +246,10 @@ def test_groups_share_the_prompt_that_their_first_row_draws(make_envs, sampling)
     for drawn in rounds:
         np.testing.assert_array_equal(drawn[::2], drawn[1::2])
     plain = make_envs(num_envs=6, prompt_sampling=sampling, autoreset_mode="Disabled")
-    if sampling == "sequential":
-        assert np.concatenate(rounds)[::2].tolist() == [i % 5 for i in range(15)]
+    if sampling != "uniform":
+        epochs = np.concatenate(rounds)[::2].reshape(3, 5)
+        assert np.sort(epochs).tolist() == [[0, 1, 2, 3, 4]] * 3
+        assert (sampling == "sequential") == (epochs == np.arange(5)).all()
     else:
         for seed, drawn in zip([3, None, None], rounds, strict=False):
             np.testing.assert_array_equal(plain.reset(seed=seed)[1]["prompt_id"][::2], drawn[::2])
@@ -257,6 +257,17 @@ def test_groups_share_the_prompt_that_their_first_row_draws(make_envs, sampling)
     infos = envs.reset(options={"group_size": 2, "reset_mask": mask})[1]
     assert infos["_prompt"].tolist() == mask.tolist()
     assert len(set(infos["prompt_id"][mask].tolist())) == 1
+
+
+@pytest.mark.parametrize("seed", [3, None])
+def test_an_epoch_plays_each_prompt_as_often(make_envs, seed):
+    """The rows share its permutation: of one each, they would play some prompts twice."""
+    envs = make_envs(num_envs=4, prompt_sampling="epoch", autoreset_mode="Disabled")
+    drawn = [envs.reset(seed=seed)[1]["prompt_id"]]
+    drawn += [envs.reset()[1]["prompt_id"] for _ in range(4)]
+    epochs = np.concatenate(drawn).reshape(4, 5)
+    assert np.sort(epochs).tolist() == [[0, 1, 2, 3, 4]] * 4
+    assert (epochs != epochs[0]).any()
 
 
 def test_prompts_are_found_by_their_tokens(make_env, make_envs):
