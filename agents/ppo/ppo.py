@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -71,6 +71,23 @@ NO_REWARD = (
 )
 REMEDY = "lower learning_rate or kl_coef, or clip the scores"
 """Remedy for a loss or gradient that is not finite."""
+
+
+class Likelihoods(NamedTuple):
+    """How likely a round's tokens were, (batch, time) each, nats."""
+
+    old: Tensor
+    """Log-probs under the policy that played it."""
+    ref: Tensor
+    """Log-probs under the reference."""
+    ref_states: Tensor | None
+    """(batch, time, hidden), the reference's; None where nobody reads them again."""
+    paid_kl: Tensor
+    """What the reward is charged for."""
+    sampled_kl: Tensor
+    """The log-ratio of the sampled tokens."""
+    asked: dict[str, Tensor]
+    """What the host has to know of them, by name."""
 
 
 class PPO(EpisodicAlgorithm):
@@ -226,41 +243,18 @@ class PPO(EpisodicAlgorithm):
             NonFiniteError: if a token reward is NaN or Inf.
         """
         started, settings = time.perf_counter(), self.settings
-        assert played.log_probs is not None  # our own sampler gives them all
         sequences = played.sequences(self.device)
         mask = sequences.response_mask  # (batch, time), as all figures of tokens below
         rewards, paid = self._earned(played, mask.shape[1])  # (batch, time) and (batch,)
         varied = self._varied(played)  # (batch,) on the host
         teaching = varied if varied.any() else np.ones_like(varied)
         counts = mask & sent(torch.from_numpy(teaching), self.device)[:, None]
-        asked: dict[str, Tensor] = {}  # what the host has to know, by name
         read = partial(self.read, sequences, played.action_masks)
-        # The reference is read once: its states, (batch, time, hidden), give its log-probs here and
-        # the exact KL in every epoch.
-        has_exact_kl = settings.kl_estimator == "exact" and self.kl_coef != 0.0
-        keeps_states = has_exact_kl and self.processes.keeps_states
-        ref_states = read(name="ref_states") if keeps_states else None
-        ref_log_probs = read(name="ref_log_probs", ref_states=ref_states)
-        old_log_probs = sampled = played.log_probs
-        if settings.old_log_probs == "recomputed":
-            old_log_probs = read(name="log_probs")
-            asked["log_prob_gap"] = (old_log_probs - sampled).abs().max()
-        paid_kl = kl = losses.kl_estimate(old_log_probs, ref_log_probs, estimator="k1")
-        if settings.kl_in == "reward" and self.kl_coef != 0.0:
-            # r_t <- r_t - c KL_t. Ziegler et al. take the sampled log-ratio, "k1"; the exact KL is
-            # its mean over the vocabulary, in the state before the token.
-            if has_exact_kl:
-                paid_kl = read(name="kl", ref_states=ref_states)
-            rewards = rewards - self.kl_coef * paid_kl
-            paid = paid - self.kl_coef * paid_kl.sum(1)
-        values = final_values = None
-        if (critic := self.policy.critic) is not None:
-            # A network of its own reads whole texts once, not a token at a time.
-            values = read(name="values") if played.values is None else played.values
-            if played.truncated.any():  # bootstrapped: (batch,), of the text past the last token
-                of_rows, size = self.processes.of_rows, self._max_rows
-                after = of_rows(critic.after_responses, sequences, max_size=size)
-                final_values = after * sent(torch.from_numpy(played.truncated), self.device)
+        likely = self._likelihoods(played, read)
+        if settings.kl_in == "reward" and self.kl_coef != 0.0:  # r_t <- r_t - c KL_t
+            rewards = rewards - self.kl_coef * likely.paid_kl
+            paid = paid - self.kl_coef * likely.paid_kl.sum(1)
+        values, final_values = self._values(played, sequences, read)
         # Functions are asked where the estimator or a weight reads the name.
         given: dict[str, Any] = {
             "token_rewards": rewards,
@@ -269,11 +263,11 @@ class PPO(EpisodicAlgorithm):
             "values": values,
             "final_values": torch.zeros_like(paid) if final_values is None else final_values,
             "log_probs": played.log_probs,
-            "old_log_probs": old_log_probs,
+            "old_log_probs": likely.old,
             "entropy": played.entropy,
-            "ref_log_probs": ref_log_probs,
+            "ref_log_probs": likely.ref,
             "ref_entropy": partial(read, name="ref_entropy"),
-            "kl": paid_kl,
+            "kl": likely.paid_kl,
             "segment_ends": partial(self._segment_ends, played, mask),
             "hidden_states": partial(read, name="hidden_states"),
             "ref_hidden_states": partial(read, name="ref_states"),
@@ -283,10 +277,10 @@ class PPO(EpisodicAlgorithm):
         host_mask = sequences.host_mask & teaching[:, None]
         inputs = self._round_inputs(played, (counts, host_mask), given, read)
         advantages, returns, check = self.estimator.queued(inputs)
-        asked |= {"is_finite": (advantages.isfinite() & returns.isfinite()).all()}
-        asked |= self._figures(played, sequences, (paid_kl, kl), values, returns)
         # Over the whole batch: SB3 whitens each minibatch, by a mean and a deviation of its own.
         whitened = whitening(advantages, counts)
+        asked = {"is_finite": (advantages.isfinite() & returns.isfinite()).all(), **likely.asked}
+        asked |= self._figures(played, sequences, likely, values, returns)
         told = read_once({**asked, "std": whitened.std, "is_whole": whitened.is_finite})
         if not told["is_finite"]:
             check()
@@ -299,11 +293,11 @@ class PPO(EpisodicAlgorithm):
             paid=paid,
             sequences=sequences,
             action_masks=played.action_masks,
-            old_log_probs=old_log_probs,
+            old_log_probs=likely.old,
             advantages=advantages,
             returns=None if values is None else returns,
-            ref_log_probs=ref_log_probs,
-            ref_states=ref_states,
+            ref_log_probs=likely.ref,
+            ref_states=likely.ref_states,
             advantage_scale=scale,
         )
         experience = self._weighed(experience, inputs)
@@ -316,6 +310,44 @@ class PPO(EpisodicAlgorithm):
         if teaching.all():
             return experience
         return experience.select(torch.from_numpy(np.flatnonzero(teaching)))
+
+    def _likelihoods(self, played: RolloutBatch, read: Callable[..., Tensor]) -> Likelihoods:
+        """Return how likely a round's tokens were under the policy and the reference.
+
+        Ziegler et al. pay the sampled log-ratio, "k1"; the exact KL is its mean over the
+        vocabulary, in the state before the token.
+        """
+        assert played.log_probs is not None  # our own sampler gives them all
+        settings, asked = self.settings, dict[str, Tensor]()
+        # The reference is read once: its states give its log-probs here and the exact KL in every
+        # epoch.
+        has_exact_kl = settings.kl_estimator == "exact" and self.kl_coef != 0.0
+        keeps_states = has_exact_kl and self.processes.keeps_states
+        ref_states = read(name="ref_states") if keeps_states else None
+        ref = read(name="ref_log_probs", ref_states=ref_states)
+        old = played.log_probs
+        if settings.old_log_probs == "recomputed":
+            old = read(name="log_probs")
+            asked["log_prob_gap"] = (old - played.log_probs).abs().max()
+        paid_kl = sampled_kl = losses.kl_estimate(old, ref, estimator="k1")
+        if settings.kl_in == "reward" and has_exact_kl:
+            paid_kl = read(name="kl", ref_states=ref_states)
+        return Likelihoods(old, ref, ref_states, paid_kl, sampled_kl, asked)
+
+    def _values(
+        self, played: RolloutBatch, sequences: Sequences, read: Callable[..., Tensor]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return the critic's values, (batch, time), and those past truncated rows, (batch,)."""
+        if (critic := self.policy.critic) is None:
+            return None, None
+        # A network of its own reads whole texts once, not a token at a time.
+        values = read(name="values") if played.values is None else played.values
+        if not played.truncated.any():
+            return values, None
+        # Bootstrapped, of the text past the last token.
+        of_rows, size = self.processes.of_rows, self._max_rows
+        after = of_rows(critic.after_responses, sequences, max_size=size)
+        return values, after * sent(torch.from_numpy(played.truncated), self.device)
 
     def _varied(self, played: RolloutBatch) -> NDArray[np.bool_]:
         """Return which rows are of groups whose scores differ, (batch,); all if none is dropped."""
@@ -688,16 +720,15 @@ class PPO(EpisodicAlgorithm):
         self,
         played: RolloutBatch,
         sequences: Sequences,
-        kls: tuple[Tensor, Tensor],
+        likely: Likelihoods,
         values: Tensor | None,
         returns: Tensor,
     ) -> dict[str, Tensor]:
         """Return what the log says of a round, on the device.
 
-        The KLs, that which the reward pays for and that of the sampled tokens, values and returns
-        are (batch, time), nats and reward units.
+        Values and returns are (batch, time), reward units.
         """
-        paid, sampled = (kl.sum(1) for kl in kls)  # of each response, nats
+        paid, sampled = likely.paid_kl.sum(1), likely.sampled_kl.sum(1)  # of each response, nats
         assert played.entropy is not None
         entropy = played.entropy.masked_fill(~sequences.response_mask, 0.0).sum()
         figures = {"kl": paid.mean(), "kl_sampled": sampled.mean(), "entropy": entropy}
