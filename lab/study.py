@@ -9,9 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import numpy as np
 import tyro
-from numpy.typing import NDArray
 
 from tokengym import Comparison, decide
 from tokengym.base import explicit, write_csv
@@ -22,11 +20,8 @@ from tokengym.evaluation.runs import (
     TaskSettings,
 )
 from tokengym.evaluation.statistics import (
-    FASTER_AT,
-    SHARES,
     PairedDifference,
     paired_difference,
-    steps_to_shares,
     student_interval,
 )
 from tokengym.lab.protocol import (
@@ -37,11 +32,10 @@ from tokengym.lab.protocol import (
     Row,
     best_rate,
     measured,
-    net,
     net_area,
     next_rate,
 )
-from tokengym.lab.tables import Speed, fill, grouped, mean, page_wide, paired, speed_of
+from tokengym.lab.tables import fill, grouped, mean, page_wide, paired
 
 Work = TypeVar("Work")
 Round = tuple[Sequence["Cell"], Sequence[int]]
@@ -215,40 +209,6 @@ class Runs:
         """
         pairs = paired(self.areas(cell), self.areas(other))
         return paired_difference(*pairs) if len(pairs[0]) > 1 else None
-
-    def steps(self, cell: Cell, start: float, goal: float) -> dict[int, NDArray[np.float64]]:
-        """Return by seed the updates to each of `SHARES` of the way, those of the run at most.
-
-        Args:
-            cell: The cell.
-            start: score - c KL of the untrained policy.
-            goal: That of the best of its responses, where the way ends.
-        """
-        by_seed = {}
-        for seed, points in self.runs.get(cell, {}).items():
-            at = [point["step"] for point in points]
-            curve = [net(point, self.price) for point in points]
-            by_seed[seed] = np.minimum(steps_to_shares(at, [curve], start, goal)[:, 0], at[-1])
-        return by_seed
-
-    def speed(self, cell: Cell, other: Cell, start: float, goal: float) -> Speed | None:
-        """Return how many times as fast as another a cell comes `FASTER_AT` of the way.
-
-        Geometric mean of the ratios, paired by seed, with Student's interval of their logarithms;
-        None below two pairs, and where the other does not always come there.
-        """
-        share = SHARES.index(FASTER_AT)
-        one, two = self.steps(cell, start, goal), self.steps(other, start, goal)
-        seeds = sorted(one.keys() & two.keys())
-        last, others_last = (
-            {seed: points[-1]["step"] for seed, points in self.runs.get(each, {}).items()}
-            for each in (cell, other)
-        )
-        if len(seeds) < 2 or any(two[seed][share] >= others_last[seed] for seed in seeds):
-            return None
-        steps, of_other = ([of[seed][share] for seed in seeds] for of in (one, two))
-        speed = speed_of(steps, of_other, [last[seed] for seed in seeds])
-        return speed._replace(at_least=False)  # the other came there, in runs that may be longer
 
     def chosen(self, cells: Iterable[Cell]) -> Cell | None:
         """Return the cell that did best on the spare seed, of those with runs; None of none."""

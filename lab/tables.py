@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -143,70 +143,6 @@ def paired_text(one: ArrayLike, other: ArrayLike) -> str:
         '+1.00 (1.00 to 1.00)'
     """
     return difference_text(paired_difference(one, other))
-
-
-class Speed(NamedTuple):
-    """How many times as fast as another a cell is."""
-
-    times: float
-    low: float
-    """Lower end of its interval."""
-    high: float
-    """Upper end."""
-    at_most: bool
-    """Whether a run of the cell did not come there: it counts as its length, and all three are
-    upper bounds."""
-    at_least: bool = False
-    """Whether a run of the other did not, so that they are lower bounds; with both they are no
-    bounds."""
-
-    @property
-    def is_known(self) -> bool:
-        """Whether it is a figure, or a bound of one."""
-        return not (self.at_most and self.at_least)
-
-    @property
-    def is_faster(self) -> bool:
-        """Whether the interval is above 1, and so are speeds that it bounds from below."""
-        return self.low > 1 and not self.at_most
-
-    @property
-    def is_slower(self) -> bool:
-        """Whether the interval is below 1, likewise."""
-        return self.high < 1 and not self.at_least
-
-
-def speed_of(steps: ArrayLike, of_other: ArrayLike, last: ArrayLike) -> Speed:
-    """Return how many times as fast as another a cell is: the geometric mean of pairs by seed.
-
-    The interval is Student's, of the logarithms.
-
-    Args:
-        steps: (seeds,) updates that the cell takes, those of its run at most.
-        of_other: (seeds,) those of the other.
-        last: (seeds,) or one: updates of a run, after which it has not come there.
-    """
-    one, other, ends = np.broadcast_arrays(steps, of_other, last)
-    middle, low, high, _ = (float(np.exp(x)) for x in student_interval(np.log(other / one)))
-    return Speed(middle, low, high, bool((one >= ends).any()), bool((other >= ends).any()))
-
-
-def times_as_fast(speed: Speed | None, unit: str = "") -> str:
-    """Return how many times as fast something is, with its interval.
-
-    Example:
-        >>> times_as_fast(Speed(1.25, 1.0, 1.5, at_most=True), " times")
-        'at most 1.25 times (1.00 to 1.50)'
-    """
-    if speed is None or not speed.is_known:
-        return NONE
-    times, low, high = map(number, speed[:3])
-    return f"{bound_of(speed)}{times}{unit} ({low} to {high})"
-
-
-def bound_of(speed: Speed) -> str:
-    """Return what is said before a speed that is a bound, "" before a figure."""
-    return "at most " if speed.at_most else "at least " if speed.at_least else ""
 
 
 def wilson_interval(

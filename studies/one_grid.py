@@ -15,26 +15,17 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
+from studies.parts import FIGURES, GOLD, SPEED, Points, lead, leads, speed, speed_of
 from studies.token_credit import ENV, LENGTHS, ROWS, UPDATES, WARMUP, WAYS
 from tokengym import Comparison
-from tokengym.evaluation.report import signed
 from tokengym.evaluation.statistics import (
     FASTER_AT,
-    SHARES,
-    paired_difference,
-    steps_to_shares,
+    RelativeSteps,
+    steps_to_threshold,
 )
 from tokengym.lab.protocol import GRID, LEARNER, chosen_on_others, curve_of, net_area, way
 from tokengym.lab.study import NET, Cell, Published, Round, Row, Runs, Study, read_rows, single_run
-from tokengym.lab.tables import (
-    Speed,
-    after_holm,
-    markdown_table,
-    mean,
-    speed_of,
-)
+from tokengym.lab.tables import markdown_table
 
 ARMS: dict[str, dict[str, str]] = {
     "sparse": {"rule": "sparse"},
@@ -72,15 +63,9 @@ CRITERIA: dict[str, Criterion] = {
     NET: lambda points, at: net_area(points),
 }
 """What a cell is chosen by, on the other seeds: larger is better."""
-GOLD, PARTS = "gold at the end", ("score", "KL, nats")
-FIGURES: dict[str, Callable[[Sequence[Row]], float]] = {
-    NET: net_area,
-    GOLD: lambda points: curve_of(points).end("gold_score"),
-    PARTS[0]: lambda points: curve_of(points).area("score"),
-    PARTS[1]: lambda points: curve_of(points).area("kl"),
-}
-"""What is told of a run, over the run but for gold; the first decides."""
 WAYS_TO_CHOOSE = (*(f"chosen by {name}" for name in CRITERIA), "both at the cell of `sparse`")
+BY_NET = f"chosen by {NET}"
+"""The one by which cells are compared."""
 
 
 def cells(length: int, name: str) -> list[Cell]:
@@ -132,8 +117,8 @@ def config(run: Cell, out: Path) -> Comparison:
 def steps_of(points: Sequence[Row], at: Way) -> float:
     """Return the updates of a run to 75 % of the way by score; its last if it never arrives."""
     steps, scores = ([point[name] for point in points] for name in ("step", "score"))
-    (reached,) = steps_to_shares(steps, [scores], *at)[SHARES.index(FASTER_AT)]
-    return float(min(reached, steps[-1]))
+    level = at.start + FASTER_AT * (at.goal - at.start)
+    return float(min(steps_to_threshold(steps, scores, level, interpolate=True), steps[-1]))
 
 
 def ways(docs: Path) -> dict[int, Way]:
@@ -166,6 +151,11 @@ def title(name: str) -> str:
     return "`sparse`, critic from the reward model" if name == "critic" else f"`{name}`"
 
 
+def short(name: str) -> str:
+    """Return an arm in a word; *critic* is `sparse` with that from the reward model."""
+    return name if name == "critic" else f"`{name}`"
+
+
 def picked(
     runs: Runs, cells: Sequence[Cell], criterion: Criterion, at: Way, seeds: Sequence[int]
 ) -> list[Cell]:
@@ -174,31 +164,10 @@ def picked(
     return [*chosen_on_others(cells, seeds, figures).values()]
 
 
-def times(
-    runs: Runs, own: Sequence[Cell], base: Sequence[Cell], at: Way, seeds: Sequence[int]
-) -> Speed:
-    """Return how many times as fast as others cells are, geometric mean of pairs by seed.
-
-    Args:
-        runs: Runs of the study.
-        own: The cell of each seed.
-        base: That of the baseline.
-        at: The way.
-        seeds: The seeds.
-    """
-    one, other = (
-        np.array(
-            [steps_of(runs.runs[cell][seed], at) for cell, seed in zip(of, seeds, strict=True)]
-        )
-        for of in (own, base)
-    )
-    return speed_of(one, other, UPDATES)
-
-
 def four_ways(
     runs: Runs, name: str, length: int, at: Way, seeds: tuple[int, ...], base: str = BASE
-) -> list[Speed]:
-    """Return an arm's speed against another by each criterion, and both at the cell of `sparse`.
+) -> dict[str, RelativeSteps | None]:
+    """Return an arm's speed against another by each way of choosing the cells.
 
     Args:
         runs: Runs of the study.
@@ -208,8 +177,18 @@ def four_ways(
         seeds: Seeds with every cell.
         base: What it is against.
     """
-    mine, its = (chosen_cells(runs, of, length, at, seeds).values() for of in (name, base))
-    return [times(runs, own, other, at, seeds) for own, other in zip(mine, its, strict=True)]
+    own, its = (chosen_runs(runs, of, length, at, seeds) for of in (name, base))
+    return {how: speed_of(own[how], its[how]) for how in WAYS_TO_CHOOSE}
+
+
+def chosen_runs(
+    runs: Runs, name: str, length: int, at: Way, seeds: tuple[int, ...]
+) -> dict[str, Points]:
+    """Return an arm's runs at the cells of `chosen_cells`, by way of choosing."""
+    return {
+        how: {seed: runs.runs[cell][seed] for cell, seed in zip(cells, seeds, strict=True)}
+        for how, cells in chosen_cells(runs, name, length, at, seeds).items()
+    }
 
 
 @cache
@@ -232,106 +211,42 @@ def chosen_cells(
     return dict(zip(WAYS_TO_CHOOSE, [*by_criterion, alike], strict=True))
 
 
-def span_of(speeds: Sequence[Speed]) -> str:
-    """Return the least and the most of speeds; one number where both are printed alike."""
-    ends = (pick(at.times for at in speeds) for pick in (min, max))
-    return " to ".join(dict.fromkeys(f"{times:.1f}" for times in ends))
-
-
 def against_sparse(
-    runs: Runs, name: str, length: int, at: Way, seeds: tuple[int, ...]
-) -> dict[str, tuple[list[float], list[float]]]:
-    """Return each of `FIGURES` of an arm and of `sparse`, by the seeds.
+    runs: Runs, by_length: Mapping[int, Way]
+) -> dict[tuple[int, str], tuple[Points, Points]]:
+    """Return by length and arm its runs and those of `sparse`.
 
     Both are at the cell that does best by score - c KL on the other seeds.
-
-    Args:
-        runs: Runs of the study.
-        name: The arm.
-        length: Tokens.
-        at: The way.
-        seeds: Seeds with every cell.
     """
-    own, base = (
-        [
-            runs.runs[cell][seed]
-            for cell, seed in zip(
-                chosen_cells(runs, of, length, at, seeds)[f"chosen by {NET}"], seeds, strict=True
-            )
-        ]
-        for of in (name, BASE)
-    )
     return {
-        what: ([figure(points) for points in own], [figure(points) for points in base])
-        for what, figure in FIGURES.items()
-    }
-
-
-def corrected(runs: Runs, by_length: Mapping[int, Way], what: str) -> dict[tuple[int, str], str]:
-    """Return a figure of each arm minus that of `sparse`, bold where clear after Holm's correction.
-
-    Args:
-        runs: Runs of the study.
-        by_length: The way of each length.
-        what: One of `FIGURES`, over whose differences, all arms and lengths, is corrected.
-    """
-    pairs = {
-        (length, name): against_sparse(runs, name, length, by_length[length], seeds)[what]
+        (length, name): (
+            chosen_runs(runs, name, length, by_length[length], seeds)[BY_NET],
+            chosen_runs(runs, BASE, length, by_length[length], seeds)[BY_NET],
+        )
         for length, seeds in whole(runs).items()
         for name in (*CREDITED, *CONTROLS)
     }
-    leads = {place: paired_difference(*both) for place, both in pairs.items()}
-    return after_holm(leads, with_wins=False)
 
 
 def leads_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
-    """Return each arm's score - c KL over the run minus that of `sparse`, with its interval.
-
-    Args:
-        runs: Runs of the study.
-        by_length: The way of each length.
-    """
-    lengths, leads = whole(runs), corrected(runs, by_length, NET)
+    """Return each arm's score - c KL over the run minus that of `sparse`, with its interval."""
+    texts = leads(against_sparse(runs, by_length))
+    lengths = [*whole(runs)]
     lines = [
-        [title(name), *(leads[length, name] for length in lengths)]
+        [title(name), *(texts[length, name][0] for length in lengths)]
         for name in (*CREDITED, *CONTROLS)
     ]
     return markdown_table(["arm", *(f"{length} tokens" for length in lengths)], lines)
 
 
 def grid_table(runs: Runs, by_length: Mapping[int, Way]) -> str:
-    """Return each arm minus `sparse` by `FIGURES`, and its least and most speed by the four ways.
-
-    Beside the speeds stands how many of the four intervals are above 1.
-
-    Args:
-        runs: Runs of the study.
-        by_length: The way of each length.
-    """
-    lines = []
-    net, gold = (corrected(runs, by_length, what) for what in (NET, GOLD))
-    for (length, name), lead in net.items():
-        at, seeds = by_length[length], whole(runs)[length]
-        both = against_sparse(runs, name, length, at, seeds)
-        parts = [signed(mean(both[what][0]) - mean(both[what][1])) for what in PARTS]
-        speeds = four_ways(runs, name, length, at, seeds)
-        above = sum(each.is_faster for each in speeds)
-        speed = f"{span_of(speeds)}; {above} of {len(speeds)}"
-        shown = "critic" if name == "critic" else title(name)
-        lines.append([str(length), shown, lead, gold[length, name], *parts, speed])
-    return markdown_table(["tokens", "arm", *FIGURES, "times as fast"], lines)
-
-
-def where_fast(points: Sequence[Row], at: Way, measure: str) -> float:
-    """Return a measurement of a run where it has made 75 % of the way; its last if it never does.
-
-    Args:
-        points: The run.
-        at: The way.
-        measure: "kl" or "gold_score".
-    """
-    steps, values = ([float(point[name]) for point in points] for name in ("step", measure))
-    return float(np.interp(steps_of(points, at), steps, values))
+    """Return each arm's `leads` on `sparse`, and its speed."""
+    pairs = against_sparse(runs, by_length)
+    lines = [
+        [str(length), short(name), *texts, *speed(*pairs[length, name])]
+        for (length, name), texts in leads(pairs, ends=(NET, GOLD)).items()
+    ]
+    return markdown_table(["tokens", "arm", *FIGURES, *SPEED], lines)
 
 
 def tables(published: Published) -> dict[str, str]:
@@ -353,12 +268,12 @@ def draw(published: Published) -> None:
     figure = Figure(figsize=(4 * len(lengths), 2.4), layout="constrained")
     names = (*CREDITED, *CONTROLS)
     panels = figure.subplots(1, len(lengths), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, (length, seeds) in zip(panels, lengths.items(), strict=True):
+    pairs = against_sparse(published.runs, by_length)
+    for axes, length in zip(panels, lengths, strict=True):
         for row, name in enumerate(names):
-            both = against_sparse(published.runs, name, length, by_length[length], seeds)[NET]
-            lead = paired_difference(*both)
-            axes.plot([lead.low, lead.high], [row, row], color=COLORS[name], linewidth=2)
-            axes.plot(lead.difference, row, "o", color=COLORS[name], markersize=6)
+            net = lead(*pairs[length, name])
+            axes.plot([net.low, net.high], [row, row], color=COLORS[name], linewidth=2)
+            axes.plot(net.difference, row, "o", color=COLORS[name], markersize=6)
         axes.axvline(0.0, color=COLORS[BASE], linewidth=1, linestyle="--")
         axes.set(title=f"{length} tokens", xlabel=f"{NET}, minus that of sparse")
         axes.spines[["top", "right"]].set_visible(False)

@@ -73,9 +73,8 @@ def speed_of(own: Points, base: Points) -> RelativeSteps | None:
     """Return the updates that runs take, as a share of those of others, see `relative_steps`."""
     pairs = paired(own, base)
     steps = [row["step"] for row in pairs[0][0]]
-    return relative_steps(
-        steps, *([[row["score"] for row in points] for points in runs] for runs in pairs)
-    )
+    x, y = ([[row["score"] for row in points] for points in runs] for runs in pairs)
+    return relative_steps(steps, x, y)
 
 
 def speed(own: Points, base: Points) -> list[str]:
@@ -94,7 +93,7 @@ def speed(own: Points, base: Points) -> list[str]:
     return [
         text,
         *(
-            " and ".join(number(there(runs, step, name)) for runs, step in places)
+            ", ".join(number(there(runs, step, name)) for runs, step in places)
             for name in ("gold_score", "kl")
         ),
     ]

@@ -11,8 +11,9 @@ trained by each, at their best cells of `studies.one_grid` by score - c KL. Fill
     python -m studies.reward_models page
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from studies import one_grid
-from studies.one_grid import Way, times
+from studies.parts import Points, leads, speed
 from studies.token_credit import ROWS, UPDATES, WARMUP
 from tokengym import Comparison
 from tokengym.agents.offline import ResponseCollector, Sampling, make_policy
 from tokengym.base import read_json, write_json
 from tokengym.envs import Episode, bundled
-from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import TaskSettings, training_settings
 from tokengym.lab.commands.train_reward import BUNDLED as AS_COMMAND
 from tokengym.lab.makers.figures import attention_rows, relative_entropy
@@ -48,15 +48,12 @@ from tokengym.lab.protocol import (
     LEARNER,
     PROMPTS,
     best_of_rows,
-    net_area,
     scores_of,
     untrained_responses,
-    way,
 )
 from tokengym.lab.replay.token_worth import token_worth
 from tokengym.lab.study import (
     DOCS,
-    NET,
     Cell,
     Docs,
     Drawn,
@@ -70,13 +67,7 @@ from tokengym.lab.study import (
     single_run,
     write_rows,
 )
-from tokengym.lab.tables import (
-    NONE,
-    Speed,
-    bound_of,
-    markdown_table,
-    paired_text,
-)
+from tokengym.lab.tables import NONE, markdown_table
 from tokengym.lab.training.pairwise import bradley_terry_loss
 from tokengym.rewards import RewardModel, gold_scorer
 
@@ -115,7 +106,7 @@ CHECKED = 400
 CHECK_EVERY, MOST_STEPS, TEXTS = 10, 1500, 64
 """Steps between two checks, most steps, and responses of a step where their gold is learned."""
 WORTH, WAYS, ATTENTION = "models.csv", "reward_model_ways.csv", "attention.csv"
-FIGURES = "figures.json"
+LEARNED = "figures.json"
 
 
 def cell(task: str, model: str, arm: str) -> Cell:
@@ -239,7 +230,7 @@ def made(task: str, model: str, out: Path) -> Path:
         out: Folder of the runs.
     """
     folder = out / "models" / f"{task}-{model}"
-    if (folder / FIGURES).exists():
+    if (folder / LEARNED).exists():
         return folder
     torch.set_num_threads(1)
     bundle, seed = bundled(TASKS[task]), 1 + MODELS.index(model)
@@ -261,7 +252,7 @@ def made(task: str, model: str, out: Path) -> Path:
     bundle.tokenizer.save_pretrained(folder)
     learned = {"pairs": len(pairs)} if model not in RATED else {"responses": len(rated)}
     said = {**learned, "steps": steps, "checked": accuracy(network, checked)}
-    write_json(folder / FIGURES, said)  # last, as it says that all is there
+    write_json(folder / LEARNED, said)  # last, as it says that all is there
     return folder
 
 
@@ -421,7 +412,7 @@ def worth(task: str, model: str, out: Path) -> list[Row]:
     about["correlation"] = round(float(np.corrcoef(score.ravel(), gold.ravel())[0, 1]), 4)
     about |= {"mean": round(float(score.mean()), 4), "deviation": round(float(score.std()), 4)}
     names = ("pairs", "responses", "steps")
-    figures = {} if model == BUNDLED else read_json(made(task, model, out) / FIGURES)
+    figures = {} if model == BUNDLED else read_json(made(task, model, out) / LEARNED)
     return [{**about, **{name: figures.get(name) for name in names}}]
 
 
@@ -471,7 +462,7 @@ def attention(out: Out, docs: Docs = DOCS) -> None:
     rows = [
         attended(task, model, out)
         for task in TASKS
-        if all((out / "models" / f"{task}-{model}" / FIGURES).exists() for model in TARGETS)
+        if all((out / "models" / f"{task}-{model}" / LEARNED).exists() for model in TARGETS)
         for model in MODELS
     ]
     write_rows(docs / STUDY.folder / ATTENTION, rows)
@@ -480,75 +471,32 @@ def attention(out: Out, docs: Docs = DOCS) -> None:
 # --- page -----------------------------------------------------------------------------------------
 
 
-def ways_of(drawn: Sequence[Row]) -> dict[tuple[str, str], Way]:
-    """Return by task and reward model its own way to the best of 16, by score."""
-    found = {}
-    for task in TASKS:
-        for model in MODELS:
-            if here := [row for row in drawn if (row["task"], row["model"]) == (task, model)]:
-                found[task, model] = Way(*way(here, lambda row: float(row["score"])))
-    return found
+def compared(
+    runs: Runs, task: str, model: str, arm: str, base: str = "sparse"
+) -> tuple[Points, Points]:
+    """Return an arm's runs and those of another by the same reward model."""
+    return runs.runs[cell(task, model, arm)], runs.runs[cell(task, model, base)]
 
 
-def compared(runs: Runs, own: Cell, base: Cell, at: Way) -> tuple[Speed, list[str], int] | None:
-    """Return a cell's speed, and its score - c KL, score, KL and gold, minus those of another.
-
-    Args:
-        runs: Runs of the study.
-        own: The cell.
-        base: What it is against, by the same reward model.
-        at: The reward model's way.
-
-    Returns:
-        The speed to 75 % of the way by score, geometric mean of pairs by seed; the differences with
-        Student's intervals, the gold that of the last tenth; and the pairs. None below two.
-    """
-    one, other = (runs.runs.get(c, {}) for c in (own, base))
-    seeds = sorted(one.keys() & other.keys())
-    if len(seeds) < 2:
-        return None
-    speed = times(runs, [own] * len(seeds), [base] * len(seeds), at, seeds)
-    columns = {
-        NET: net_area,
-        "score": lambda points: one_grid.curve_of(points).area("score"),
-        "KL": lambda points: one_grid.curve_of(points).area("kl"),
-        "gold": lambda points: one_grid.curve_of(points).end("gold_score"),
+def answer_table(runs: Runs, task: str = "MovieReview") -> str:
+    """Return every arm's `leads` on `sparse` by the same reward model on a task, and its speed."""
+    arms = [*ARMS][1:]
+    pairs = {
+        (model, arm): compared(runs, task, model, arm)
+        for model, arm in product(MODELS, arms)
+        if cell(task, model, arm) in runs.runs
     }
-    parts = [
-        paired_text([figure(one[seed]) for seed in seeds], [figure(other[seed]) for seed in seeds])
-        for figure in columns.values()
-    ]
-    return speed, parts, len(seeds)
-
-
-def times_of(speed: Speed) -> str:
-    """Return how many times as fast an arm is, bold where the interval leaves out 1."""
-    times = number(speed.times)
-    return f"{bound_of(speed)}{f'**{times}**' if speed.is_faster or speed.is_slower else times}"
-
-
-def answer_table(runs: Runs, ways: Mapping[tuple[str, str], Way], task: str = "MovieReview") -> str:
-    """Return every arm against `sparse` by the same reward model, on one task."""
-    arms = [arm for arm in ARMS if arm != "sparse"]
-    rows = []
-    for model, at in ((model, at) for (of_task, model), at in ways.items() if of_task == task):
-        row = [model]
-        for arm in arms:
-            own, base = (cell(task, model, name) for name in (arm, "sparse"))
-            found = compared(runs, own, base, at) if arm in arms_of(model) else None
-            row.append(NONE if found is None else f"{found[1][0]}; {times_of(found[0])}")
-        rows.append(row)
-    return markdown_table(
-        ["reward model", *(f"`{arm}`" if arm != "critic" else arm for arm in arms)], rows
-    )
+    texts = {
+        key: "; ".join([*of, speed(*pairs[key])[0].partition(" ")[0]])
+        for key, of in leads(pairs).items()
+    }
+    lines = [[model, *(texts.get((model, arm), NONE) for arm in arms)] for model in MODELS]
+    return markdown_table(["reward model", *map(one_grid.short, arms)], lines)
 
 
 def tables(published: Published) -> dict[str, str]:
     """Return the section's tables by name."""
-    runs, ways = published.runs, ways_of(published.drawn[WAYS])
-    return {
-        "models answer": answer_table(runs, ways),
-    }
+    return {"models answer": answer_table(published.runs)}
 
 
 def _drawn(file: str, folder: str, make: Any) -> Drawn:

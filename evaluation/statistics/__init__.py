@@ -2,10 +2,8 @@
 
 from tokengym.evaluation.statistics.arrivals import (
     FASTER_AT,
-    SHARES,
     RelativeSteps,
     relative_steps,
-    steps_to_shares,
     steps_to_threshold,
 )
 from tokengym.evaluation.statistics.curve import Curve, pairs
@@ -51,7 +49,6 @@ __all__ = [
     "LEAP",
     "MIN_KL",
     "RELIABLE_SEEDS",
-    "SHARES",
     "Arm",
     "Array",
     "Curve",
@@ -75,7 +72,6 @@ __all__ = [
     "pooled_kl",
     "probability_of_improvement",
     "relative_steps",
-    "steps_to_shares",
     "steps_to_threshold",
     "student_interval",
     "tuned_on_others",

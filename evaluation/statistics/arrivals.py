@@ -9,17 +9,14 @@ from numpy.typing import ArrayLike
 from tokengym.evaluation.statistics.scores import (
     DEFAULT_LEVEL,
     TIE,
-    Array,
     paired_difference,
     score_table,
     student_interval,
 )
 from tokengym.evaluation.statistics.series import final_points, rising
 
-SHARES = (0.5, 0.75, 0.9)
-"""Shares of the way to a goal at which steps are counted."""
 FASTER_AT = 0.75
-"""The one of them at which speeds are compared."""
+"""Share of the way to a goal up to which speeds are compared."""
 
 
 def steps_to_threshold(
@@ -53,42 +50,16 @@ def steps_to_threshold(
     at, height = rising(steps, values)
     if not math.isfinite(threshold):
         raise ValueError(f"threshold must be finite, got {threshold}; pass a score to reach")
-    levels = np.array([threshold], dtype=np.float64)
-    return float(_first_steps(at, height[None], levels, interpolate=interpolate)[0])
-
-
-def steps_to_shares(steps: ArrayLike, curves: ArrayLike, start: float, goal: float) -> Array:
-    """Return the steps at which runs come `SHARES` of the way from a start to a goal.
-
-    threshold = start + share * (goal - start);  interpolated, infinity if never
-
-    Start and goal must not depend on the runs, unlike a baseline's final score: then the steps of
-    one comparison can be set beside another's. `paired_difference` of min(steps, budget) compares
-    two rules.
-
-    Args:
-        steps: (time,), rising.
-        curves: (runs, time).
-        start: Level before training, in the unit of ``curves``.
-        goal: Level at the end of the way, above ``start``.
-
-    Returns:
-        (shares, runs).
-
-    Raises:
-        ValueError: if the goal is not above the start.
-
-    Example:
-        >>> steps_to_shares([0, 10], [[0.0, 2.0], [0.0, 1.0]], start=0.0, goal=2.0).tolist()
-        [[5.0, 10.0], [7.5, inf], [9.0, inf]]
-    """
-    if not goal > start:
-        raise ValueError(f"goal must be above start, got {goal} and {start}: there is no way to it")
-    levels = [start + share * (goal - start) for share in SHARES]
-    rows = score_table("curves", curves)
-    return np.array(
-        [[steps_to_threshold(steps, row, at, interpolate=True) for row in rows] for at in levels]
-    )
+    # A run on a plateau may be below its own mean, by rounding.
+    reached = height >= threshold - TIE * abs(threshold)
+    if not reached.any():
+        return math.inf
+    first = int(reached.argmax())
+    if first == 0 or not interpolate:
+        return float(at[first])
+    below, above = height[first - 1 : first + 1]  # below < threshold <= above
+    share = min((threshold - below) / (above - below), 1.0)
+    return float(at[first - 1] + share * (at[first] - at[first - 1]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,28 +144,3 @@ def relative_steps(
         low=float(np.exp(low)),
         high=float(np.exp(high)),
     )
-
-
-def _first_steps(steps: Array, curves: Array, levels: Array, *, interpolate: bool) -> Array:
-    """Return the step at which each of many curves is first at its level; infinity if never.
-
-    Args:
-        steps: (time,), rising.
-        curves: (curves, time).
-        levels: (curves,).
-        interpolate: As in `steps_to_threshold`.
-
-    Returns:
-        (curves,).
-    """
-    # Runs on a plateau may be below their own mean, by rounding.
-    reached = curves >= (levels - TIE * np.abs(levels))[:, None]
-    first = reached.argmax(axis=1)
-    found = np.where(reached.any(axis=1), steps[first], np.inf)
-    if interpolate:
-        between = np.flatnonzero(first)
-        after, before = first[between], first[between] - 1
-        below, above = curves[between, before], curves[between, after]  # below < level <= above
-        share = np.minimum((levels[between] - below) / (above - below), 1.0)
-        found[between] = steps[before] + share * (steps[after] - steps[before])
-    return found

@@ -14,18 +14,22 @@ from studies import (
     reward_models,
     token_credit,
 )
-from studies.parts import lead
+from studies.parts import FIGURES, GOLD, lead, speed_of, there
 from studies.token_credit import LENGTHS, WAYS, arms
 from tokengym.base.text import number, signed
-from tokengym.evaluation.statistics import PairedDifference, holm, paired_difference
+from tokengym.evaluation.statistics import (
+    PairedDifference,
+    RelativeSteps,
+    holm,
+    paired_difference,
+)
 from tokengym.lab.benchmark.board import families, sees, verdicts
 from tokengym.lab.protocol import NET_MARGIN, level, way
 from tokengym.lab.study import DOCS, Published, Runs
-from tokengym.lab.tables import Speed, paired
+from tokengym.lab.tables import paired
 
 CLAIMS = (DOCS / "claims.md").read_text(encoding="utf-8")
 FILMS = token_credit.STUDY.published(DOCS)
-FIGURES = ("score", "gold_score", "kl")
 
 
 @cache
@@ -48,47 +52,68 @@ def is_clear(figure: PairedDifference) -> bool:
     return figure.low > 0 or figure.high < 0
 
 
-range_of = one_grid.span_of
 WHOLE = {24: 5, 48: 5, 96: 5}
 """Lengths whose figures are told, with the seeds that are made of each."""
+Speeds = list[RelativeSteps | None]
+
+
+def times(speeds: Speeds) -> list[float]:
+    """Return how many times as fast the arms are; each has a speed."""
+    known = [1.0 / each.ratio for each in speeds if each is not None]
+    assert len(known) == len(speeds)
+    return known
+
+
+def faster(speeds: Speeds) -> list[bool]:
+    """Return whether their intervals are above 1."""
+    return [each is not None and each.high < 1.0 for each in speeds]
+
+
+def range_of(speeds: Speeds) -> str:
+    return " to ".join(f"{pick(times(speeds)):.1f}" for pick in (min, max))
+
+
+@cache
+def four_ways(name: str, length: int, base: str = "sparse") -> dict[str, RelativeSteps | None]:
+    runs, at = grid(), one_grid.ways(DOCS)[length]
+    return one_grid.four_ways(runs, name, length, at, one_grid.complete(runs, length), base)
 
 
 def test_what_is_said_of_the_grid() -> None:
-    """The range of four ways of choosing at each length, and how many of their intervals hold 1."""
+    """Speed at the table's cells, the range of four ways of choosing, and what is unclear."""
     page = (DOCS / "film_reviews.md").read_text(encoding="utf-8").split("\n## ")[0]
     overview = (DOCS / "README.md").read_text(encoding="utf-8")
-    runs, by_length = grid(), one_grid.ways(DOCS)
-    whole = {length: one_grid.complete(runs, length) for length in LENGTHS}
-    assert {length: len(of) for length, of in whole.items()} == WHOLE
-    ways = {
-        (name, length): one_grid.four_ways(runs, name, length, by_length[length], whole[length])
-        for name in one_grid.ARMS
-        for length in WHOLE
+    assert {length: len(one_grid.complete(grid(), length)) for length in LENGTHS} == WHOLE
+    told = {
+        name: [
+            number(each) for each in times([four_ways(name, at)[one_grid.BY_NET] for at in WHOLE])
+        ]
+        for name in one_grid.CREDITED
     }
-    rule, critic = (
-        [range_of(ways[name, length]) for length in WHOLE] for name in ("abc-signed", "critic")
-    )
+    first, second, third = told["abc-signed"]
     for text in (page, overview, CLAIMS):
-        assert re.search(f"{rule[0]} times as fast (in updates )?at 24 tokens", text)
-        assert f"{rule[1]} times at 48" in text
-        assert f"{rule[2]} times at 96" in text
-    assert f"is {critic[0]}, {critic[1]} and {critic[2]} times as fast" in CLAIMS
+        assert f"is {first}, {second} and {third} times as fast at 24, 48 and 96 tokens" in text
+    first, second, third = told["critic"]
+    assert f"is {first}, {second} and {third} times as fast" in CLAIMS
+    ways = {(name, at): [*four_ways(name, at).values()] for name in one_grid.ARMS for at in WHOLE}
+    rule, critic = ([range_of(ways[name, at]) for at in WHOLE] for name in one_grid.CREDITED)
+    assert f"is {rule[0]}, {rule[1]} and {rule[2]} times as fast, 11 of 12 intervals" in page
+    assert f"the critic {critic[0]}, {critic[1]} and {critic[2]}." in page
     # "intervals above 1 but one at 96"
     unclear = [
         (*place, way)
         for place in product(one_grid.CREDITED, WHOLE)
-        for way, each in zip(one_grid.WAYS_TO_CHOOSE, ways[place], strict=True)
-        if not each.is_faster
+        for way, is_faster in zip(one_grid.WAYS_TO_CHOOSE, faster(ways[place]), strict=True)
+        if not is_faster
     ]
     assert unclear == [("abc-signed", 96, "chosen by score over the run")]
-    clear = {place for place, of in ways.items() for each in of if each.is_faster}
+    clear = {place for place, of in ways.items() if any(faster(of))}
     assert clear == {
         *product(one_grid.CREDITED, WHOLE),
         *product(one_grid.CONTROLS, (24,)),
     }
     for name in one_grid.CONTROLS:
-        above = [each.low > 1 for each in ways[name, 24]]
-        assert above == [way == "chosen by score - c KL" for way in one_grid.WAYS_TO_CHOOSE]
+        assert faster(ways[name, 24]) == [way == one_grid.BY_NET for way in one_grid.WAYS_TO_CHOOSE]
 
 
 def test_what_is_said_of_score_minus_the_price_of_kl_on_the_grid() -> None:
@@ -97,16 +122,10 @@ def test_what_is_said_of_score_minus_the_price_of_kl_on_the_grid() -> None:
     overview = (DOCS / "README.md").read_text(encoding="utf-8")
     readme = (DOCS.parents[1] / "README.md").read_text(encoding="utf-8")
     assert one_grid.leads_table(grid(), one_grid.ways(DOCS)).partition("\n")[2] in readme
-    found = {
-        (name, length): one_grid.against_sparse(
-            grid(), name, length, one_grid.ways(DOCS)[length], one_grid.complete(grid(), length)
-        )
-        for name in one_grid.ARMS
-        for length in WHOLE
-    }
+    found = one_grid.against_sparse(grid(), one_grid.ways(DOCS))
 
     def figures(what: str, *names: str) -> list[PairedDifference]:
-        return [paired_difference(*found[at][what]) for at in product(names, WHOLE)]
+        return [lead(*found[at, name], *FIGURES[what]) for name, at in product(names, WHOLE)]
 
     rule, critic, controls = (
         [each.difference for each in figures(one_grid.NET, *names)]
@@ -115,96 +134,76 @@ def test_what_is_said_of_score_minus_the_price_of_kl_on_the_grid() -> None:
     for leads, start in ((rule, "README: `abc-signed` has"), (critic, "README: that critic has")):
         first, second, third = (number(lead) for lead in leads)
         assert f"has {first}, {second} and {third} more" in row(start)[0]
-    at_96 = [found[name, 96] for name in one_grid.CONTROLS]
     for what in ("score", "KL, nats"):
-        assert all(paired_difference(*of[what]).high < 0 for of in at_96)
+        assert all(figures(what, name)[2].high < 0 for name in one_grid.CONTROLS)
     for text in (page, overview):
         assert f"has {min(rule):.1f} to {max(rule):.1f} more score - c KL than `sparse`" in text
         assert f"{min(controls):.1f} to {max(controls):.1f}" in text
     assert [each.low > 0 for each in figures("score", "abc-signed")] == [True, True, False]
     assert [each.high < 0 for each in figures("KL, nats", "abc-signed")] == [True, True, True]
     assert f"has {-figures('KL, nats', 'abc-signed')[2].difference:.0f} nats less" in page
-    assert f"{-figures(one_grid.GOLD, 'abc-signed')[2].difference:.3f} less gold" in page
+    assert f"{-figures(GOLD, 'abc-signed')[2].difference:.3f} less gold" in page
 
 
 def test_what_two_of_the_ways_of_choosing_spend() -> None:
     """Every arm has the largest rate by them, and `sparse` the KL and gold that are told."""
     page = (DOCS / "film_reviews.md").read_text(encoding="utf-8")
     runs, by_length = grid(), one_grid.ways(DOCS)
-    passed, golds = {}, {}
-    for length, name in product(WHOLE, one_grid.ARMS):
-        seeds = one_grid.complete(runs, length)
-        chosen = one_grid.chosen_cells(runs, name, length, by_length[length], seeds)
-        for number_of_way, cells in enumerate(chosen.values()):
-            of_seeds = [runs.runs[cell][seed] for cell, seed in zip(cells, seeds, strict=True)]
-            at, place = by_length[length], (name, length, number_of_way)
-            passed[place], golds[place] = (
-                sum(one_grid.where_fast(points, at, measure) for points in of_seeds) / len(seeds)
-                for measure in ("kl", "gold_score")
-            )
-            if number_of_way < 2:
+    read: dict[tuple[str, str], list[float]] = {}
+    for length, (place, how) in product(WHOLE, enumerate(one_grid.WAYS_TO_CHOOSE)):
+        about = length, by_length[length], one_grid.complete(runs, length)
+        for name in one_grid.ARMS:
+            cells = one_grid.chosen_cells(runs, name, *about)[how]
+            if place < 2:
                 assert {cell.learning_rate for cell in cells} == {max(one_grid.LEARNING_RATES)}
             elif name == "sparse":
                 assert {cell.learning_rate for cell in cells} == {1e-3}
-
-    def told(of: dict[tuple[str, int, int], float], first: bool, arm: str, digits: int) -> str:
-        values = [at for (name, _, way), at in of.items() if name == arm and (way < 2) == first]
-        return f"{min(values):.{digits}f} to {max(values):.{digits}f}"
-
-    fast, slow = (told(passed, first, "sparse", 0) for first in (True, False))
-    gold, of_rule = (told(golds, True, arm, 2) for arm in ("sparse", "abc-signed"))
-    assert f"passes the level at {fast} nats, where at 1e-3 it passes at {slow}, and its" in page
-    assert f"and its gold is {gold}, that of `abc-signed` {of_rule}." in page
+        speed = four_ways("abc-signed", length)[how]
+        assert speed is not None
+        for name, step in (("abc-signed", speed.steps), ("sparse", speed.baseline_steps)):
+            chosen = [*one_grid.chosen_runs(runs, name, *about)[how].values()]
+            for measure in ("kl", "gold_score") if place < 2 else ():
+                read.setdefault((name, measure), []).append(there(chosen, step, measure))
+    kl, gold, of_rule = (
+        f"{min(values):.{digits}f} to {max(values):.{digits}f}"
+        for values, digits in (
+            (read["sparse", "kl"], 0),
+            (read["sparse", "gold_score"], 2),
+            (read["abc-signed", "gold_score"], 2),
+        )
+    )
+    assert f"`sparse` is read at {kl} nats, with gold of {gold} for {of_rule}." in page
 
 
 def test_what_is_said_of_the_rule_against_the_controls() -> None:
     page = (DOCS / "film_reviews.md").read_text(encoding="utf-8")
-    runs, by_length = grid(), one_grid.ways(DOCS)
-    unclear = []
-    for length in WHOLE:
-        seeds = one_grid.complete(runs, length)
-        against = {
-            control: one_grid.four_ways(
-                runs, "abc-signed", length, by_length[length], seeds, control
-            )
-            for control in one_grid.CONTROLS
-        }
-        unclear += [
-            (length, control, way)
-            for control, of in against.items()
-            for way, each in zip(one_grid.WAYS_TO_CHOOSE, of, strict=True)
-            if each.low <= 1
-        ]
-    said = "By speed the rule is ahead of both, but for `uniform` at 24 tokens and one cell"
-    assert said in page
-    assert unclear == [(24, "uniform", "both at the cell of `sparse`")]
+    assert "At 24 tokens `random` is as fast as the rule" in page
+    unclear = [
+        (length, control, way)
+        for length, control in product(WHOLE, one_grid.CONTROLS)
+        for way, each in four_ways("abc-signed", length, control).items()
+        if not any(faster([each]))
+    ]
+    assert unclear == [(24, control, one_grid.BY_NET) for control in one_grid.CONTROLS]
 
 
 def test_what_is_said_of_reward_models_not_chosen_for_their_attention() -> None:
     """The range of four reward models' speeds, how many are clear, and the share of the bundled."""
     page = (DOCS / "film_reviews.md").read_text(encoding="utf-8")
     readme = (DOCS.parents[1] / "README.md").read_text(encoding="utf-8")
-    published = by_reward_model()
-    ways = reward_models.ways_of(published.drawn[reward_models.WAYS])
-    speeds = {}
-    for model in reward_models.MODELS:
-        rule, base = (
-            reward_models.cell("MovieReview", model, arm) for arm in ("abc-signed", "sparse")
-        )
-        found = reward_models.compared(published.runs, rule, base, ways["MovieReview", model])
-        assert found is not None
-        assert found[2] == 5
-        speeds[model] = found[0]
-    bundled = speeds.pop(reward_models.BUNDLED)
-    others = [*speeds.values()]
-    assert sum(each.low > 1 for each in others) == 2
+    others = speeds_by_others("MovieReview", "abc-signed")
+    own = reward_models.compared(
+        by_reward_model().runs, "MovieReview", reward_models.BUNDLED, "abc-signed"
+    )
+    (bundled,) = times([speed_of(*own)])
+    assert sum(faster(others)) == 3
     assert f"by four others `abc-signed` is {range_of(others)} times as fast" in readme
-    assert f"{range_of(others)} times as fast, with intervals above 1 by two" in page
-    told = f"{range_of(others)} times, with intervals above 1 by two"
+    assert f"{range_of(others)} times as fast, with intervals above 1 by three" in page
+    told = f"{range_of(others)} times, with intervals above 1 by three"
     assert told in "".join(row("film reviews: `abc-signed` is"))
     assert range_of(others) in (DOCS / "README.md").read_text(encoding="utf-8")
-    share = sum(math.log(each.times) for each in others) / 4 / math.log(bundled.times)
-    assert f"in logarithms, is {100 * share:.0f} % of the bundled one" in page
+    share = sum(math.log(each) for each in times(others)) / 4 / math.log(bundled)
+    assert f"In logarithms its mean is {100 * share:.0f} % of the bundled one" in page
     net = [
         paired_difference(
             *paired(
@@ -235,48 +234,39 @@ def test_what_is_said_of_reward_models_not_chosen_for_their_attention() -> None:
     assert "In score - c KL `abc-signed` is ahead by three of the four" in page
 
 
-def speeds_by_others(task: str, arm: str, base: str = "sparse") -> list[Speed]:
+def speeds_by_others(task: str, arm: str, base: str = "sparse") -> Speeds:
     """Return an arm's speeds by the reward models that were not chosen for their attention."""
-    published = by_reward_model()
-    ways = reward_models.ways_of(published.drawn[reward_models.WAYS])
+    runs = by_reward_model().runs
     models = [model for model in reward_models.TARGETS if arm in reward_models.arms_of(model)]
-    speeds = []
-    for model in models:
-        own, other = (reward_models.cell(task, model, at) for at in (arm, base))
-        found = reward_models.compared(published.runs, own, other, ways[task, model])
-        assert found is not None
-        assert found[2] == 5
-        speeds.append(found[0])
-    return speeds
+    pairs = [reward_models.compared(runs, task, model, arm, base) for model in models]
+    assert {len(own.keys() & other.keys()) for own, other in pairs} == {5}
+    return [speed_of(*pair) for pair in pairs]
 
 
 def test_what_is_said_of_density_and_the_critic_by_those_reward_models() -> None:
     page = (DOCS / "film_reviews.md").read_text(encoding="utf-8")
     even, critics = (speeds_by_others("MovieReview", arm) for arm in ("uniform", "critic"))
-    assert f"by two, uncorrected, where `uniform` is {range_of(even)}" in page
-    assert all(each.low > 1 for each in critics)
-    assert f"from three of them, {range_of(critics)} times" in page
+    assert f"by three, where `uniform` is {range_of(even)}" in page
+    assert all(faster(critics))
+    assert f"that critic {range_of(critics)} times" in page
     assert range_of(critics) in row("film reviews: there")[2]
-    against = [
-        number(each.times) for each in speeds_by_others("MovieReview", "abc-signed", "uniform")
-    ]
-    assert (
-        f"against `uniform` the rule is {', '.join(against[:-1])} and {against[-1]} times as fast, "
-        "three of the four" in page
-    )
+    against = speeds_by_others("MovieReview", "abc-signed", "uniform")
+    *told, last = (number(each) for each in times(against))
+    assert f"against `uniform` the rule is {', '.join(told)} and {last} times as fast" in page
+    assert f"{sum(faster(against))} of 4 intervals above 1" in page
 
 
 def test_what_is_said_of_those_reward_models_on_detox() -> None:
     page = (DOCS / "film_reviews.md").read_text(encoding="utf-8")
     rule = speeds_by_others("Detox", "abc-signed")
-    assert sum(each.low > 1 for each in rule) == 2
+    assert sum(faster(rule)) == 3
     even = f"where `uniform` is {range_of(speeds_by_others('Detox', 'uniform'))}"
-    told = f"On Detox the rule is {range_of(rule)} times as fast, above 1 by two as well"
+    told = f"On Detox it is {range_of(rule)} times as fast, above 1 by three as well"
     assert f"{told}, {even}" in page
     assert f"on Detox {range_of(rule)}" in row("film reviews: `abc-signed` is")[2]
     assert f"on Detox {range_of(rule)}" in (DOCS / "README.md").read_text(encoding="utf-8")
     critics = speeds_by_others("Detox", "critic")
-    assert [each.low > 1 for each in critics] == [True, False, True]
+    assert faster(critics) == [True, False, True]
     assert f"on Detox {range_of(critics)}" in row("film reviews: there")[2]
 
 
@@ -333,7 +323,10 @@ def test_the_end_after_four_times_the_training() -> None:
     for length in LENGTHS:
         (base, rule, critic), made = arms(length, 120), FILMS.runs.runs
         ends = {
-            arm: [lead(made[arm], made[base], measure, "final") for measure in FIGURES]
+            arm: [
+                lead(made[arm], made[base], measure, "final")
+                for measure in ("score", "gold_score", "kl")
+            ]
             for arm in (rule, critic)
         }
         assert {ends[arm][0].pairs for arm in ends} <= {9, 10}

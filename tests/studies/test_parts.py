@@ -57,7 +57,7 @@ def test_speed_is_the_ratio_of_areas_with_gold_and_kl_where_it_is_read() -> None
     own = {seed: run(ARM, seed, [0.0, 2.0, 2.0], kl=3.0) for seed in (0, 1, 2)}
     base = {seed: run(BASE, seed, [0.0, 1.0, 2.0], kl=4.0) for seed in (0, 1, 2)}
     times, gold, kl = speed(own, base)
-    assert kl == "3.00 and 4.00"
+    assert kl == "3.00, 4.00"
     assert times == "**1.67** (1.67 to 1.67)"
-    assert gold == "0.500 and 0.417"
+    assert gold == "0.500, 0.417"
     assert speed(base, {0: run(ARM, 0, [2.0, 1.0, 0.0], 1.0)})[0] == "\N{EN DASH}"

@@ -1,12 +1,8 @@
-import math
-
 import numpy as np
 import pytest
 
 from tokengym.evaluation.statistics import (
-    paired_difference,
     relative_steps,
-    steps_to_shares,
 )
 
 STEPS = np.arange(0.0, 101.0, 5.0)
@@ -59,21 +55,6 @@ def test_nothing_to_be_faster_at_if_the_baseline_does_not_rise():
     assert relative_steps(STEPS, noisy, noisy) is None
 
 
-def test_steps_to_shares_of_a_way_that_no_run_decides():
-    # From 1 to 3, so 2, 2.5 and 2.8; curves 1 + 2 t / 100, 1 + t / 100 and 1 - t / 100.
-    curves = 1.0 + line([2.0, 1.0, -1.0])
-    found = steps_to_shares(STEPS, curves, start=1.0, goal=3.0)
-    expected = [[50.0, 100.0, math.inf], [75.0, math.inf, math.inf], [90.0, math.inf, math.inf]]
-    np.testing.assert_allclose(found, expected)
-    assert [np.isfinite(row).mean() for row in found] == [2 / 3, 1 / 3, 1 / 3]
-    # Two rules by min(steps, budget): at half the way 50 + 100 + 100 against 3 x 100.
-    slower = steps_to_shares(STEPS, 1.0 + line([1.0, 1.0, 1.0]), start=1.0, goal=3.0)
-    limited = [np.minimum(rule[0], 100.0) for rule in (found, slower)]
-    assert paired_difference(*limited).difference == pytest.approx(-50.0 / 3.0)
-
-
 def test_bad_input():
-    with pytest.raises(ValueError, match=r"goal.*got 1.0.*1.0"):
-        steps_to_shares(STEPS, line([1.0]), start=1.0, goal=1.0)
     with pytest.raises(ValueError, match=r"\(2, 21\) and \(1, 21\)"):
         relative_steps(STEPS, line([1.0, 1.0]), line([1.0]))
