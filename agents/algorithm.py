@@ -69,9 +69,8 @@ SB3_SETTINGS = ("gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm")
 
 
 NONE_LEFT = (
-    "have no score, and the others share a group with one of them, so that there is nothing to "
-    "learn from; pass on_error='raise' of a judge that fails, or on_partner_error='raise', to see "
-    "why; a scorer that gives None says that it has no score"
+    "so that there is nothing to learn from; pass on_error='raise' of a judge that fails, or "
+    "on_partner_error='raise', to see why; a scorer that gives None says that it has no score"
 )
 
 
@@ -594,7 +593,10 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             self.logger.record("rollout/unscored", unscored)
         kept = played.scored(group_size=(self.round_options() or {}).get("group_size"))
         if not kept.episodes:
-            raise ValueError(f"{unscored} of {len(played.episodes)} episodes {NONE_LEFT}")
+            raise ValueError(
+                f"{unscored} of {len(played.episodes)} episodes have no score, and the others "
+                f"share a group with one of them, {NONE_LEFT}"
+            )
         return kept
 
     # --- saving -----------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from tokengym.agents.algorithm import EpisodicAlgorithm
+from tokengym.agents.algorithm import NONE_LEFT, EpisodicAlgorithm
 from tokengym.agents.contract import TrainingRun, Update, make_own_agent
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.processes import launched
@@ -61,7 +61,10 @@ def updates(run: TrainingRun, algorithm: type[EpisodicAlgorithm]) -> Iterator[Up
 def train_own_agent(run: TrainingRun, name: str, made: Any) -> Iterator[Update]:
     """Train an agent of the user's: it plays a batch of episodes and learns from them, and again.
 
-    The agent or its class has ``predict`` and ``learn``, which takes the episodes.
+    The agent or its class has ``predict`` and ``learn``, which takes the episodes with a score.
+
+    Raises:
+        ValueError: if none of a batch has one.
     """
     if launched() > 1:
         raise SettingsError(f"agent {name} trains in one process; start it without a launcher")
@@ -72,13 +75,16 @@ def train_own_agent(run: TrainingRun, name: str, made: Any) -> Iterator[Update]:
     try:
         while True:
             seed = None if step else run.seed
-            episodes = collect(agent, envs, run.training.batch_size, seed=seed)
+            played = collect(agent, envs, run.training.batch_size, seed=seed)
+            episodes = [episode for episode in played if episode.score is not None]
+            if not episodes:
+                raise ValueError(f"none of {len(played)} episodes has a score, {NONE_LEFT}")
             agent.learn(episodes)
             step += 1
-            tokens += sum(episode.num_written for episode in episodes)
+            tokens += sum(episode.num_written for episode in played)
             scores = [e.raw_score for e in episodes if e.raw_score is not None]
-            figures = {"rollout/score": sum(scores) / len(scores)} if scores else {}
-            if missing := len(episodes) - len(scores):
+            figures = {"rollout/score": sum(scores) / len(scores)}
+            if missing := len(played) - len(episodes):
                 figures["rollout/unscored"] = missing
             yield Update(step=step, tokens=tokens, agent=agent, figures=figures)
     finally:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from tokengym.rewards.errors import RewardError
+
 logger = logging.getLogger(__name__)
 
 BASE = "stable_baselines3.common.base_class"
@@ -32,6 +34,22 @@ def rollout() -> Mapping[str, Any]:
         frame = frame.f_back  # type: ignore[assignment]
     played = {} if frame is None else frame.f_locals
     return played if isinstance(played.get("self"), module.BaseAlgorithm) else {}
+
+
+def refuse_unscored() -> None:
+    """Refuse a response that has no score, or may have none, of a stock algorithm.
+
+    Its buffers hold every step, so that it would learn that such a response earns 0.
+
+    Raises:
+        RewardError: in one line; nothing where no such algorithm has ended an episode.
+    """
+    if (agent := rollout().get("self")) is not None:
+        raise RewardError(
+            f"{type(agent).__name__} cannot leave out a response without a score, and would learn "
+            "that it earns 0; pass on_error='raise' and on_partner_error='raise', give a number "
+            "where the scorer gives None, or take tokengym.PPO"
+        )
 
 
 def tell_stock_learner(credit: str) -> None:

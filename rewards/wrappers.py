@@ -21,7 +21,7 @@ from tokengym.rewards.errors import CreditError, NoScoreError, RewardError
 from tokengym.rewards.registry import make_reward
 from tokengym.rewards.reward import Reward, RewardTraits
 from tokengym.rewards.scorers.base import AnyScorer as AnyScorer
-from tokengym.rewards.stock import tell_stock_learner
+from tokengym.rewards.stock import refuse_unscored, tell_stock_learner
 
 AnyEnv = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
 CHANGING = (
@@ -107,6 +107,8 @@ class PaysEpisodes:
         scored = dict(zip(ended, self.reward.evaluate(episodes), strict=True))
         if self.delivery == "end" and any(map(_earned_before, scored.values())):
             tell_stock_learner(self.reward.credit.name)
+        if self.reward.scorer.skips or any(one.score is None for one in scored.values()):
+            refuse_unscored()
         for row, episode in scored.items():
             if episode.score is None or episode.token_rewards is None:
                 paid[row] = 0.0  # nothing more; what its steps were paid stays

@@ -131,12 +131,9 @@ class _Follow(BaseCallback):
         ended, self._ended = self._ended, []
         figures = dict(agent.logger.name_to_value) if hasattr(agent, "_logger") else {}
         if ended:
-            scores = [score for score, _ in ended if not np.isnan(score)]
-            figures["rollout/ep_len_mean"] = float(np.mean([length for _, length in ended]))
-            if scores:
-                figures["rollout/score"] = float(np.mean(scores))
-            if missing := len(ended) - len(scores):
-                figures["rollout/unscored"] = missing
+            scores, lengths = zip(*ended, strict=True)
+            figures["rollout/ep_len_mean"] = float(np.mean(lengths))
+            figures["rollout/score"] = float(np.mean(scores))
         return figures
 
     def _on_rollout_start(self) -> None:

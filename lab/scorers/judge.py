@@ -154,6 +154,7 @@ class Judge(Scorer):
         self._name = name
         settings = from_keywords(CallSettings, calls, owner="Judge", others=("name", "question"))
         self._calls = Calls(answer, settings, name)
+        self.skips = settings.on_error == "skip"
 
     @classmethod
     def from_pretrained(

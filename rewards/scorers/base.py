@@ -54,6 +54,8 @@ class Scorer(ABC):
     """Whether `score` looks at ``response``; False if ``response_ids`` are all it needs."""
     disagrees: bool = False
     """Whether `score` reports the part "disagreement": how unsure it is of each response."""
+    skips: bool = False
+    """Whether a response whose call failed is left without a score."""
     compares: bool = False
     """Whether a score depends on the other responses of its group: True of a class with a
     `score_groups` of its own."""
@@ -296,6 +298,7 @@ class FunctionScorer(Scorer):
         self._name = name or str(getattr(function, "__name__", type(function).__name__))
         settings = from_keywords(CallSettings, calls, owner="FunctionScorer", others=("name",))
         self._calls = Calls(function, settings, self._name)
+        self.skips = settings.on_error == "skip"
         self._arguments = EpisodeArguments(function, self._name)
         self.data_columns = self._arguments.columns
 
@@ -363,6 +366,7 @@ class _Combination(Scorer):
         self.terms = tuple(terms)
         self.number = float(number)
         self.reads_text = any(term.reads_text for term in self.terms)
+        self.skips = any(term.skips for term in self.terms)
         self.compares = any(term.compares for term in self.terms)
         self.data_columns = merged_columns(self.terms)
         self._offering: dict[str, list[int]] = {}
@@ -636,6 +640,7 @@ class ScorerWrapper(Scorer):
         self.attribution_kinds = scorer.attribution_kinds
         self.reads_text = scorer.reads_text
         self.disagrees = scorer.disagrees
+        self.skips = scorer.skips
         self.compares = scorer.compares
         self.data_columns = dict(scorer.data_columns)  # a proxy cannot be copied or pickled
 

@@ -1,10 +1,12 @@
 """What was not measured is left out, from the episode to every figure that is made of episodes."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from stable_baselines3 import A2C
 
 from tests.support.agents.common import make_model
 from tests.support.partners import failing, teacher
@@ -13,11 +15,12 @@ from tests.support.words import make_word_tokenizer as make_tokenizer
 from tokengym.agents import PPO, collect
 from tokengym.agents.offline import KEPT, ResponseCollector, Sampling, best_episode
 from tokengym.agents.sb3 import as_vec_env
+from tokengym.agents.training import train_own_agent
 from tokengym.envs import Episode
 from tokengym.evaluation.measure.evaluate import Evaluation, evaluate
 from tokengym.evaluation.measure.win_rate import answered
 from tokengym.evaluation.measure.win_rate import scored as win_rate_of
-from tokengym.rewards import FunctionScorer, Normalize, Reward, Scores
+from tokengym.rewards import FunctionScorer, Normalize, Reward, RewardError, Scores
 from tokengym.rewards.scorers.base import Scorer, score_finished
 from tokengym.rewards.scorers.wrappers import Cached
 
@@ -289,3 +292,55 @@ def test_a_conversation_without_any_failure_has_every_score():
     envs = make_envs(**LOSSY | {"partner": teacher})
     episodes = collect(make_agent(envs), envs, 12, seed=0)
     assert all(episode.score is not None for episode in episodes)
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [LOSSY, {"reward": unsure}, {"reward": FunctionScorer(near_minus_5, on_error="skip")}],
+    ids=["partner", "judge", "skips"],
+)
+def test_stock_learners_refuse_what_they_cannot_leave_out(missing):
+    """The last has scored all so far: it is refused before anything is learned."""
+    agent = A2C("MultiInputPolicy", as_vec_env(make_envs(**missing)), n_steps=16, seed=0)
+    before = agent.policy.state_dict()["action_net.bias"].clone()
+    with pytest.raises(RewardError, match=r"A2C cannot leave out.*on_error='raise'.*tokengym.PPO"):
+        agent.learn(12 * 16)
+    assert (agent.policy.state_dict()["action_net.bias"] == before).all()
+
+
+class Learner:
+    """Keeps the batches that it learns from."""
+
+    def __init__(self, envs: Any) -> None:
+        self.batches: list[list[Episode]] = []
+
+    def predict(self, observation: Any, *_: Any, **__: Any) -> tuple[Any, None]:
+        rows = len(observation["input_ids"])
+        return np.random.default_rng(len(self.batches)).integers(3, 8, rows), None
+
+    def learn(self, episodes: list[Episode]) -> None:
+        self.batches.append(episodes)
+
+
+def silent(response: str) -> None:
+    """Return no score."""
+
+
+@SOURCES
+def test_an_agent_of_ones_own_learns_from_scored_episodes_alone(missing):
+    def run(**settings: Any) -> Any:
+        training = SimpleNamespace(batch_size=12)
+        envs = lambda rows, normalize: make_envs(rows, **settings)  # noqa: E731
+        return SimpleNamespace(training=training, seed=0, make_envs=envs)
+
+    updates = train_own_agent(run(**missing), "mine", Learner)
+    _, *learned = [next(updates) for _ in range(3)]
+    for update, batch in zip(learned, learned[-1].agent.batches, strict=True):
+        assert batch
+        assert all(episode.score is not None for episode in batch)
+        assert update.figures["rollout/unscored"] == 12 - len(batch) > 0
+    updates.close()
+    none = train_own_agent(run(reward=silent), "mine", Learner)
+    next(none)
+    with pytest.raises(ValueError, match=r"none of 12 episodes has a score, .*on_error='raise'"):
+        next(none)
