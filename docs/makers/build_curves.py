@@ -1,4 +1,4 @@
-"""Draws docs/images/learning-{light,dark}.png: learning curves of the README from published runs.
+"""Draws docs/images/learning-{light,dark}.png: learning curves of the runs of README's table.
 
 python -m docs.makers.build_curves
 """
@@ -8,18 +8,22 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from docs.makers.build_plots import column, curves, read
+from studies import one_grid
 from tokengym.evaluation.report.report import TEMPLATES
 from tokengym.evaluation.statistics import student_interval
+from tokengym.lab.protocol import net, way
+from tokengym.lab.study import DOCS, NET, read_rows
 
 FOLDER = Path(__file__).resolve().parents[1] / "images"
 ARMS = {
-    "sparse": ("0.95", "sparse"),
-    "uniform": ("0.95", "uniform"),
-    "abc-signed": ("0.5", "abc-signed"),
-    "random": ("0.95", "random (control)"),
+    "sparse": "sparse",
+    "uniform": "uniform",
+    "abc-signed": "abc-signed",
+    "random": "random (control)",
+    "critic": "sparse, critic from the reward model",
 }
-"""Rule -> its lambda and its label, in the order of the task's comparison, which gives colours."""
+"""Arm of the grid -> its label, in the order of the task's comparison, which gives colours."""
+LENGTH = 48
 GROUNDS = {"light": ("#ffffff", "#1d2329"), "dark": ("#14171b", "#e7eaed")}
 
 
@@ -32,34 +36,35 @@ def palette(mode: str) -> list[str]:
 
 
 def draw(mode: str) -> None:
-    """Draw the score over the updates, means of ten seeds with 95 % intervals."""
+    """Draw score - c KL over the updates, means of five seeds with 95 % intervals."""
     ground, ink = GROUNDS[mode]
     figure, axes = plt.subplots(figsize=(6.4, 3.4), dpi=160, facecolor=ground)
     axes.set_facecolor(ground)
-    setting = {"critic": "own", "length": "48", "updates": "30", "warmup": "0", "rate": "0.001"}
-    for place, (rule, (gae_lambda, label)) in enumerate(ARMS.items()):
+    runs, at = one_grid.STUDY.published(DOCS).runs, one_grid.ways(DOCS)[LENGTH]
+    seeds = one_grid.complete(runs, LENGTH)
+    for place, (arm, label) in enumerate(ARMS.items()):
         colour, dash = palette(mode)[place], "--" if place == 0 else "-"
-        rows = read("film_reviews/runs.csv", rule=rule, gae_lambda=gae_lambda, **setting)
-        rows = [row for row in rows if int(row["seed"]) < 10]
-        updates, scores = curves(rows, column("score"), "step")
-        middle, low, high, _ = student_interval(scores.T)
-        text = f"{label}, lambda {gae_lambda}"
-        axes.plot(updates, middle, color=colour, linestyle=dash, linewidth=2, label=text)
+        of_seeds = one_grid.chosen_runs(runs, arm, LENGTH, at, seeds)[one_grid.BY_NET].values()
+        middle, low, high, _ = student_interval(
+            [[*map(net, of)] for of in zip(*of_seeds, strict=True)]
+        )
+        updates = [row["step"] for row in next(iter(of_seeds))]
+        axes.plot(updates, middle, color=colour, linestyle=dash, linewidth=2, label=label)
         axes.fill_between(updates, low, high, color=colour, alpha=0.18, linewidth=0)
-    (best,) = read("film_reviews/best_of_n.csv", length="48", n="16")
-    level = float(best["score"])
+    drawn = read_rows(DOCS / one_grid.STUDY.folder / one_grid.WAYS, text=())
+    _, level = way([row for row in drawn if row["length"] == LENGTH])
     axes.axhline(level, color=ink, linewidth=1, linestyle=(0, (4, 3)))
     axes.text(
-        30,
-        level - 0.07,
-        "best of 16 untrained texts, by score",
+        0.4,
+        level + 0.05,
+        "best of 16 untrained texts",
         color=ink,
-        ha="right",
-        va="top",
+        ha="left",
+        va="bottom",
         fontsize=8,
     )
     axes.set_xlabel("updates of 64 texts", color=ink)
-    axes.set_ylabel("score of held-out texts", color=ink)
+    axes.set_ylabel(f"{NET} of held-out texts", color=ink)
     axes.set_xlim(0, 30)
     axes.tick_params(colors=ink)
     for side, spine in axes.spines.items():
