@@ -14,18 +14,20 @@ import shutil
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
 from threading import RLock
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from types import UnionType
+from typing import Any, Concatenate, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 from tokengym.base.errors import SettingsError, StorageError
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
-
+IF_KNOWN = {"if_known": True}
+"""Metadata of a dataclass's field that JSON leaves out where it is None."""
 
 _FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """System errors of a disk that does not take what is written."""
@@ -341,7 +343,8 @@ def _cell(value: Any) -> str:
 def to_json(value: Any, *, nulls: bool = False) -> Any:
     """Return a value as JSON has it: dicts, lists, texts, numbers, truth values and None.
 
-    Dataclasses and mappings become dicts, arrays and tuples lists, paths texts.
+    Dataclasses and mappings become dicts, arrays and tuples lists, paths texts. A field that is
+    `IF_KNOWN` and None is left out.
 
     Args:
         value: The value.
@@ -361,8 +364,43 @@ def to_json(value: Any, *, nulls: bool = False) -> Any:
     if isinstance(value, Path):
         return str(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return {one.name: to_json(getattr(value, one.name), nulls=nulls) for one in fields(value)}
+        return {
+            one.name: to_json(getattr(value, one.name), nulls=nulls)
+            for one in fields(value)
+            if not ("if_known" in one.metadata and getattr(value, one.name) is None)
+        }
     raise SettingsError(f"what is saved must be numbers or texts, got {value!r}")
+
+
+def of_json(kind: Any, value: Any) -> Any:
+    """Return what `to_json` made of a value of a kind: a dataclass, and what its fields are.
+
+    Known are dataclasses, mappings, sequences, texts, and each of these or None; what is of any
+    other kind is returned as it is. A dataclass's fields that are absent have their defaults.
+
+    Raises:
+        KeyError, TypeError, AttributeError: if a field is missing, or a part is of another kind.
+    """
+    inner = get_args(kind)
+    if is_dataclass(kind):
+        hints, here = get_type_hints(kind), value.keys()
+        given = {
+            one.name: of_json(hints[one.name], value[one.name])
+            for one in fields(kind)
+            if one.name in here or (one.default is MISSING and one.default_factory is MISSING)
+        }
+        return kind(**given)  # type: ignore[operator]
+    if isinstance(kind, UnionType):
+        return None if value is None else of_json(inner[0], value)
+    if get_origin(kind) is Mapping:
+        return {name: of_json(inner[1], item) for name, item in value.items()}
+    if get_origin(kind) is Sequence:
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"{value!r} is no list")
+        return [of_json(inner[0], item) for item in value]
+    if kind is str and not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
 
 
 # --- what was read --------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import base64
 import html
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,20 +15,20 @@ from typing import TYPE_CHECKING, Any
 from tokengym.base.files import read_json
 from tokengym.base.text import printable
 from tokengym.evaluation.measure.measures import AXES, FORMER, Axis, measures_of
-from tokengym.evaluation.report.curves import SPENT, Curve, columns_of, group_label, on_axis
+from tokengym.evaluation.report.curves import SPENT, columns_of, on_axis
 from tokengym.evaluation.report.curves import read_curves as read_stored
+from tokengym.evaluation.report.facts import Arm, Errors, Group, Summary
 from tokengym.evaluation.report.figures import STYLE, plain, plot_curves
 from tokengym.evaluation.report.reading import PARTS, Source, run_name
-from tokengym.evaluation.report.sentences import kind_of
-from tokengym.evaluation.report.summary import FORMAT, summarize
+from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.report.tables import group_table, short_table
-from tokengym.evaluation.report.verdict import difference_of
 from tokengym.evaluation.runs.elsewhere import CurveSettings, Given, gather_curves
 from tokengym.evaluation.runs.files import COUNTS, CURVES, curves_hash
 from tokengym.evaluation.runs.folder import no_runs, stored_runs
 from tokengym.evaluation.runs.results import read_comparison
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.statistics import DEFAULT_LEVEL
+from tokengym.evaluation.statistics.curve import Curve
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,24 +46,26 @@ class Result(Mapping[str, Any]):
     As a mapping it is the summary, as summary.json holds it.
 
     Args:
-        summary: The summary.
+        found: The summary, whose attributes have its parts.
         curves: The curves of all runs, by their steps.
         folder: The comparison's folder, which has its responses; None for curves alone.
     """
 
-    def __init__(
-        self, summary: Mapping[str, Any], curves: Sequence[Curve], folder: Path | None = None
-    ) -> None:
-        self._summary, self._curves, self.folder = summary, list(curves), folder
+    def __init__(self, found: Summary, curves: Sequence[Curve], folder: Path | None = None) -> None:
+        self.found, self._curves, self.folder = found, list(curves), folder
+
+    @cached_property
+    def _json(self) -> dict[str, Any]:
+        return self.found.to_json()
 
     def __getitem__(self, name: str) -> Any:
-        return self._summary[name]
+        return self._json[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._summary)
+        return iter(self._json)
 
     def __len__(self) -> int:
-        return len(self._summary)
+        return len(self._json)
 
     # --- frames -----------------------------------------------------------------------------------
 
@@ -105,12 +108,11 @@ class Result(Mapping[str, Any]):
         import pandas as pd
 
         rows = []
-        for group in self["groups"]:
-            for name, entry in group["rewards"].items():
-                row = {**self._named(name), **columns_of(tuple(group["group"].items()))}
-                row["seeds"] = entry["runs"]
+        for group in self.found.groups:
+            for name, arm in group.rewards.items():
+                row = {**self._named(name), **columns_of(group.key), "seeds": arm.runs}
                 for measure, kind in _shown(group):
-                    row |= _figures(group, name, measure, kind)
+                    row |= _figures(group, arm, measure, kind)
                 rows.append(row)
         return pd.DataFrame(rows).set_index("credit")
 
@@ -178,19 +180,17 @@ class Result(Mapping[str, Any]):
         handles: list[Any] = []
         labels: list[str] = []
         limits = ax.get_xlim() if ax.lines else None
-        curves, legend = on_axis(self._curves, self["axis"]), ax.get_legend()
+        curves, legend = on_axis(self._curves, self.found.axis), ax.get_legend()
         if legend is not None:
             handles += legend.legend_handles
             labels += [text.get_text() for text in legend.get_texts()]
-        for number, group in enumerate(self["groups"]):
-            taken, label = len(handles), group_label(tuple(group["group"].items()))
-            plot_curves(
-                *(ax, self, curves), y=y, x=x, group=number, intervals=intervals, taken=taken
-            )
+        for number, group in enumerate(self.found.groups):
+            how: dict[str, Any] = {"group": number, "intervals": intervals, "taken": len(handles)}
+            plot_curves(ax, self.found, curves, y=y, x=x, **how)
             drawn = ax.get_legend()
             assert drawn is not None
             handles += drawn.legend_handles
-            end = f" ({plain(label)})" if label else ""
+            end = f" ({plain(group.label)})" if group.label else ""
             labels += [f"{text.get_text()}{end}" for text in drawn.get_texts()]
         behind: dict[str, Any] = {"facecolor": ax.get_facecolor(), "edgecolor": "none"}
         ax.legend(handles, labels, frameon=True, framealpha=0.85, **behind)
@@ -201,20 +201,19 @@ class Result(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         lines: list[str] = []
-        for group in self["groups"]:
-            verdict = group["verdict"]
-            lines += [_headline(group), *verdict["notes"], *verdict["differences"], ""]
-            lines += [group_table(group, float(self["level"]), "Markdown"), ""]
+        for group in self.found.groups:
+            lines += [_headline(group), *group.verdict.notes, *group.verdict.differences, ""]
+            lines += [group_table(group, self.found.level, "Markdown"), ""]
         lines += [str(page)] if (page := self._page) else []
         return printable("\n".join(lines)).rstrip()
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the headline, a picture and the table."""
         parts: list[str] = []
-        for group in self["groups"]:
-            verdict, picture = group["verdict"], "" if parts else self._picture()
+        for group in self.found.groups:
+            picture = "" if parts else self._picture()
             parts.append(f"<p><b>{_safe(_headline(group))}</b></p>{picture}")
-            said = (*verdict["notes"], *verdict["differences"])
+            said = (*group.verdict.notes, *group.verdict.differences)
             parts.append("".join(f"<p>{_safe(text)}</p>" for text in said) + _html_table(group))
         parts += [f"<p>{_safe(str(page))}</p>"] if (page := self._page) else []
         return f"<div>{''.join(parts)}</div>"
@@ -252,62 +251,64 @@ class Result(Mapping[str, Any]):
         return {"credit": arm, "reward": None, "agent": None}
 
 
-def _shown(group: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _shown(group: Group) -> Iterator[tuple[str, str]]:
     """Yield the measurements and numbers of a report's table and of its charts of differences."""
-    for name, measure in measures_of(group["by_gold"]).items():
+    for name, measure in group.table.items():
         for kind in dict.fromkeys((*measure.columns, *measure.differences, "at_kl")):
-            if any(kind in entry["figures"].get(name, {}) for entry in group["rewards"].values()):
+            if any(arm.figure(name, kind) for arm in group.rewards.values()):
                 yield name, kind
 
 
-def _figures(group: Mapping[str, Any], arm: str, measure: str, kind: str) -> dict[str, Any]:
+def _figures(group: Group, arm: Arm, measure: str, kind: str) -> dict[str, Any]:
     """Return one number of an arm with its interval, and its difference to the baseline."""
-    column = f"{measure}_{kind}"
-    known = group["rewards"][arm]["figures"].get(measure, {}).get(kind) or {}
-    ends = known if group["rewards"][arm]["runs"] > 1 else {}  # one seed has no interval
-    row = {column: known.get("mean"), f"{column}_low": ends.get("low")}
-    row[f"{column}_high"] = ends.get("high")
-    row |= _measuring(group["rewards"][arm], measure, kind, column)
-    if any(difference_of(group, name, measure, kind) for name in group["rewards"]):
-        gap = difference_of(group, arm, measure, kind) or {}
-        sure = gap if gap.get("pairs", 0) > 1 else {}
-        row[f"{column}_difference"] = gap.get("difference")
-        for end in ("low", "high"):
-            row[f"{column}_difference_{end}"] = sure.get(end)
-        row |= {f"{column}_p": sure.get("p_adjusted"), f"{column}_clear": gap.get("clear")}
-        versus = group["rewards"][arm].get("versus_baseline") or {}
-        row |= _measuring(versus, measure, kind, f"{column}_difference")
+    column, known = f"{measure}_{kind}", arm.figure(measure, kind)
+    ends = known if arm.runs > 1 else None  # one seed has no interval
+    row: dict[str, Any] = {
+        column: known and known.mean,
+        f"{column}_low": ends and ends.low,
+        f"{column}_high": ends and ends.high,
+        **_measuring(arm.measuring, measure, kind, column),
+    }
+    if any(one.difference(measure, kind) for one in group.rewards.values()):
+        gap, versus = arm.difference(measure, kind), arm.versus_baseline
+        sure = gap if gap and gap.pairs > 1 else None
+        row |= {
+            f"{column}_difference": gap and gap.difference,
+            f"{column}_difference_low": sure and sure.low,
+            f"{column}_difference_high": sure and sure.high,
+            f"{column}_p": sure and sure.p_adjusted,
+            f"{column}_clear": gap and gap.clear,
+        }
+        row |= _measuring(versus.measuring if versus else {}, measure, kind, f"{column}_difference")
     return row
 
 
-def _measuring(of: Mapping[str, Any], measure: str, kind: str, column: str) -> dict[str, float]:
+def _measuring(errors: Errors, measure: str, kind: str, column: str) -> dict[str, float]:
     """Return the standard error of measuring of a number; {} where it is not known."""
-    size = of.get("measuring", {}).get(measure, {}).get(kind)
+    size = errors.get(measure, {}).get(kind)
     return {} if size is None else {f"{column}_measuring": size}
 
 
-def _headline(group: Mapping[str, Any]) -> str:
-    label = group_label(tuple(group["group"].items()))
-    return f"{label}: {group['verdict']['headline']}" if label else group["verdict"]["headline"]
+def _headline(group: Group) -> str:
+    return f"{group.label}: {group.verdict.headline}" if group.label else group.verdict.headline
 
 
 def _safe(text: str) -> str:
     return html.escape(printable(text))
 
 
-def _html_table(group: Mapping[str, Any]) -> str:
+def _html_table(group: Group) -> str:
     """Return the table that terminals and papers show."""
     heads, rewards = short_table(group)
     first = "".join(f"<th>{_safe(' '.join(head))}</th>" for head in heads)
-    rows = [f"<tr><th>{kind_of(group).capitalize()}</th>{first}</tr>"]
+    rows = [f"<tr><th>{group.kind.capitalize()}</th>{first}</tr>"]
     for name, row in rewards.items():
-        shown = [f"<b>{_safe(cell['value'])}</b> {_safe(cell['mark'])}" for cell in row]
-        below = [
-            f"<br><small>{_safe(' '.join(filter(None, (cell['below'], cell['error']))))}</small>"
+        cells = [
+            f"<td><b>{_safe(cell.value)}</b> {_safe(cell.mark)}"
+            f"<br><small>{_safe(' '.join(filter(None, (cell.below, cell.error))))}</small></td>"
             for cell in row
         ]
-        cells = "".join(f"<td>{a}{b}</td>" for a, b in zip(shown, below, strict=True))
-        rows.append(f"<tr><th>{_safe(name)}</th>{cells}</tr>")
+        rows.append(f"<tr><th>{_safe(name)}</th>{''.join(cells)}</tr>")
     return f"<table>{''.join(rows)}</table>"
 
 
@@ -338,7 +339,7 @@ def read_result(folder: Path | str) -> Result:
         is_whole = isinstance(summary, dict) and summary.get("curves_hash") == curves_hash(table)
         # A report of several comparisons has runs of other folders too.
         if is_whole and (here <= known if "source" in summary else here in (known, set())):
-            return Result(_of_today(summary), curves, folder)
+            return Result(_of_stored(summary), curves, folder)
     if not finished:
         if is_written:
             raise ValueError(
@@ -349,29 +350,20 @@ def read_result(folder: Path | str) -> Result:
     return Result(*read_comparison(folder), folder)
 
 
-def _of_today(summary: dict[str, Any]) -> dict[str, Any]:
-    """Return a stored summary by today's names."""
+def _of_stored(record: dict[str, Any]) -> Summary:
+    """Return the summary of a summary.json, by today's names of measurements."""
     try:
-        level = summary["level"]
-        if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
-            raise TypeError(f"level must be a number in (0, 1), got {level!r}")
-        if summary["format"] != FORMAT:
-            raise TypeError(f"format must be {FORMAT}, got {summary['format']!r}")
-        for group in summary["groups"]:
-            verdict = group["verdict"]
-            said = (verdict["headline"], *verdict["notes"], *verdict["differences"])
-            if not all(isinstance(text, str) for text in said):
-                raise TypeError("a verdict must be texts")
-            for entry in group["rewards"].values():
-                for table in (entry["figures"], entry.get("measuring", {})):
+        for group in record["groups"]:
+            for arm in group["rewards"].values():
+                for table in (arm["figures"], arm.get("measuring", {})):
                     for name in table.keys() & FORMER:
                         table[FORMER[name]] = table.pop(name)
+        return Summary.of_json(record)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"summary.json is damaged or of another version ({error!r}); make it again with "
             "tokengym report"
         ) from None
-    return summary
 
 
 # --- curves alone ---------------------------------------------------------------------------------
@@ -424,7 +416,8 @@ def read_curves(
             kl_coef=kl_coef,
         ),
     )
-    return Result({**summarize(on_axis(curves, settings.axis), settings), **about}, curves)
+    found = summarize(on_axis(curves, settings.axis), settings)
+    return Result(replace(found, about=about), curves)
 
 
 def _sources(source: Any) -> list[tuple[Any, str | None]]:

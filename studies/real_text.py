@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from studies import critic_elsewhere, film_reviews
 from studies.parts import FIGURES, Points, leads
 from tokengym import Comparison
+from tokengym.base.files import to_json
 from tokengym.evaluation.runs import EvaluationSettings, Run, TaskSettings
 from tokengym.lab.protocol import PRICE, net
 from tokengym.lab.study import (
@@ -88,7 +89,8 @@ def config(run: Cell, out: Path) -> Comparison:
 def lines(out: Path) -> list[dict[str, Any]]:
     """Return what the best of n untrained responses of SmolLM2 has."""
     first = config(STUDY.cell(rule=RULES[0], seed=0), out)
-    return Run(first.reference_spec(out / "start")).draw().lines(PRICE)["best_of_n"]
+    rows = Run(first.reference_spec(out / "start")).draw().lines(PRICE).best_of_n
+    return [to_json(row) for row in rows]
 
 
 def sweep(docs: Path) -> list[Row]:

@@ -592,12 +592,6 @@ def measures_of(
     }
 
 
-def measures_in(part: Mapping[str, Any]) -> Mapping[str, Measure]:
-    """Return the table of measurements of a summary, or of a group of one."""
-    own_prompts = part.get("own_prompts", True)
-    return measures_of(part["by_gold"], part.get("logged") or {}, own_prompts=own_prompts)
-
-
 def _unknown(measure: Measure) -> Measure:
     """Return a measurement of which nobody knows how it was taken, nor how sure it is."""
     return replace(measure, policy="unknown", error="", of_text=None, of_response=None)

@@ -6,8 +6,8 @@ log n - (n - 1) / n, and the best policy under a price c on the KL has a score -
 c log mean exp(R / c), and of at least that of any best-of-n.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from tokengym.agents.losses.ranking import best_of_n_kl_bound, mean_of_best
 from tokengym.agents.offline.settings import Candidates
-from tokengym.base.files import read_hashed, write_hashed
+from tokengym.base.files import IF_KNOWN, read_hashed, write_hashed
 from tokengym.evaluation.measure.measures import BLOCK
 from tokengym.evaluation.statistics import Array, optimum_bound
 from tokengym.rewards.scorers.base import score_finished
@@ -37,6 +37,51 @@ BEST_OF = 16
 """Size n, at most, of the best-of-n that runs are measured against."""
 MIN_ERRORS = 2.0
 """Standard errors that the span of a normalised score must exceed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestOf:
+    """Expected best of n responses of the reference policy, the mean over the prompts."""
+
+    n: int
+    kl: float
+    """Most KL to the reference that it can have, in nats."""
+    score: float
+    error: float | None = None
+    """Standard error of its score less the curves' start, see `span_error`."""
+    gold_score: float | None = field(default=None, metadata=IF_KNOWN)
+    net_score: float | None = field(default=None, metadata=IF_KNOWN)
+    """Score minus the KL penalty; None without a price."""
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The measurements that it has, by name."""
+        names = ("kl", "score", "gold_score", "net_score")
+        return {name: known for name in names if (known := getattr(self, name)) is not None}
+
+    @property
+    def maximised(self) -> str:
+        """Measurement that a training maximises: the score, less the KL penalty under a price."""
+        return "score" if self.net_score is None else "net_score"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceLines:
+    """What samples of the reference policy show at a price on the KL."""
+
+    samples: int
+    """Responses to each prompt."""
+    prompts: int
+    tokens: int
+    """Response tokens that they cost."""
+    unscored: int | None = field(default=None, metadata=IF_KNOWN)
+    """Responses that have no score; None where all have one."""
+    price: float | None
+    """Price of a nat of KL; None where there is none, or not one for all."""
+    best_of_n: Sequence[BestOf]
+    """One for each n of `BEST_OF_SIZES`, as far as there are samples."""
+    optimum: float | None
+    """Lower bound of the best score minus the KL penalty; None without a positive price."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +108,8 @@ class ReferenceSamples:
         by_gold: bool = False,
         episodes: int | None = None,
         seeds: int = 0,
-    ) -> dict[str, Any]:
-        """Return what the samples show at a price on the KL, as plain data.
+    ) -> ReferenceLines:
+        """Return what the samples show at a price on the KL, of the `whole` table.
 
         Args:
             kl_coef: Price c of a nat of KL; None where there is none, or not one for all.
@@ -72,46 +117,39 @@ class ReferenceSamples:
             episodes: Responses behind a measurement of a run; None takes one to each prompt.
             seeds: Seeds of the runs, where each is measured on prompts of its own; 0 where all are
                 measured on these.
-
-        Returns:
-            ``samples`` and ``prompts``, the ``tokens`` they cost, the ``price``, ``best_of_n`` with
-            a row per n of `BEST_OF_SIZES`, whose ``error`` is its `span_error`, and the
-            ``optimum``'s lower bound, the larger of the two, None without a positive price. They
-            are of the `whole` table; ``unscored`` counts the responses that have no score.
         """
         given = self.ranks(by_gold=by_gold)
         gold, (scores, *columns) = self.gold_scores, whole(given, self.gold_scores)
         if gold is not None:
             (gold,) = columns
         prompts, samples = given.shape
-        most = scores.shape[1]
-        rows: list[dict[str, Any]] = []
-        for n in (n for n in BEST_OF_SIZES if n <= most):
-            row: dict[str, Any] = {
-                "n": n,
-                "kl": best_of_n_kl_bound(n),
-                "score": float(mean_of_best(scores, scores, n).mean()),
-                "error": span_error(
+
+        def best_of(n: int) -> BestOf:
+            kl, score = best_of_n_kl_bound(n), float(mean_of_best(scores, scores, n).mean())
+            return BestOf(
+                n=n,
+                kl=kl,
+                score=score,
+                error=span_error(
                     scores, n, episodes or prompts, seeds=seeds, held_out=self.held_out
                 ),
-            }
-            if gold is not None:
-                row["gold_score"] = float(mean_of_best(scores, gold, n).mean())
-            if kl_coef is not None:
-                row["net_score"] = row["score"] - kl_coef * row["kl"]
-            rows.append(row)
+                gold_score=None if gold is None else float(mean_of_best(scores, gold, n).mean()),
+                net_score=None if kl_coef is None else score - kl_coef * kl,
+            )
+
+        rows = [best_of(n) for n in BEST_OF_SIZES if n <= scores.shape[1]]
         # At a low price a best of n is the larger bound: the other has c log n less, of few
         # responses.
-        nets = [row["net_score"] for row in rows if "net_score" in row]
-        return {
-            "samples": samples,
-            "prompts": prompts,
-            "tokens": self.tokens,
-            **({"unscored": missing} if (missing := int(np.isnan(given).sum())) else {}),
-            "price": kl_coef,
-            "best_of_n": rows,
-            "optimum": max(optimum_bound(scores, kl_coef), *nets) if kl_coef else None,
-        }
+        nets = [row.net_score for row in rows if row.net_score is not None]
+        return ReferenceLines(
+            samples=samples,
+            prompts=prompts,
+            tokens=self.tokens,
+            unscored=int(np.isnan(given).sum()) or None,
+            price=kl_coef,
+            best_of_n=rows,
+            optimum=max(optimum_bound(scores, kl_coef), *nets) if kl_coef else None,
+        )
 
 
 def whole(scores: Array, *others: Array | None) -> list[Array]:
@@ -294,7 +332,7 @@ class ScoreRange:
     where it is larger than that."""
 
 
-def score_range(lines: Mapping[str, Any], start: float) -> ScoreRange:
+def score_range(lines: ReferenceLines, start: float) -> ScoreRange:
     """Return the range from the curves' start to the best of `BEST_OF` untrained responses.
 
     Under a high price the best of fewer is better by score minus the KL penalty; the best n up to
@@ -304,17 +342,17 @@ def score_range(lines: Mapping[str, Any], start: float) -> ScoreRange:
 
     since a share of a span that is noise may be any number.
     """
-    rows = [row for row in lines["best_of_n"] if row["n"] <= BEST_OF]
-    measure = "net_score" if "net_score" in rows[0] else "score"
-    best = max(rows, key=lambda row: (row[measure], row["n"]))
-    goal, error = best[measure], best["error"]
+    rows = [row for row in lines.best_of_n if row.n <= BEST_OF]
+    measure = rows[0].maximised
+    best = max(rows, key=lambda row: (row.figures[measure], row.n))
+    goal, error = best.figures[measure], best.error
     return ScoreRange(
         measure=measure,
-        n=best["n"],
+        n=best.n,
         start=start,
         goal=goal,
         error=error,
-        noise=_noise_of(best["n"], start, goal, error, lines["samples"]),
+        noise=_noise_of(best.n, start, goal, error, lines.samples),
     )
 
 

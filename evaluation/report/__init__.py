@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from tokengym.base.text import number as number
     from tokengym.base.text import percent as percent
     from tokengym.base.text import signed as signed
-    from tokengym.evaluation.report.curves import Curve as Curve
     from tokengym.evaluation.report.curves import make_panels as make_panels
     from tokengym.evaluation.report.curves import read_curves as read_curves
     from tokengym.evaluation.report.curves import to_cell as to_cell
@@ -25,5 +24,6 @@ if TYPE_CHECKING:
     from tokengym.evaluation.report.summary import summarize as summarize
     from tokengym.evaluation.report.tables import coloured_tokens as coloured_tokens
     from tokengym.evaluation.report.verdict import find_alarms as find_alarms
+    from tokengym.evaluation.statistics.curve import Curve as Curve
 
 __getattr__, __dir__, __all__ = lazily(__name__)

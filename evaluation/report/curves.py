@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,13 +108,14 @@ class Runs:
         return np.array([curve.figure(measure, kind) for curve in self.curves])
 
 
-class Late(NamedTuple):
+@dataclass(frozen=True)
+class Late:
     """Runs of a reward that were first evaluated after others had been."""
 
     credit: str
     step: float
     """Where they begin."""
-    seeds: list[int] | None
+    seeds: Sequence[int] | None
     """Their seeds; None where the reward has no others."""
 
 

@@ -18,11 +18,13 @@ import numpy as np
 
 from tokengym.base.files import write_bytes
 from tokengym.envs import printable
-from tokengym.evaluation.measure.measures import AXES, check_measures, measure_of, measures_in
-from tokengym.evaluation.report import sentences
-from tokengym.evaluation.report.curves import Curve, Panel, group_label, make_panels
-from tokengym.evaluation.report.tables import Style, compares_kl, group_table, reference_levels
+from tokengym.evaluation.measure.measures import AXES, check_measures, measure_of
+from tokengym.evaluation.report.curves import Panel, group_label, make_panels
+from tokengym.evaluation.report.facts import Summary
+from tokengym.evaluation.report.sentences import against
+from tokengym.evaluation.report.tables import Style, group_table, reference_levels
 from tokengym.evaluation.statistics import student_interval
+from tokengym.evaluation.statistics.curve import Curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,26 +57,26 @@ LONG_NAME = 12
 """Letters of a name; of longer ones no three stand beside each other over one chart."""
 
 
-def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve]) -> None:
+def save_figure(path: Path, summary: Summary, curves: Sequence[Curve]) -> None:
     """Draw every setting's curves: a panel per measurement, and score against KL."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    panels = make_panels(curves, kl_coef=summary["kl_coef"])
-    references = {tuple(g["group"].items()): g["reference"] for g in summary["groups"]}
+    panels = make_panels(curves, kl_coef=summary.kl_coef)
+    references = {group.key: group.reference for group in summary.groups}
     lines = line_styles(summary)
     labels = {
         name: m.label
-        for name, m in measures_in(summary).items()
+        for name, m in summary.table.items()
         if (m.short or m.ranked) and all(name in panel.measures for panel in panels)
     }
     if len(labels) == 1 and len(panels) > 1:  # only scores: groups side by side
         cells = [(panel, "score", group_label(panel.group)) for panel in panels]
         width = 2 if len(cells) == 4 else min(len(cells), 3)
     else:
-        if all(map(compares_kl, summary["groups"])):
-            labels[AGAINST_KL] = sentences.against(labels["score"], measure_of("kl").word)
+        if all(group.compares_kl for group in summary.groups):
+            labels[AGAINST_KL] = against(labels["score"], measure_of("kl").word)
         cells = [
             (panel, name, f"{label} ({group_label(panel.group)})" if panel.group else label)
             for panel in panels
@@ -95,9 +97,9 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
                 draw_against_kl(axis, panel, lines)
                 axis.set_xlabel(measure_of("kl").label)
                 continue
-            draw(axis, panel, measure, lines, float(summary["level"]))
+            draw(axis, panel, measure, lines, summary.level)
             draw_levels(axis, reference_levels(references[panel.group], measure))
-            axis.set_xlabel(AXES[summary["axis"]])
+            axis.set_xlabel(AXES[summary.axis])
         longest = max(map(len, lines))
         figure.legend(
             [Line2D([], [], **style) for style in lines.values()],
@@ -110,7 +112,7 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
 
 def plot_curves(
     axis: "Axes",
-    summary: Mapping[str, Any],
+    summary: Summary,
     curves: Sequence[Curve],
     *,
     y: str = "score",
@@ -140,36 +142,35 @@ def plot_curves(
     """
     from matplotlib.lines import Line2D
 
-    panels = {panel.group: panel for panel in make_panels(curves, kl_coef=summary["kl_coef"])}
-    panel = panels[tuple(summary["groups"][group]["group"].items())]
+    panels = {panel.group: panel for panel in make_panels(curves, kl_coef=summary.kl_coef)}
+    panel = panels[summary.groups[group].key]
     check_measures([y], panel.measures)
-    lines, x = line_styles(summary, taken), x or summary["axis"]
+    lines, x = line_styles(summary, taken), x or summary.axis
     if x == "kl":
         check_measures(["kl"], panel.measures)
         draw_against_kl(axis, panel, lines, y)
     else:
         spent = [n for n in AXES if all(n in runs.values for runs in panel.rewards.values())]
-        check_measures([x], [*dict.fromkeys([summary["axis"], *spent]), "kl"])
-        level = float(summary["level"]) if intervals else None
-        draw(axis, panel, y, lines, level, None if x == summary["axis"] else x)
+        check_measures([x], [*dict.fromkeys([summary.axis, *spent]), "kl"])
+        level = summary.level if intervals else None
+        draw(axis, panel, y, lines, level, None if x == summary.axis else x)
         if not taken:  # what is beside others has the levels of the first
-            draw_levels(axis, reference_levels(summary["groups"][group]["reference"], y))
-    table = measures_in(summary)
-    axis.set_xlabel(table["kl"].label if x == "kl" else AXES[x])
-    axis.set_ylabel(plain((table.get(y) or measure_of(y)).label))
+            draw_levels(axis, reference_levels(summary.groups[group].reference, y))
+    axis.set_xlabel(summary.table["kl"].label if x == "kl" else AXES[x])
+    axis.set_ylabel(plain(summary.measure(y).label))
     shown = _having(lines, panel, y, *(["kl"] if x == "kl" else []))
     handles = [Line2D([], [], **lines[name]) for name in shown]
     axis.legend(handles, [plain(name) for name in shown], frameon=False)
     return axis
 
 
-def line_styles(summary: Mapping[str, Any], taken: int = 0) -> dict[str, dict[str, Any]]:
+def line_styles(summary: Summary, taken: int = 0) -> dict[str, dict[str, Any]]:
     """Return the style of each reward's line, by its name; the baseline's is dashed, if it is one.
 
     ``taken`` lines of others leave their colours out; no line is dashed then.
     """
-    names = dict.fromkeys(name for group in summary["groups"] for name in group["rewards"])
-    baseline = None if taken or len(names) == 1 else summary["groups"][0]["baseline"]
+    names = summary.arms
+    baseline = None if taken or len(names) == 1 else summary.groups[0].baseline
     return {
         name: {
             "color": COLOURS[index % len(COLOURS)],
@@ -320,7 +321,7 @@ class Paper:
         self.inches  # noqa: B018  refuses a wrong one
         if self.figure is not None and self.figure.suffix not in (".pdf", ".svg", ".png"):
             raise ValueError(f"figure must end in .pdf, .svg or .png, got {str(self.figure)!r}")
-        if self.measure and self.figure is self.table is None:
+        if self.measure and self.figure is None and self.table is None:
             raise ValueError(
                 f"measure {', '.join(self.measure)} has no effect without a figure or a table; ask "
                 "for one, or leave it out"
@@ -347,28 +348,26 @@ class Paper:
             )
         return inches
 
-    def write(self, summary: Mapping[str, Any], curves: Sequence[Curve]) -> None:
+    def write(self, summary: Summary, curves: Sequence[Curve]) -> None:
         """Write the figure and print the table, whichever is asked for."""
         if self.figure is not None:
             self._draw(self.figure, summary, curves)
         if self.table is not None:
             style: Style = "LaTeX" if self.table == "latex" else "Markdown"
-            level = float(summary["level"])
-            tables = [group_table(g, level, style, self.measure) for g in summary["groups"]]
+            tables = [group_table(g, summary.level, style, self.measure) for g in summary.groups]
             print("\n\n".join(tables))
 
-    def _draw(self, path: Path, summary: Mapping[str, Any], curves: Sequence[Curve]) -> None:
+    def _draw(self, path: Path, summary: Summary, curves: Sequence[Curve]) -> None:
         """Draw learning curves: a column of panels per measurement, a row per setting."""
         import matplotlib as mpl
         from matplotlib.figure import Figure
         from matplotlib.lines import Line2D
 
-        panels = make_panels(curves, kl_coef=summary["kl_coef"])
+        panels = make_panels(curves, kl_coef=summary.kl_coef)
         measures, inches = self.measure or ("score",), self.inches
         for panel in panels:
             check_measures(measures, panel.measures)
-        names = list(dict.fromkeys(n for group in summary["groups"] for n in group["rewards"]))
-        baseline = summary["groups"][0]["baseline"]
+        names, baseline = summary.arms, summary.groups[0].baseline
         lines: dict[str, dict[str, Any]] = {
             name: {
                 "color": PAPER_COLOURS[number % len(PAPER_COLOURS)],
@@ -386,11 +385,11 @@ class Paper:
             axes = figure.subplots(down, across, squeeze=False, sharex="row")
             for row, panel in zip(axes, panels, strict=True):
                 for axis, measure in zip(row, measures, strict=True):
-                    draw(axis, panel, measure, lines, float(summary["level"]))
-                    title = plain((measures_in(summary).get(measure) or measure_of(measure)).label)
+                    draw(axis, panel, measure, lines, summary.level)
+                    title = plain(summary.measure(measure).label)
                     room = int((0.5 if across == 1 else 0.8) * inches / across / LETTER)
                     (axis.set_ylabel if across == 1 else axis.set_title)(textwrap.fill(title, room))
-                    axis.set_xlabel(AXES[summary["axis"]].capitalize())
+                    axis.set_xlabel(AXES[summary.axis].capitalize())
                 if label := plain(group_label(panel.group)):
                     row[0].annotate(label, (0.02, 1), xycoords="axes fraction")
             figure.legend(

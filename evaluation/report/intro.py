@@ -5,7 +5,8 @@ from typing import Any
 
 from tokengym.base.text import printable
 from tokengym.evaluation.measure.measures import MEASURES, Measure, measure_of
-from tokengym.evaluation.report import sentences
+from tokengym.evaluation.report.facts import Group, Summary
+from tokengym.evaluation.report.sentences import best_of_n, plural
 from tokengym.version import REPOSITORY
 
 EXAMPLE = 140
@@ -15,29 +16,26 @@ LONG_LIST = 4
 
 
 def introduction(
-    summary: Mapping[str, Any],
-    group: Mapping[str, Any],
-    score: Measure,
-    episodes: Sequence[Mapping[str, Any]],
+    summary: Summary, group: Group, score: Measure, episodes: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Return what was compared as rows of a term and its entries, see `_entry`."""
-    known, rows = summary.get("compared") or {}, []
+    known, rows = summary.about.get("compared") or {}, []
     for name, entry in known.get("task", {}).items():
-        rows.append((sentences.TASK, [_entry(entry["summary"], name, example=_example(episodes))]))
-    for title, kind in ((sentences.REWARD, "rewards"), (sentences.LEARNER, "agents")):
+        rows.append(("Task", [_entry(entry["summary"], name, example=_example(episodes))]))
+    for title, kind in (("Reward", "rewards"), ("Learner", "agents")):
         entries = known.get(kind, {})
         is_long = len(entries) > LONG_LIST
         named = [
             _entry("" if is_long else entry["summary"], name, mark=_mark(group, name))
             for name, entry in entries.items()
         ]
-        rows.append((sentences.plural(max(len(named), 1), title), named))
+        rows.append((plural(max(len(named), 1), title), named))
     rows.append((MEASURES["score"].title, [_entry(score.meaning)]))
-    if not group["by_gold"] and "gold_score" in group["measures"]:
+    if not group.by_gold and "gold_score" in group.measures:
         gold = measure_of("gold_score")
         rows.append((gold.title, [_entry(gold.meaning)]))
-    if group["reference"]:
-        term, text = sentences.best_of_n([group])
+    if group.reference:
+        term, text = best_of_n([group])
         rows.append((term, [_entry(text)]))
     return [{"term": term, "entries": entries} for term, entries in rows if entries]
 
@@ -48,11 +46,11 @@ def _entry(
     return {"name": name, "text": text, "mark": mark, "example": example}
 
 
-def _mark(group: Mapping[str, Any], name: str) -> str:
+def _mark(group: Group, name: str) -> str:
     """Return what an arm is besides: the baseline of others, or a control."""
-    if name == group["baseline"]:
-        return sentences.BASELINE if len(group["rewards"]) > 1 else ""
-    return sentences.CONTROL if name in group["controls"] else ""
+    if name == group.baseline:
+        return "baseline" if len(group.rewards) > 1 else ""
+    return "control" if name in group.controls else ""
 
 
 def _example(episodes: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from tokengym.evaluation.measure.measures import measure_of
-from tokengym.evaluation.report import sentences
 from tokengym.evaluation.report.charts import Series, line_chart, thinned
-from tokengym.evaluation.report.curves import GroupKey
 from tokengym.evaluation.statistics import Array
+from tokengym.evaluation.statistics.curve import GroupKey
 
 SHOWN = ("loss", "rewards/accuracies", "rewards/margins", "mean_token_accuracy")
 """Columns of train.csv that are shown; those of held-out data begin with `HELD_OUT`."""
@@ -79,7 +78,7 @@ def learning_charts(
         series = [
             one
             for credit in dict.fromkeys(log.credit for log in members)
-            for column, title in ((name, credit), (HELD_OUT + name, sentences.held_out(credit)))
+            for column, title in ((name, credit), (HELD_OUT + name, f"{credit}, held out"))
             for one in _series([m for m in members if m.credit == credit], column, title, colours)
         ]
         if series:

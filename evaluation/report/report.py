@@ -16,28 +16,34 @@ import numpy as np
 
 from tokengym.base.bundle import bundle_names, bundled
 from tokengym.base.models import title_of
-from tokengym.base.text import level_percent, printable_value
-from tokengym.evaluation.measure.measures import AXES, measure_of, measures_in
-from tokengym.evaluation.report import sentences
+from tokengym.base.text import level_percent, number, printable_value
+from tokengym.evaluation.measure.measures import AXES, MEASURES, NUMBERS, OF_MEASURING, measure_of
 from tokengym.evaluation.report.charts import REFERENCE, Chart, Series, line_chart, thinned
-from tokengym.evaluation.report.curves import SPENT, Curve, Panel, group_label, make_panels
+from tokengym.evaluation.report.curves import SPENT, Panel, make_panels
+from tokengym.evaluation.report.facts import Group, Summary
 from tokengym.evaluation.report.intro import address, introduction
 from tokengym.evaluation.report.learning import Log, learning_charts
-from tokengym.evaluation.report.sentences import NOTHING, kind_of, unit_of
+from tokengym.evaluation.report.sentences import (
+    NOTHING,
+    against,
+    best_of_n,
+    plural,
+    seed_counts,
+    steps,
+)
 from tokengym.evaluation.report.tables import (
     cells,
     columns,
-    compares_kl,
     first_columns,
     forests,
     group_table,
     reference_levels,
-    runs_of,
     says,
     side_by_side,
     untrained,
 )
 from tokengym.evaluation.statistics import student_interval
+from tokengym.evaluation.statistics.curve import Curve
 from tokengym.version import REPOSITORY, __version__
 
 if TYPE_CHECKING:
@@ -56,7 +62,7 @@ BIBTEX = f"""@software{{tokengym,
 
 
 def render_report(
-    summary: Mapping[str, Any],
+    summary: Summary,
     curves: Sequence[Curve],
     episodes: Sequence[Mapping[str, Any]] = (),
     logs: Sequence[Log] = (),
@@ -66,43 +72,56 @@ def render_report(
     # is taken of the script as the page includes it, to the byte.
     script = render(TEMPLATES / "report.js", {})
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    panels = {panel.group: panel for panel in make_panels(curves, kl_coef=summary["kl_coef"])}
-    names = list(dict.fromkeys(name for g in summary["groups"] for name in g["rewards"]))
+    panels = {panel.group: panel for panel in make_panels(curves, kl_coef=summary.kl_coef)}
+    names = summary.arms
     # The first is the baseline's, which one reward alone is not.
     colours = {name: n % COLOURS for n, name in enumerate(names, len(names) == 1)}
-    level = float(summary["level"])
-    score = measures_in(summary)["score"]
-    settings, first = summary.get("settings") or {}, summary["groups"][0]
-    runs = sum(entry["runs"] for g in summary["groups"] for entry in g["rewards"].values())
-    source = settings.get("env") or summary.get("source") or sentences.LEARNING_CURVES
-    counts = len(names), kind_of(first), runs
-    ends = {end for group in summary["groups"] for end in (group["steps"][1], group["longest"])}
-    definitions = _definitions(summary)
+    level, about = summary.level, summary.about
+    score, definitions = summary.table["score"], _definitions(summary)
     page = {
-        "title": summary.get("title") or sentences.TITLE,
-        "subtitle": sentences.subtitle(
-            source, *counts, max(ends), unit_of(first), are_alike=len(ends) == 1
-        ),
+        "title": about.get("title") or "tokengym: which reward learns faster",
+        "subtitle": _subtitle(summary),
         "script_hash": f"sha256-{digest}",
         "level": level_percent(level),
-        "curves_note": sentences.curves_note(level),
-        "figures_note": sentences.figures_note(level),
+        "curves_note": (
+            f"Mean over seeds; the band is its {level_percent(level)} t interval. "
+            "Point at a chart to read values; press a name to hide it."
+        ),
+        "figures_note": (
+            f"Mean over seeds, below it its {level_percent(level)} interval; \u00b1 is "
+            "the part of measuring, a standard error over prompts and draws that more responses "
+            "lower. Point at a number, or a heading, for what it means and how sure it is."
+        ),
         "groups": [
             {
-                **_group(group, panels[tuple(group["group"].items())], colours, level, logs),
+                **_group(group, panels[group.key], colours, level, logs),
                 "compared": introduction(summary, group, score, episodes),
             }
-            for group in summary["groups"]
+            for group in summary.groups
         ],
         "samples": side_by_side(episodes, colours),
-        "command": summary.get("command"),
-        "failed": summary["failed"],
-        "facts": _facts(summary),
+        "command": about.get("command"),
+        "failed": summary.failed,
+        "facts": _facts(about),
         "definitions": definitions,
         "terms": {row["term"]: row["id"] for row in definitions},
         "bibtex": BIBTEX,
     }
     return render(TEMPLATES / "report.html.jinja", page)
+
+
+def _subtitle(summary: Summary) -> str:
+    """Return what a report is of, how many runs, and how long they are, or the longest of them."""
+    settings, first = summary.about.get("settings") or {}, summary.groups[0]
+    source = settings.get("env") or summary.about.get("source") or "learning curves"
+    runs = sum(arm.runs for group in summary.groups for arm in group.rewards.values())
+    arms = len(summary.arms)
+    counted = f"{arms} {plural(arms, first.kind)} · {runs} {plural(runs, 'run')}"
+    ends = {end for group in summary.groups for end in (group.steps[1], group.longest)}
+    length = steps(max(ends), first.unit)
+    if len(ends) > 1:
+        return f"{source} · {counted} · up to {length}"
+    return f"{source} · {counted} · {length}{' each' * (runs > 1)}"
 
 
 def render(template: Path, page: Mapping[str, Any]) -> str:
@@ -131,7 +150,7 @@ def _templates(folder: Path) -> "jinja2.Environment":
 
 
 def _group(
-    group: Mapping[str, Any],
+    group: Group,
     panel: Panel,
     colours: Mapping[str, int],
     level: float,
@@ -139,16 +158,15 @@ def _group(
 ) -> dict[str, Any]:
     # What the curves can be drawn against: first what the panel's steps are.
     spent = [name for name in SPENT if all(name in r.values for r in panel.rewards.values())]
-    axes = [group["axis"], *(name for name in spent if name != group["axis"])]
-    table = measures_in(group)
-    series = {m: _series(panel, m, colours, level) for m in panel.measures if m in table}
+    axes = [group.axis, *(name for name in spent if name != group.axis)]
+    series = {m: _series(panel, m, colours, level) for m in panel.measures if m in group.table}
     return {
-        "label": group_label(panel.group),
-        "verdict": group["verdict"],
-        "baseline": group["baseline"],
-        "kind": kind_of(group),
-        "runs_note": sentences.runs_note(kind_of(group), runs_of(group)),
-        "legend": [{"name": name, "colour": colours[name]} for name in group["rewards"]],
+        "label": group.label,
+        "verdict": group.verdict,
+        "baseline": group.baseline,
+        "kind": group.kind,
+        "runs_note": f"Seeds per {group.kind}: {seed_counts(group)}.",
+        "legend": [{"name": name, "colour": colours[name]} for name in group.rewards],
         "axes": [_axis_view(panel, key, series, group) for key in axes],
         "untrained": untrained(group),
         "columns": [
@@ -171,7 +189,7 @@ def _axis_view(
     panel: Panel,
     axis: str,
     series: Mapping[str, Sequence[Series]],
-    group: Mapping[str, Any],
+    group: Group,
 ) -> dict[str, Any]:
     """Return the charts of all measurements' lines against what runs have spent."""
     spent = {
@@ -184,18 +202,17 @@ def _axis_view(
     def chart(measure: str, width: float, height: float) -> Chart:
         against = [replace(one, x=spent[one.name]) for one in series[measure]]
         sizes: dict[str, Any] = {"width": width, "height": height, "whole_x": True, "hovers": True}
-        return line_chart(against, levels=reference_levels(group["reference"], measure), **sizes)
+        return line_chart(against, levels=reference_levels(group.reference, measure), **sizes)
 
-    table = measures_in(group)
     small: list[dict[str, Any]] = [
         {"label": measure, "chart": chart(name, 400.0, 250.0)}
-        for name, measure in table.items()
+        for name, measure in group.table.items()
         if name in series and name != "score"
     ]
     return {
         "key": axis,
         "label": AXES[axis],
-        "main": {"label": table["score"], "chart": chart("score", 640.0, 420.0)},
+        "main": {"label": group.table["score"], "chart": chart("score", 640.0, 420.0)},
         "first": [chart for chart in small if chart["label"].word],
         "more": [chart for chart in small if not chart["label"].word],  # these fold away
     }
@@ -224,13 +241,16 @@ def _series(panel: Panel, measure: str, colours: Mapping[str, int], level: float
     return series
 
 
-def _frontiers(
-    panel: Panel, colours: Mapping[str, int], group: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    table, frontiers = measures_in(group), []
-    rows = group["reference"]["best_of_n"] if group["reference"] else []
-    for x, y, note in sentences.FRONTIERS:
-        if {x, y} <= {*table} & {*panel.measures} and (x != "kl" or compares_kl(group)):
+def _frontiers(panel: Panel, colours: Mapping[str, int], group: Group) -> list[dict[str, Any]]:
+    """Return charts of one measurement over another."""
+    table, frontiers = group.table, []
+    rows = [row.figures for row in group.reference.best_of_n] if group.reference else []
+    for x, y, note in (
+        ("kl", "score", "Higher at the same KL is better."),
+        ("kl", "gold_score", "A fall means that the score is gamed."),
+        ("score", "gold_score", "The two should rise together."),
+    ):
+        if {x, y} <= {*table} & {*panel.measures} and (x != "kl" or group.compares_kl):
             series = [
                 Series(
                     name=name,
@@ -246,17 +266,18 @@ def _frontiers(
                 continue
             if rows and {x, y} <= {*rows[0]}:
                 at, height = (np.array([row[name] for row in rows]) for name in (x, y))
-                series.append(Series(name=sentences.BEST_OF_ANY, colour=REFERENCE, x=at, y=height))
+                series.append(Series(name="best of n", colour=REFERENCE, x=at, y=height))
             chart = line_chart(series, width=400.0, height=270.0)
-            title = sentences.against(table[y].title, measure_of(x).word)
+            title = against(table[y].title, measure_of(x).word)
             frontiers.append(
                 {"title": title, "note": note, "chart": chart, "x_label": measure_of(x).title}
             )
     return frontiers
 
 
-def _facts(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    settings = summary.get("settings")
+def _facts(about: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return the tables of what is told of the runs."""
+    settings = about.get("settings")
     if settings and not settings.get("model") and settings.get("bundle") in bundle_names():
         settings = {**settings, "model": bundled(settings["bundle"]).model_name("policy")}
 
@@ -270,9 +291,9 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
         return f"{value:g}" if isinstance(value, float) else str(value)
 
     tables = {
-        sentences.SETTINGS: settings,
-        sentences.VERSIONS: summary.get("versions"),
-        sentences.MADE_ON: summary.get("made"),
+        "Settings": settings,
+        "Versions": about.get("versions"),
+        "Made on": about.get("made"),
     }
     return [
         (title, [(str(key).replace("_", " "), shown(key, value)) for key, value in table.items()])
@@ -281,27 +302,39 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
     ]
 
 
-def _definitions(summary: Mapping[str, Any]) -> list[dict[str, str]]:
+def _definitions(summary: Summary) -> list[dict[str, str]]:
     """Return the terms of the page, with the sentences and the pages on them."""
-    glossary = "guide/glossary.md"
-    compared = summary.get("compared") or {}
+    glossary, about = "guide/glossary.md", summary.about
+    compared = about.get("compared") or {}
     rows = [
         (name, entry["summary"], entry["page"])
         for kind in ("task", "rewards", "agents")
         for name, entry in compared.get(kind, {}).items()
     ]
-    for name in summary["groups"][0]["measures"]:
-        measure = measures_in(summary).get(name) or measure_of(name)
-        if not (name == "gold_score" and summary["by_gold"]):  # which is the score
+    for name in summary.groups[0].measures:
+        if not (name == "gold_score" and summary.by_gold):  # which is the score
+            measure = summary.measure(name)
             rows.append((measure.title, measure.says, ""))
-    if any(group["reference"] for group in summary["groups"]):
-        rows.append((*sentences.best_of_n(summary["groups"]), glossary))
-    rows.append((sentences.MEASURED_BY, summary.get("measured_by") or "", ""))
-    if anchor := summary["anchors"]["reference"]:
-        rows.append((*sentences.anchor(anchor), ""))
-    terms = sentences.terms(at_kl="kl" not in summary["logged"])
-    rows += [(term, text, glossary) for term, text in terms]
-    rows.append((*sentences.all_terms(glossary), glossary))
+    if any(group.reference for group in summary.groups):
+        rows.append((*best_of_n(summary.groups), glossary))
+    rows.append(("Measured by", about.get("measured_by") or "", ""))
+    if anchor := summary.anchors.reference:
+        levels = [f"{measure_of(name).title} {number(value)}" for name, value in anchor.items()]
+        text = f"The reference policy, before training: {', '.join(levels)}."
+        rows.append(("Fixed anchor", text, ""))
+    numbers = [one for one in NUMBERS.values() if one.name != "at_kl" or "kl" not in summary.logged]
+    rows += [(one.title, one.meaning, glossary) for one in numbers]
+    interval = (
+        "Student's t interval over seeds. Of normal scores a 95% interval holds the mean in 95 of "
+        "100 experiments; of differences of which one side fails in a run of five, in 82."
+    )
+    ranked = ", ".join(measure.word for measure in MEASURES.values() if measure.ranked)
+    rows += [
+        ("Error of measuring", OF_MEASURING, glossary),
+        ("Interval", interval, glossary),
+        ("Ranked", f"Rewards are ranked only by {ranked}.", glossary),
+        ("All terms", f"The glossary of the documentation, docs/{glossary}.", glossary),
+    ]
     return [
         {"term": term, "text": text, "address": address(page), "id": f"term-{place}"}
         for place, (term, text, page) in enumerate(row for row in rows if row[1])

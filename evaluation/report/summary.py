@@ -1,20 +1,42 @@
-"""The summary of a comparison as plain data: figures per reward and differences from the baseline.
+"""The summary of a comparison: figures per reward and differences from the baseline.
 
-It is a function of the curves and the level alone: the same curves give the same bytes.
+It is a function of the curves and the level alone: the same curves give the same bytes. What it is
+made of stands in `facts`.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
-from typing import Any
 
 import numpy as np
 
 from tokengym.base.settings import check_number
 from tokengym.base.text import sign_of
 from tokengym.evaluation.measure.measures import Axis, measure_of, measures_of
-from tokengym.evaluation.measure.references import MIN_ERRORS, ReferenceSamples, score_range
+from tokengym.evaluation.measure.references import (
+    MIN_ERRORS,
+    ReferenceLines,
+    ReferenceSamples,
+    ScoreRange,
+    score_range,
+)
 from tokengym.evaluation.report.curves import Panel, Runs, make_panels
+from tokengym.evaluation.report.facts import (
+    Anchors,
+    Arm,
+    AtKl,
+    Carried,
+    Chance,
+    Difference,
+    EndedEarly,
+    Errors,
+    Estimate,
+    Group,
+    LostRun,
+    Summary,
+    UnscoredRun,
+    Versus,
+)
 from tokengym.evaluation.report.verdict import find_alarms, make_verdict, short_of_best
 from tokengym.evaluation.statistics import (
     DEFAULT_LEVEL,
@@ -22,6 +44,7 @@ from tokengym.evaluation.statistics import (
     RELIABLE_SEEDS,
     Array,
     Curve,
+    RelativeSteps,
     collapsed,
     holm,
     holm_level,
@@ -43,7 +66,6 @@ from tokengym.evaluation.statistics.frontier import (
 )
 from tokengym.evaluation.statistics.series import error_of_mean, jitter
 
-FORMAT = 2
 KINDS = ("final", "auc")
 """Numbers per run: the mean at its end, and over all of it."""
 GAINS = ("start", "gain")
@@ -89,10 +111,10 @@ class SummarySettings:
     baseline: str | None = None
     """Reward that the others are compared with; None takes the first. A group in which it has no
     run takes its own first."""
-    failed: Sequence[Mapping[str, Any]] = ()
-    """Runs that failed, as ``{"credit", "seed", "error", "group"}``."""
-    missing: Sequence[Mapping[str, Any]] = ()
-    """Runs that have not ended, likewise but for the error."""
+    failed: Sequence[LostRun] = ()
+    """Runs that failed."""
+    missing: Sequence[LostRun] = ()
+    """Runs that have not ended."""
     cautions: Sequence[str] = ()
     """Further sentences that each group says."""
     controls: Collection[str] = ()
@@ -113,9 +135,7 @@ class SummarySettings:
         check_number(self, "level", above=0.0, below=1.0, hint=f"{DEFAULT_LEVEL} is usual")
 
 
-def summarize(
-    curves: Sequence[Curve], settings: SummarySettings = SummarySettings()
-) -> dict[str, Any]:
+def summarize(curves: Sequence[Curve], settings: SummarySettings = SummarySettings()) -> Summary:
     """Return the summary of learning curves.
 
     Figures of a reward are of its whole runs. Each difference is over the steps, or tokens, that
@@ -127,9 +147,6 @@ def summarize(
         curves: All runs; those with a fault are listed as failed and left out of the figures.
         settings: What the figures depend on besides.
 
-    Returns:
-        Data for JSON; FORMAT says which shape.
-
     Raises:
         ValueError: if no run is without fault.
     """
@@ -138,15 +155,15 @@ def summarize(
     lost = [
         *settings.failed,
         *(
-            {"credit": c.credit, "seed": c.seed, "group": dict(c.group), "error": fault}
+            LostRun(credit=c.credit, seed=c.seed, group=dict(c.group), error=fault)
             for c in curves
             if (fault := c.invalid())
         ),
     ]
     if not sound:
-        error = f" (the first: {lost[0]['error']})" if lost else ""
+        error = f" (the first: {lost[0].error})" if lost else ""
         raise ValueError(f"no run to summarise, {len(lost)} failed{error}")
-    others = [run["credit"] for run in (*settings.failed, *settings.missing)]
+    others = [run.credit for run in (*settings.failed, *settings.missing)]
     known = list(dict.fromkeys([c.credit for c in curves] + others))
     if baseline is not None and baseline not in known:
         raise ValueError(f"baseline {baseline!r} is none of the rewards: {', '.join(known)}")
@@ -156,40 +173,36 @@ def summarize(
         _group(panel, settings, lost, _unscored(curves, panel.group), baseline or known[0])
         for panel in panels
     ]
-    return {
-        "format": FORMAT,
-        "level": settings.level,
-        "kl_coef": settings.kl_coef,
-        "axis": settings.axis,
-        "by_gold": settings.by_gold,
-        "own_prompts": settings.own_prompts,
-        "logged": dict(settings.logged),
-        "of_tools": settings.of_tools,
-        "anchors": {
-            "reference": dict(settings.anchors) or None,
-            "optimum": dict(settings.optimum) or None,
-        },
-        "failed": lost,
-        "missing": list(settings.missing),
-        "measurements": _meanings(groups, settings),
-        "groups": groups,
-    }
+    return Summary(
+        level=settings.level,
+        kl_coef=settings.kl_coef,
+        axis=settings.axis,
+        by_gold=settings.by_gold,
+        own_prompts=settings.own_prompts,
+        logged=dict(settings.logged),
+        of_tools=settings.of_tools,
+        anchors=Anchors(
+            reference=dict(settings.anchors) or None, optimum=dict(settings.optimum) or None
+        ),
+        failed=lost,
+        missing=list(settings.missing),
+        measurements=_meanings(groups, settings),
+        groups=groups,
+    )
 
 
-def _meanings(
-    groups: Sequence[Mapping[str, Any]], settings: SummarySettings
-) -> dict[str, dict[str, str]]:
+def _meanings(groups: Sequence[Group], settings: SummarySettings) -> dict[str, dict[str, str]]:
     """Return what each measurement of these groups means, and how sure it is, by name."""
-    entries = [entry for group in groups for entry in group["rewards"].values()]
-    names = dict.fromkeys(name for entry in entries for name in entry["figures"])
+    arms = [arm for group in groups for arm in group.rewards.values()]
+    names = dict.fromkeys(name for arm in arms for name in arm.figures)
     table = measures_of(settings.by_gold, settings.logged, own_prompts=settings.own_prompts)
     return {name: table[name].as_dict() for name in names if name in table}
 
 
-def _unscored(curves: Iterable[Curve], group: GroupKey) -> list[dict[str, Any]]:
+def _unscored(curves: Iterable[Curve], group: GroupKey) -> list[UnscoredRun]:
     """Return where valid runs of a group have no score, by run."""
     return [
-        {"credit": c.credit, "seed": c.seed, "steps": c.unscored.tolist()}
+        UnscoredRun(credit=c.credit, seed=c.seed, steps=c.unscored.tolist())
         for c in curves
         if c.group == group and len(c.unscored) and not c.invalid()
     ]
@@ -198,10 +211,10 @@ def _unscored(curves: Iterable[Curve], group: GroupKey) -> list[dict[str, Any]]:
 def _group(
     panel: Panel,
     settings: SummarySettings,
-    lost: Sequence[Mapping[str, Any]],
-    unscored: Sequence[Mapping[str, Any]],
+    lost: Sequence[LostRun],
+    unscored: Sequence[UnscoredRun],
     wanted: str,
-) -> dict[str, Any]:
+) -> Group:
     """Return the figures and the verdict of one setting, and which of its runs are not in them."""
     reference = None
     if (drawn := settings.references.get(panel.group)) is not None:
@@ -212,62 +225,55 @@ def _group(
             episodes=settings.episodes,
             seeds=len(seeds) if settings.own_prompts else 0,
         )
-    rewards = {
-        name: _figures(panel, runs, settings, reference) for name, runs in panel.rewards.items()
-    }
-    _add_comparisons(panel, rewards, settings)
-    fewest = min(entry["runs"] for entry in rewards.values())
-    group: dict[str, Any] = {
-        "group": dict(panel.group),
-        "baseline": next(iter(panel.rewards)),
-        "steps": [float(panel.steps[0]), float(panel.steps[-1])],
-        "cut_at": panel.cut_at,
-        "longest": panel.longest,
-        "shortest": panel.shortest,
-        "late": [late._asdict() for late in panel.late],
-        "ended_early": {
-            name: {
-                "seeds": list(seeds),
-                "first": min(float(c.steps[-1]) for c in panel.rewards[name].curves),
-            }
-            for name, seeds in panel.ended_early.items()
-        },
-        "start": panel.start,
-        "tokens": {} if settings.axis == "tokens" else _tokens(panel),
-        "evaluations": len(panel.steps),
-        "fewest_runs": fewest,
-        "by_gold": settings.by_gold,
-        "own_prompts": settings.own_prompts,
-        "logged": dict(settings.logged),
-        "of_tools": settings.of_tools,
-        "reliable": fewest >= RELIABLE_SEEDS,
-        "measures": list(panel.measures),
-        "lost": {name: list(lacking) for name, lacking in panel.lost.items()},
-        "equal_kl": None if "kl" in settings.logged else _end_kl(panel),
-        "reference": reference,
-        "score_range": None,
-        "rewards": rewards,
-    }
-    if reference is not None:
-        _add_normalised_scores(panel, group)
-    _add_controls(panel, group, settings)
+    ends = None if reference is None else _score_range(panel, reference)
+    equal_kl = None if "kl" in settings.logged else _end_kl(panel)
+    fewest = min(len(runs.curves) for runs in panel.rewards.values())
     failed, retried, missing = (
-        [run for run in runs if run.get("group", {}) == group["group"]]
+        [run for run in runs if run.group == dict(panel.group)]
         for runs in (lost, settings.failed, settings.missing)
     )
-    group |= {
-        "failed": len(failed),
-        "failure": failed[0]["error"] if failed else "",
-        "can_retry": bool(retried),
-        "failed_seeds": _seeds_by_reward(failed),
-        "missing_seeds": _seeds_by_reward(missing),
-        "unscored": list(unscored),
-        "axis": settings.axis,
-        "wanted_baseline": wanted,
-    }
-    group["verdict"] = make_verdict(group)
-    group["verdict"]["cautions"] += settings.cautions
-    return group
+    group = Group(
+        group=dict(panel.group),
+        baseline=next(iter(panel.rewards)),
+        steps=[float(panel.steps[0]), float(panel.steps[-1])],
+        cut_at=panel.cut_at,
+        longest=panel.longest,
+        shortest=panel.shortest,
+        late=panel.late,
+        ended_early={
+            name: EndedEarly(
+                seeds=seeds, first=min(float(c.steps[-1]) for c in panel.rewards[name].curves)
+            )
+            for name, seeds in panel.ended_early.items()
+        },
+        start=panel.start,
+        tokens={} if settings.axis == "tokens" else _tokens(panel),
+        evaluations=len(panel.steps),
+        fewest_runs=fewest,
+        by_gold=settings.by_gold,
+        own_prompts=settings.own_prompts,
+        logged=dict(settings.logged),
+        of_tools=settings.of_tools,
+        reliable=fewest >= RELIABLE_SEEDS,
+        measures=panel.measures,
+        lost=panel.lost,
+        equal_kl=equal_kl,
+        reference=reference,
+        score_range=ends,
+        rewards=_arms(panel, settings, reference, ends, equal_kl),
+        controls=_controls(panel, settings),
+        failed=len(failed),
+        failure=(failed[0].error or "") if failed else "",
+        can_retry=bool(retried),
+        failed_seeds=_seeds_by_reward(failed),
+        missing_seeds=_seeds_by_reward(missing),
+        unscored=unscored,
+        axis=settings.axis,
+        wanted_baseline=wanted,
+    )
+    verdict = make_verdict(group)
+    cautions = [*verdict.cautions, *settings.cautions]
+    return replace(group, verdict=replace(verdict, cautions=cautions))
 
 
 def _tokens(panel: Panel) -> dict[str, float]:
@@ -283,10 +289,10 @@ def _tokens(panel: Panel) -> dict[str, float]:
     return sampled if len(sampled) == len(panel.rewards) else {}
 
 
-def _seeds_by_reward(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+def _seeds_by_reward(runs: Sequence[LostRun]) -> dict[str, list[int]]:
     seeds: dict[str, list[int]] = {}
     for run in runs:
-        seeds.setdefault(run["credit"], []).append(run["seed"])
+        seeds.setdefault(run.credit, []).append(run.seed)
     return seeds
 
 
@@ -310,45 +316,83 @@ def kinds_of(measure: str) -> tuple[str, ...]:
     return KINDS if measure_of(measure).ranked else KINDS[:1]
 
 
-def _figures(
-    panel: Panel, runs: Runs, settings: SummarySettings, reference: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """Return what a reward's runs are by themselves."""
-    figures: dict[str, Any] = {}
-    for measure in panel.measured(runs):
-        figures[measure] = {
-            kind: _estimate(runs.figures(measure, kind), settings.level)
-            for kind in kinds_of(measure)
-        }
+def _arms(
+    panel: Panel,
+    settings: SummarySettings,
+    reference: ReferenceLines | None,
+    ends: ScoreRange | None,
+    equal_kl: float | None,
+) -> dict[str, Arm]:
+    """Return what each reward's runs are by themselves, and beside the baseline's."""
+    versus, at_kl = _comparisons(panel, settings, equal_kl)
+    controls = _controls(panel, settings)
+    _, *others = panel.rewards
+    return {
+        name: replace(
+            _arm(panel, runs, settings, reference, ends, at_kl.get(name, {})),
+            versus_baseline=versus.get(name),
+            unbeaten_controls=_unbeaten(panel, name, controls, settings.level)
+            if name in others and name not in controls
+            else None,
+        )
+        for name, runs in panel.rewards.items()
+    }
+
+
+def _arm(
+    panel: Panel,
+    runs: Runs,
+    settings: SummarySettings,
+    reference: ReferenceLines | None,
+    ends: ScoreRange | None,
+    at_kl: Mapping[str, Array],
+) -> Arm:
+    """Return what a reward's runs are by themselves.
+
+    ``at_kl`` has what they have at the KL where the baseline ends, by measurement, (runs there,).
+    """
+    level, measured = settings.level, panel.measured(runs)
+    figures = {
+        measure: {kind: _estimate(runs.figures(measure, kind), level) for kind in kinds_of(measure)}
+        for measure in measured
+    }
     measuring = _errors(runs.curves, figures, own_prompts=settings.own_prompts)
-    for name, (start, best) in _spans(panel, settings).items():
+
+    def normalise(title: str, name: str, start: float, goal: float) -> None:
         if name in figures:
-            figures[f"normalised_{name}"] = _normalised(figures[name], start, best)
+            figures[title] = _normalised(figures[name], start, goal)
             if name in measuring:
-                measuring[f"normalised_{name}"] = _of_span(measuring[name], best - start)
-    learns = _learns(runs.curves, settings.level)
+                measuring[title] = _of_span(measuring[name], goal - start)
+
+    for name, span in _spans(panel, settings).items():
+        normalise(f"normalised_{name}", name, *span)
+    for measure, values in at_kl.items():
+        figures[measure]["at_kl"] = _estimate(values, level)
+    if ends is not None and ends.noise is None:
+        normalise("normalised_score", ends.measure, ends.start, ends.goal)
+    learns = _learns(runs.curves, level)
     # The first point is the reference policy, before any update, where a curve begins at 0.
     anchor, own = settings.anchors.get("score", panel.start), runs.own_steps
     means = {
         measure: runs.values[measure].mean(axis=0)[own]
-        for measure in panel.measured(runs)
+        for measure in measured
         if measure != "kl" or "kl" not in settings.logged  # nats per update are no nats per token
     }
     alarms = find_alarms(means, runs.steps[own], axis=settings.axis, by_gold=settings.by_gold)
     maximised = "score" if settings.kl_coef is None else "net_score"
     weighed = all(curve.is_weighed for curve in runs.curves)
     if reference is not None and weighed and maximised in figures:
-        alarm = short_of_best(figures[maximised]["final"]["mean"], reference["best_of_n"])
+        alarm = short_of_best(figures[maximised]["final"].mean, reference.best_of_n)
         alarms += [alarm] if alarm else []
-    return {
-        "runs": len(runs.curves),
-        "seeds": list(runs.by_seed),
-        "figures": figures,
-        "learns": learns,
-        "measuring": measuring,
-        "collapse_rate": _collapse_rate(runs.curves, anchor) if learns else 0.0,
-        "alarms": [alarm._asdict() for alarm in alarms],
-    }
+    return Arm(
+        runs=len(runs.curves),
+        seeds=list(runs.by_seed),
+        figures=figures,
+        learns=learns,
+        measuring=measuring,
+        collapse_rate=_collapse_rate(runs.curves, anchor) if learns else 0.0,
+        alarms=alarms,
+    )
 
 
 def _learns(curves: Sequence[Curve], level: float) -> int:
@@ -448,19 +492,21 @@ def _error_over_seeds(rows: Sequence[Array], *, own_prompts: bool) -> float | No
     return float(np.sqrt(np.mean(np.square(errors)) / len(errors)))
 
 
-def _estimate(values: Array, level: float) -> dict[str, float]:
+def _estimate(values: Array, level: float) -> Estimate:
     """Return the mean of a number per run with its interval."""
     mean, low, high, _ = map(float, student_interval(values, level))
-    return {"mean": mean, "low": low, "high": high}
+    return Estimate(mean=mean, low=low, high=high)
 
 
-def _normalised(figures: Mapping[str, Any], start: float, goal: float) -> dict[str, Any]:
+def _normalised(figures: Mapping[str, Estimate], start: float, goal: float) -> dict[str, Estimate]:
     """Return figures between fixed ends: (x - start) / (goal - start).
 
     The ends are never taken from the runs at hand, so that two comparisons stay comparable.
     """
     return {
-        kind: {key: (value - start) / (goal - start) for key, value in figure.items()}
+        kind: Estimate(
+            **{end: (value - start) / (goal - start) for end, value in asdict(figure).items()}
+        )
         for kind, figure in figures.items()
     }
 
@@ -470,88 +516,83 @@ def _of_span(errors: Mapping[str, float], span: float) -> dict[str, float]:
     return {kind: error / span for kind, error in errors.items()}
 
 
-def _add_normalised_scores(panel: Panel, group: dict[str, Any]) -> None:
-    """Add every reward's normalised score.
+def _score_range(panel: Panel, reference: ReferenceLines) -> ScoreRange | None:
+    """Return the ends of every reward's normalised score; None where no curve begins at step 0.
 
     normalised = (x - start) / (goal - start), start the mean of the curves before the first update
-
-    Where the range may be noise, its reason stands in ``score_range`` and there are no figures.
     """
-    measure = score_range(group["reference"], 0.0).measure
+    measure = score_range(reference, 0.0).measure
     if measure not in panel.measures or panel.steps[0] > 0:
-        return
-    having = {name: runs for name, runs in panel.rewards.items() if measure in runs.values}
-    starts = np.concatenate([runs.values[measure][:, 0] for runs in having.values()])
-    ends = score_range(group["reference"], float(starts.mean()))
-    group["score_range"] = asdict(ends)
-    if ends.noise is not None:
-        return
-    for name in having:
-        entry = group["rewards"][name]
-        figures = _normalised(entry["figures"][measure], ends.start, ends.goal)
-        entry["figures"]["normalised_score"] = figures
-        if measure in entry["measuring"]:
-            size = _of_span(entry["measuring"][measure], ends.goal - ends.start)
-            entry["measuring"]["normalised_score"] = size
+        return None
+    having = [runs for runs in panel.rewards.values() if measure in runs.values]
+    starts = np.concatenate([runs.values[measure][:, 0] for runs in having])
+    return score_range(reference, float(starts.mean()))
 
 
 # --- comparisons with the baseline ----------------------------------------------------------------
 
 
-def _add_comparisons(
-    panel: Panel, rewards: Mapping[str, dict[str, Any]], settings: SummarySettings
-) -> None:
-    """Add to each reward but the first, the baseline, how it compares with it."""
+def _comparisons(
+    panel: Panel, settings: SummarySettings, equal_kl: float | None
+) -> tuple[dict[str, Versus], dict[str, dict[str, Array]]]:
+    """Return how each reward but the first, the baseline, compares with it.
+
+    And what the runs of each have at the KL where the baseline ends, by measurement.
+    """
     level, own_prompts = settings.level, settings.own_prompts
     baseline, *others = panel.rewards
     base = panel.rewards[baseline]
     numbers: dict[str, Numbers] = {}
-    end_kl = None if "kl" in settings.logged else _end_kl(panel)
-    for measure, values in _baseline_at_kl(base, panel.measured(base), end_kl).items():
-        rewards[baseline]["figures"][measure]["at_kl"] = _estimate(values, level)
+    there_of = {baseline: _baseline_at_kl(base, panel.measured(base), equal_kl)}
+    found: dict[str, Versus] = {}
     for name in others:
-        runs, entry = panel.rewards[name], rewards[name]
+        runs = panel.rewards[name]
         whole, shared = pairs(runs.by_seed, base.by_seed), panel.measured(base, runs)
         both = [(x, y) for x, y in map(on_one_grid, whole)]
-        versus = entry["versus_baseline"] = _versus(runs, base, both, shared, level)
-        versus["unlike_steps"] = any(
-            len(x.steps) < len(of_x.steps) or len(y.steps) < len(of_y.steps)
-            for (x, y), (of_x, of_y) in zip(both, whole, strict=True)
-        )
-        if both and not panel.ended_early.keys().isdisjoint((name, baseline)):
-            versus |= _unequal(runs, base, level)
         kinds = list(product(shared if both else (), KINDS))
         gains = [("score", kind) for kind in GAINS] if both else []
         numbers[name] = {of: _numbers(both, *of) for of in (*kinds, *gains)}
         errors = {of: _error_of_pairs(both, *of, own_prompts=own_prompts) for of in kinds}
-        versus["measuring"] = _nested({of: e for of, e in errors.items() if e is not None})
+        stands = None
         if both and "kl" in shared and "kl" not in settings.logged:
-            versus["at_kl"], at_kl = _at_kl(whole, shared, end_kl)
+            stands, at_kl = _at_kl(whole, shared, equal_kl)
             numbers[name] |= at_kl
-            for (measure, kind), (values, _) in at_kl.items():
-                entry["figures"][measure][kind] = _estimate(values, level)
+            there_of[name] = {measure: values for (measure, _), (values, _) in at_kl.items()}
+        has_ended = bool(both) and not panel.ended_early.keys().isdisjoint((name, baseline))
+        speed = {} if has_ended else _speed(runs, base, both, shared, level)
+        found[name] = Versus(
+            differences={},
+            probability_of_improvement={} if has_ended else _chances(runs, base, shared, level),
+            relative_steps=speed.get("score"),
+            relative_steps_net=speed.get("net_score"),
+            unlike_steps=any(
+                len(x.steps) < len(of_x.steps) or len(y.steps) < len(of_y.steps)
+                for (x, y), (of_x, of_y) in zip(both, whole, strict=True)
+            ),
+            carried=_carried(runs, base, level) if has_ended else None,
+            measuring=_nested({of: e for of, e in errors.items() if e is not None}),
+            at_kl=stands,
+        )
+    tested: dict[str, dict[str, dict[str, Difference]]] = {name: {} for name in others}
     for family in families(panel):
-        _add_differences(family, numbers, rewards, level)
-    for name in others:
-        versus = rewards[name]["versus_baseline"]
-        unsure = {*KINDS, "gain"} if "carried" in versus else set[str]()
-        if versus.get("at_kl", {}).get("earlier"):
-            unsure.add("at_kl")
-        _withhold(versus["differences"], unsure)
+        _add_differences(family, numbers, tested, level)
+    return {
+        name: replace(versus, differences=_withheld(tested[name], versus))
+        for name, versus in found.items()
+    }, there_of
 
 
-def _nested(errors: Mapping[tuple[str, str], float]) -> dict[str, dict[str, float]]:
+def _nested(errors: Mapping[tuple[str, str], float]) -> Errors:
     nested: dict[str, dict[str, float]] = {}
     for (measure, kind), error in errors.items():
         nested.setdefault(measure, {})[kind] = error
     return nested
 
 
-def _unequal(runs: Runs, base: Runs, level: float) -> dict[str, Any]:
-    """Return what stands beside differences of runs some of which ended early: no chances.
+def _carried(runs: Runs, base: Runs, level: float) -> Carried:
+    """Return the difference in score over the longest run, where runs ended early.
 
-    ``carried`` is the difference in score over the longest run, the last value of a shorter one
-    carried forward.
+    The last value of a shorter one is carried forward.
     """
     longest = max(float(curve.steps[-1]) for curve in (*runs.curves, *base.curves))
     whole = [
@@ -559,31 +600,32 @@ def _unequal(runs: Runs, base: Runs, level: float) -> dict[str, Any]:
         for each in (runs, base)
     ]
     carried = paired_difference(*_numbers(pairs(*whole), "score", "auc"), level)
-    return {
-        "carried": {**asdict(carried), "to": longest},
-        "probability_of_improvement": {},
-        "relative_steps": None,
-        "relative_steps_net": None,
-    }
+    return Carried(**asdict(carried), to=longest)
 
 
-def _withhold(
-    differences: Mapping[str, Mapping[str, dict[str, Any]]], kinds: Collection[str]
-) -> None:
-    """Call no difference of these kinds clear.
+def _withheld(
+    differences: Mapping[str, Mapping[str, Difference]], versus: Versus
+) -> dict[str, dict[str, Difference]]:
+    """Return differences of which none is called clear that the runs cannot show.
 
     Over the run and at the end only the runs that lasted are read where some ended early. At equal
     KL a policy that trained for longer may have more for that alone.
     """
-    for of_measure in differences.values():
-        for kind in of_measure.keys() & set(kinds):
-            of_measure[kind]["clear"] = 0
+    unsure = {*KINDS, "gain"} if versus.carried else set[str]()
+    if versus.at_kl and versus.at_kl.earlier:
+        unsure.add("at_kl")
+    return {
+        measure: {
+            kind: replace(one, clear=0) if kind in unsure else one for kind, one in of.items()
+        }
+        for measure, of in differences.items()
+    }
 
 
 def _add_differences(
     family: Sequence[tuple[str, str]],
     numbers: Mapping[str, Numbers],
-    rewards: Mapping[str, dict[str, Any]],
+    tested: Mapping[str, dict[str, dict[str, Difference]]],
     level: float,
 ) -> None:
     """Add the differences, paired by seed, of the numbers of a family, and which are clear.
@@ -603,12 +645,11 @@ def _add_differences(
     for ((measure, kind), name), p_value in zip(keys, adjusted, strict=True):
         difference = paired_difference(*numbers[name][measure, kind], corrected)
         is_clear = p_value < 1.0 - level and difference.pairs >= RELIABLE_SEEDS
-        differences = rewards[name]["versus_baseline"]["differences"]
-        differences.setdefault(measure, {})[kind] = {
+        tested[name].setdefault(measure, {})[kind] = Difference(
             **asdict(difference),
-            "p_adjusted": float(p_value),
-            "clear": sign_of(difference.difference) if is_clear else 0,
-        }
+            p_adjusted=float(p_value),
+            clear=sign_of(difference.difference) if is_clear else 0,
+        )
 
 
 def families(panel: Panel) -> list[list[tuple[str, str]]]:
@@ -646,84 +687,96 @@ def _baseline_at_kl(base: Runs, measured: Sequence[str], kl: float | None) -> di
     return found
 
 
-def _at_kl(both: Pairs, shared: Sequence[str], kl: float | None) -> tuple[dict[str, Any], Numbers]:
+def _at_kl(both: Pairs, shared: Sequence[str], kl: float | None) -> tuple[AtKl, Numbers]:
     """Return how the pairs stand at the KL where the baseline ends, and their numbers there.
 
-    How many pairs were there, at which KL and after which step each side was, and whether one was
-    there `earlier`, stands beside the numbers, which fewer than `FEWEST_PAIRS` do not have.
+    Fewer than `FEWEST_PAIRS` have none.
     """
     found = {m: both_there(both, kl, m) for m in AT_KL if m in shared} if kl is not None else {}
     sides: list[tuple[There, ...]] = [*zip(*found.get("score", []), strict=True)]
-    counts: dict[str, Any] = {"pairs": len(sides[0]) if sides else 0, "of": len(both)}
-    is_enough = counts["pairs"] >= FEWEST_PAIRS
-    for side, runs in zip(("", "baseline_"), sides if is_enough else ((), ()), strict=True):
-        for name in ("kl", "step"):
-            known = [getattr(run, name) for run in runs]
-            counts[f"{side}{name}"] = float(np.mean(known)) if known else None
-    counts["earlier"] = earlier(found["score"]) if is_enough else 0
-    if not is_enough or kl is None:
-        return counts, {}
+    count = len(sides[0]) if sides else 0
+    if count < FEWEST_PAIRS or kl is None:
+        return AtKl(pairs=count, of=len(both)), {}
+    ours, theirs = sides
     numbers = {}
     for measure, pairs_there in found.items():
         x, y = zip(*pairs_there, strict=True)
         numbers[measure, "at_kl"] = at_level(x, kl), at_level(y, kl)
-    return counts, numbers
+    return AtKl(
+        pairs=count,
+        of=len(both),
+        kl=float(np.mean([run.kl for run in ours])),
+        step=float(np.mean([run.step for run in ours])),
+        baseline_kl=float(np.mean([run.kl for run in theirs])),
+        baseline_step=float(np.mean([run.step for run in theirs])),
+        earlier=earlier(found["score"]),
+    ), numbers
 
 
-def _versus(
-    runs: Runs, baseline: Runs, both: Pairs, shared: Sequence[str], level: float
-) -> dict[str, Any]:
-    """Return the probability of improvement over the baseline and the relative speed."""
-    improvement: dict[str, Any] = {}
-    # Runs that are no pairs are compared over the steps that all of the two rewards reached.
+def _chances(
+    runs: Runs, baseline: Runs, shared: Sequence[str], level: float
+) -> dict[str, dict[str, Chance]]:
+    """Return the probabilities of improvement over the baseline, of the ranked measurements.
+
+    Runs that are no pairs are compared over the steps that all of the two rewards reached.
+    """
     first = max(runs.steps[0], baseline.steps[0])
     last = min(runs.steps[-1], baseline.steps[-1])
     every = (*runs.curves, *baseline.curves)
     whole = on_one_grid([curve.between(first, last) for curve in every])
     count = len(runs.curves)
-    for measure in shared:
-        for kind in kinds_of(measure) if measure_of(measure).ranked else ():
-            figures = [curve.figure(measure, kind) for curve in whole]
-            x, y = figures[:count], figures[count:]
-            low, high = improvement_interval(x, y, level)
-            improvement.setdefault(measure, {})[kind] = {
-                "probability": probability_of_improvement(x, y),
-                "low": low,
-                "high": high,
-            }
-    speed: dict[str, Any] = {}
-    if both:  # on the steps that all of these pairs have
-        grid = np.union1d(runs.steps, baseline.steps)
-        x_runs, y_runs = (Runs.of(each, grid) for each in zip(*both, strict=True))
-        for measure in ("score", "net_score"):
-            if measure in shared:
-                rows = x_runs.values[measure], y_runs.values[measure]
-                compared = relative_steps(x_runs.steps, *rows, level, end=y_runs.at_end)
-                speed[measure] = None if compared is None else asdict(compared)
+
+    def chance(measure: str, kind: str) -> Chance:
+        figures = [curve.figure(measure, kind) for curve in whole]
+        x, y = figures[:count], figures[count:]
+        low, high = improvement_interval(x, y, level)
+        return Chance(probability=probability_of_improvement(x, y), low=low, high=high)
+
+    ranked = [measure for measure in shared if measure_of(measure).ranked]
+    return {measure: {kind: chance(measure, kind) for kind in KINDS} for measure in ranked}
+
+
+def _speed(
+    runs: Runs, baseline: Runs, both: Pairs, shared: Sequence[str], level: float
+) -> dict[str, RelativeSteps | None]:
+    """Return the relative speed by the score and the net score, on steps that all pairs have."""
+    if not both:
+        return {}
+    grid = np.union1d(runs.steps, baseline.steps)
+    x_runs, y_runs = (Runs.of(each, grid) for each in zip(*both, strict=True))
     return {
-        "differences": {},
-        "probability_of_improvement": improvement,
-        "relative_steps": speed.get("score"),
-        "relative_steps_net": speed.get("net_score"),
+        measure: relative_steps(
+            x_runs.steps,
+            x_runs.values[measure],
+            y_runs.values[measure],
+            level,
+            end=y_runs.at_end,
+        )
+        for measure in ("score", "net_score")
+        if measure in shared
     }
 
 
-def _add_controls(panel: Panel, group: dict[str, Any], settings: SummarySettings) -> None:
-    """Add the controls, and to each rule those that it is not clearly ahead of over the run.
+def _controls(panel: Panel, settings: SummarySettings) -> list[str]:
+    """Return the controls among the rewards but the first, the baseline."""
+    _, *others = panel.rewards
+    return [name for name in others if name in settings.controls]
+
+
+def _unbeaten(panel: Panel, name: str, controls: Iterable[str], level: float) -> list[str]:
+    """Return the controls that a rule is not clearly ahead of over the run.
 
     All must be beaten before a rule is said to find the right tokens, so that no correction for
     their number is due (an intersection-union test).
     """
-    _, *others = panel.rewards
-    group["controls"] = [name for name in others if name in settings.controls]
-    for name in [name for name in others if name not in settings.controls]:
-        unbeaten = group["rewards"][name]["unbeaten_controls"] = []
-        for control in group["controls"]:
-            whole = pairs(panel.rewards[name].by_seed, panel.rewards[control].by_seed)
-            both = [(x, y) for x, y in map(on_one_grid, whole)]
-            x, y = _numbers(both, "score", "auc")
-            has_ended = {name, control} & panel.ended_early.keys()
-            is_enough = len(x) >= RELIABLE_SEEDS and not has_ended
-            gap = paired_difference(x, y, settings.level) if is_enough else None
-            if gap is None or gap.p_value >= 1.0 - settings.level or sign_of(gap.difference) <= 0:
-                unbeaten.append(control)
+    unbeaten = []
+    for control in controls:
+        whole = pairs(panel.rewards[name].by_seed, panel.rewards[control].by_seed)
+        both = [(x, y) for x, y in map(on_one_grid, whole)]
+        x, y = _numbers(both, "score", "auc")
+        has_ended = {name, control} & panel.ended_early.keys()
+        is_enough = len(x) >= RELIABLE_SEEDS and not has_ended
+        gap = paired_difference(x, y, level) if is_enough else None
+        if gap is None or gap.p_value >= 1.0 - level or sign_of(gap.difference) <= 0:
+            unbeaten.append(control)
+    return unbeaten

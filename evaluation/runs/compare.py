@@ -32,6 +32,7 @@ from tokengym.base.text import printable
 from tokengym.evaluation.measure.environments import task_name
 from tokengym.evaluation.measure.references import check_ranks
 from tokengym.evaluation.report.curves import read_curves
+from tokengym.evaluation.report.facts import Summary
 from tokengym.evaluation.report.sentences import plural
 from tokengym.evaluation.result import Result
 from tokengym.evaluation.runs.comparison import Comparison, naming_agent
@@ -162,7 +163,7 @@ def _do_all(
     jobs: int | None,
     retry_failed: bool,
     console: Console,
-) -> dict[str, Any]:
+) -> Summary:
     """Do what is missing of a comparison, write its results, and return the summary."""
     reference = comparison.reference
     own = list(dict.fromkeys(kept_in(comparison.texts)))

@@ -19,12 +19,8 @@ from tokengym.evaluation.measure.judges import (
     words_of,
 )
 from tokengym.evaluation.measure.measures import Axis
-from tokengym.evaluation.report import sentences
-from tokengym.evaluation.report.curves import (
-    Curve,
-    curves_of,
-    on_axis,
-)
+from tokengym.evaluation.report.curves import curves_of, on_axis
+from tokengym.evaluation.report.facts import Summary
 from tokengym.evaluation.report.figures import Paper
 from tokengym.evaluation.report.reading import (
     TRL_KL,
@@ -34,6 +30,7 @@ from tokengym.evaluation.report.reading import (
     files_of,
     read_table,
 )
+from tokengym.evaluation.report.sentences import measured_by_gold, plural
 from tokengym.evaluation.report.summary import SummarySettings
 from tokengym.evaluation.runs.files import (
     CURVES,
@@ -44,7 +41,7 @@ from tokengym.evaluation.runs.files import (
     write_results,
 )
 from tokengym.evaluation.statistics import DEFAULT_LEVEL
-from tokengym.evaluation.statistics.curve import scored_alike
+from tokengym.evaluation.statistics.curve import Curve, scored_alike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +122,7 @@ def report_curves(
     how: CurveSettings = CurveSettings(),
     *,
     paper: Paper | None = None,
-) -> dict[str, Any]:
+) -> Summary:
     """Write the report of learning curves made elsewhere, several of which are shown together.
 
     ``out`` and ``paper`` are `write_results`'s, the rest is `gather_curves`'s, as are the errors.
@@ -180,8 +177,11 @@ def gather_curves(
     ]
     all_judged = len(judged) == len(sources)
     curves, rivals = settle_judges(judged, curves)
-    cautions = [] if rivals is None else [sentences.measured_by_gold(rivals)]
-    cautions += [sentences.unlike_scores(columns)] if len(columns) > 1 else []
+    cautions = [] if rivals is None else [measured_by_gold(rivals)]
+    if len(columns) > 1:
+        taken = "; ".join(f"{column} of {listed(arms)}" for column, arms in columns.items())
+        said = f"The scores may be different measurements, as their columns are: {taken}."
+        cautions.append(said)
     # An agent that cannot tell its KL takes no price from the others.
     priced = [curve for curve in curves if np.isfinite(curve.values.get("kl", np.nan)).any()]
     for curve in scored_alike(priced or curves) if kl_coef is not None else ():
@@ -229,7 +229,7 @@ def _logged(
             if name != "score":
                 columns.setdefault(name, {})[column] = None
     for name, taken in columns.items():
-        word = sentences.plural(len(taken), "column")
+        word = plural(len(taken), "column")
         logged[name] = f"{word} {listed([*taken])} of {files}"
     if columns.get("kl", {}).keys() & {*TRL_KL}:
         logged["kl"] += ", in TRL a mean over tokens of the training batches"

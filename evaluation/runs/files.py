@@ -3,21 +3,19 @@
 import csv
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tokengym.base.files import json_hash, read_json, write_json, write_text
 from tokengym.evaluation.measure.measures import Axis
-from tokengym.evaluation.report.curves import (
-    Curve,
-    columns_of,
-    counts_tokens,
-    write_curves,
-)
+from tokengym.evaluation.report.curves import columns_of, counts_tokens, write_curves
+from tokengym.evaluation.report.facts import Summary
 from tokengym.evaluation.report.figures import Paper, save_figure
 from tokengym.evaluation.report.learning import Log, final_figures
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
+from tokengym.evaluation.statistics.curve import Curve
 
 CURVES = "curves.csv"
 """Name of the table of a comparison's curves."""
@@ -38,7 +36,7 @@ def write_results(
     paper: Paper | None = None,
     picture: str = PICTURE,
     rows: Iterable[Mapping[str, Any]] | None = None,
-) -> dict[str, Any]:
+) -> Summary:
     """Write the result files of curves, and return their summary.
 
     An ``out`` of None writes none. The summary repeats what is ``about`` the runs: their settings,
@@ -46,17 +44,17 @@ def write_results(
     of the runs that learned from given data; ``paper`` is a figure and a table to write beside.
     ``rows`` are those of curves.csv; None leaves the file there as it is.
     """
-    summary = {**summarize(curves, settings), **about}
-    if logs:
-        summary["learning"] = final_figures(logs)
+    told = {**about, **({"learning": final_figures(logs)} if logs else {})}
+    summary = replace(summarize(curves, settings), about=told)
     if paper is not None:
         paper.write(summary, curves)
     if out is not None:
         if rows is not None:
             write_curves(out / CURVES, rows)
         if (out / CURVES).exists():
-            summary["curves_hash"] = curves_hash(out / CURVES)
-        write_json(out / "summary.json", summary)
+            told["curves_hash"] = curves_hash(out / CURVES)
+            summary = replace(summary, about=told)
+        write_json(out / "summary.json", summary.to_json())
         save_figure(out / picture, summary, curves)
         write_text(out / "report.html", render_report(summary, curves, episodes, logs))
     return summary

@@ -23,17 +23,12 @@ from tokengym.evaluation.measure.judges import (
     settle_judges,
 )
 from tokengym.evaluation.measure.references import SAMPLES, common_samples, read_references
-from tokengym.evaluation.report import sentences
 from tokengym.evaluation.report.compared import RunWords, compared
-from tokengym.evaluation.report.curves import (
-    TASK,
-    Curve,
-    GroupKey,
-    group_label,
-    on_axis,
-)
+from tokengym.evaluation.report.curves import TASK, group_label, on_axis
+from tokengym.evaluation.report.facts import LostRun, Summary
 from tokengym.evaluation.report.figures import Paper
 from tokengym.evaluation.report.learning import Log, by_epoch
+from tokengym.evaluation.report.sentences import measured_by_gold
 from tokengym.evaluation.report.summary import SummarySettings
 from tokengym.evaluation.runs.comparison import (
     Comparison,
@@ -54,6 +49,7 @@ from tokengym.evaluation.runs.files import (
 from tokengym.evaluation.runs.folder import in_order, no_runs, stored_runs
 from tokengym.evaluation.runs.run import Run
 from tokengym.evaluation.runs.spec import REFERENCE, RunSpec, slug, titles_of
+from tokengym.evaluation.statistics.curve import Curve, GroupKey
 from tokengym.rewards.registry import RewardChoice
 
 APART = ("rewards", "seeds", "first_seed", "level")
@@ -64,9 +60,7 @@ OPEN = {"gae_lambda": None, "loss_mean": "auto"}
 """Settings that a learner decides where they are left at these values."""
 
 
-def write_comparison(
-    comparison: Comparison, out: Path, *, picture: str = PICTURE
-) -> dict[str, Any]:
+def write_comparison(comparison: Comparison, out: Path, *, picture: str = PICTURE) -> Summary:
     """Gather a comparison's runs, write its results beside them, and return their summary.
 
     ``picture`` is the name of the picture of its curves.
@@ -80,7 +74,7 @@ def write_comparison(
     return _Results([stored]).write(out, picture=picture, level=level)
 
 
-def read_comparison(folder: Path) -> tuple[dict[str, Any], list[Curve]]:
+def read_comparison(folder: Path) -> tuple[Summary, list[Curve]]:
     """Return the summary and the curves of the runs that have finished in a folder.
 
     Raises:
@@ -97,7 +91,7 @@ def merge_comparisons(
     baseline: str | None,
     level: float | None = None,
     paper: Paper | None = None,
-) -> dict[str, Any]:
+) -> Summary:
     """Write one report of comparisons made apart, such as on several machines; no code is run.
 
     Runs with equal settings are merged; runs are grouped by their task, and those of one task by
@@ -195,7 +189,7 @@ class _StoredComparison:
         if result.get("status") == "finished":
             self.drawn = read_references(reference.folder / SAMPLES)
         elif result:
-            self.cautions = [sentences.failed_references(_error(result))]
+            self.cautions = [f"No best-of-n: its responses failed ({_error(result)})."]
 
     @cached_property
     def spec(self) -> RunSpec:
@@ -274,7 +268,7 @@ class _Results:
         with_episodes: bool = True,
         paper: Paper | None = None,
         picture: str = PICTURE,
-    ) -> dict[str, Any]:
+    ) -> Summary:
         """Write the results of all runs, compared with a baseline; see `write_results`.
 
         Args:
@@ -397,7 +391,7 @@ class _Results:
             level=level,
             baseline=baseline,
             failed=list(failed.values()),
-            missing=[_about(*key) for key in missing if key not in known],
+            missing=[_lost(*key) for key in missing if key not in known],
             cautions=list(self._cautions(by_group.values(), by_gold=by_gold)),
             controls=list(dict.fromkeys(run.arm for run in runs if run.spec.is_control)),
             axis=self.axis,
@@ -412,17 +406,21 @@ class _Results:
         commits = [commit[:12] + "-dirty" * commit.endswith("-dirty") for commit in made]
         met_of = {**self._met("versions"), "commit": commits}
         if mixed := {name: met for name, met in met_of.items() if len(met) > 1}:
-            yield sentences.unlike_versions(mixed)
+            said = ", ".join(f"{name} {' and '.join(met)}" for name, met in mixed.items())
+            yield f"The runs were made with different versions: {said}."
         yield from (text for part in self.parts for text in part.cautions)
         unseen = [
             _unseen_credit([run.spec for part in parts for run in part.runs]) for parts in groups
         ]
         yield from dict.fromkeys(chain(*unseen))
         if self.rivals is not None:
-            yield sentences.measured_by_gold(self.rivals)
+            yield measured_by_gold(self.rivals)
         elif not by_gold and any(runs.has_rivals for runs in self.judged):
-            first = self.parts[0].spec.rewards[0].text
-            yield sentences.measured_by_first(first)
+            yield (
+                "The rewards have different scorers, and no gold score judges them: "
+                f"{self.parts[0].spec.rewards[0].text}'s scorer measures all, which favours the "
+                "rewards that train by it."
+            )
 
 
 def _finished(results: Mapping[Run, Mapping[str, Any]]) -> list[Run]:
@@ -460,18 +458,18 @@ def _key(run: Run) -> tuple[str, int, GroupKey]:
 
 def _others(
     results: Mapping[Run, Mapping[str, Any]], known: Set[tuple[str, int, GroupKey]]
-) -> dict[tuple[str, int, GroupKey], dict[str, Any]]:
+) -> dict[tuple[str, int, GroupKey], LostRun]:
     """Return the runs that are not known, each once, as a summary lists them."""
-    others: dict[tuple[str, int, GroupKey], dict[str, Any]] = {}
+    others: dict[tuple[str, int, GroupKey], LostRun] = {}
     for run, result in results.items():
         if _key(run) not in known:
-            others.setdefault(_key(run), {**_about(*_key(run)), "error": _error(result)})
+            others.setdefault(_key(run), _lost(*_key(run), error=_error(result)))
     return others
 
 
-def _about(arm: str, seed: int, group: GroupKey) -> dict[str, Any]:
+def _lost(arm: str, seed: int, group: GroupKey, error: str | None = None) -> LostRun:
     """Return which run it is, as a summary lists it."""
-    return {"credit": arm, "seed": seed, "group": dict(group)}
+    return LostRun(credit=arm, seed=seed, group=dict(group), error=error)
 
 
 def _unseen_credit(specs: Sequence[RunSpec]) -> list[str]:
@@ -493,7 +491,11 @@ def _unseen_credit(specs: Sequence[RunSpec]) -> list[str]:
         for text, file in words.items()
         if text != "sparse" and file is None and _kind_of(text) in ("any", "reward_model")
     ]
-    return [sentences.unseen_credit(name, same_score) for name in (blind if same_score else ())]
+    return [
+        f"{name} sees only the score of a whole response, not the credit of its tokens: where the "
+        f"score is the same, the curves of {', '.join(same_score)} must equal sparse's."
+        for name in (blind if same_score else ())
+    ]
 
 
 def _kind_of(text: str) -> str | None:

@@ -96,8 +96,8 @@ def compare(
             console=console,
         )
     assert result.folder is not None
-    show_summary(console, result, result.folder)
-    return 1 if result["failed"] or result["missing"] else 0
+    show_summary(console, result.found, result.folder)
+    return 1 if result.found.failed or result.found.missing else 0
 
 
 def trusting(out: Path | None, trust_code: bool) -> AbstractContextManager[None]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from tokengym.base.bundle import Bundle
     from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
+    from tokengym.evaluation.measure.references import ReferenceLines
     from tokengym.evaluation.measure.win_rate import WinRate
     from tokengym.evaluation.runs.settings import TaskSettings
 
@@ -204,7 +205,7 @@ def _show_references(
     model: str | None,
     samples: int,
     price: float | None,
-) -> dict[str, Any] | None:
+) -> "ReferenceLines | None":
     """Print and return what needs no training, at a price of a nat of KL.
 
     ``stored`` are the settings of the run that saved the agent, in the folder ``saved``.

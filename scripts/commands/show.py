@@ -13,12 +13,12 @@ from rich.text import Text
 from tokengym.base.saved_code import display_name
 from tokengym.base.text import number, percent
 from tokengym.envs import printable
-from tokengym.evaluation.measure.measures import WHEN, measure_of, measures_in
-from tokengym.evaluation.measure.references import BEST_OF
-from tokengym.evaluation.report.curves import group_label
+from tokengym.evaluation.measure.measures import WHEN, measure_of
+from tokengym.evaluation.measure.references import BEST_OF, ReferenceLines
+from tokengym.evaluation.report.facts import Arm, Group, Summary
 from tokengym.evaluation.report.learning import HELD_OUT, SHOWN
-from tokengym.evaluation.report.sentences import NOTHING, at_kl, kind_of, lacking_scores
-from tokengym.evaluation.report.tables import NORMALISED, compares_kl, speed
+from tokengym.evaluation.report.sentences import NOTHING, at_kl, lacking_scores
+from tokengym.evaluation.report.tables import NORMALISED, speed
 from tokengym.evaluation.statistics import FASTER_AT
 
 if TYPE_CHECKING:
@@ -36,58 +36,55 @@ def terminal(**options: Any) -> "Console":
     return Console(**plain, **options)
 
 
-def show_summary(console: "Console", summary: Mapping[str, Any], out: Path) -> None:
+def show_summary(console: "Console", summary: Summary, out: Path) -> None:
     """Print a summary's verdicts and where its files are."""
-    for group in summary["groups"]:
-        _show_group(console, group, summary.get("learning", ()))
+    for group in summary.groups:
+        _show_group(console, group, summary.about.get("learning", ()))
     console.print()
     for name in ("report.html", "curves.png", "curve.png", "curves.csv", "summary.json"):
         if (out / name).exists():
             say(console, str(out / name))
 
 
-def _show_group(
-    console: "Console", group: Mapping[str, Any], learning: Sequence[Mapping[str, Any]]
-) -> None:
+def _show_group(console: "Console", group: Group, learning: Sequence[Mapping[str, Any]]) -> None:
     """Print the verdict of one setting: its figures, and last how far ahead each reward is."""
-    if group["group"]:
-        label = group_label(tuple(group["group"].items()))
-        console.print(line_of(f"\n{label}", "dim"))
-    console.print(line_of(f"\n{group['verdict']['headline']}", "bold"))
-    for note in group["verdict"]["notes"]:
+    if group.group:
+        console.print(line_of(f"\n{group.label}", "dim"))
+    console.print(line_of(f"\n{group.verdict.headline}", "bold"))
+    for note in group.verdict.notes:
         console.print(line_of(note))
     for table in _figures(group, console.width):
         console.print(table)
     if legend := _legend(group):
         console.print(line_of(legend, "dim"))
-    show_references(console, group["reference"])
+    show_references(console, group.reference)
     for learned in learning:
-        if learned["group"] == group["group"]:
+        if learned["group"] == group.group:
             show_learning(console, {learned["credit"]: learned["figures"]})
-    for caution in group["verdict"]["cautions"]:
+    for caution in group.verdict.cautions:
         console.print(line_of(f"! {caution}", "yellow"))
-    for line in group["verdict"]["differences"]:
+    for line in group.verdict.differences:
         say(console, line)
 
 
-def show_references(console: "Console", lines: Mapping[str, Any] | None) -> None:
+def show_references(console: "Console", lines: ReferenceLines | None) -> None:
     """Print what needs no training: the best of up to 16, and the optimum's lower bound."""
     if lines is None:
         return
     # Of fewer responses where most prompts have no more scores.
-    row = max((r for r in lines["best_of_n"] if r["n"] <= BEST_OF), key=lambda r: r["n"])
-    net = "score" if lines["price"] is None else f"score - {lines['price']:g} KL"
-    gold = f"gold {number(row['gold_score'])}, " if "gold_score" in row else ""
-    text = f"score {number(row['score'])}, {gold}KL at most {number(row['kl'])} nats"
-    if lines["price"]:
-        text += f", {net} {number(row['net_score'])}; optimum of {net} at least "
-        text += number(lines["optimum"])
-    elif lines["price"] is not None:
+    row = max((row for row in lines.best_of_n if row.n <= BEST_OF), key=lambda row: row.n)
+    gold = "" if row.gold_score is None else f"gold {number(row.gold_score)}, "
+    text = f"score {number(row.score)}, {gold}KL at most {number(row.kl)} nats"
+    if lines.price:
+        net = f"score - {lines.price:g} KL"
+        text += f", {net} {number(row.net_score)}; optimum of {net} at least "
+        text += number(lines.optimum)
+    elif lines.price is not None:
         text += "; at price 0 the optimum is the highest score there is"
-    drawn = f"{lines['samples']} responses to each of {lines['prompts']} prompts"
-    console.print(line_of(f"untrained, best of {row['n']}: {text} ({drawn})", "dim"))
-    if unscored := lines.get("unscored"):
-        say(console, lacking_scores(unscored))
+    drawn = f"{lines.samples} responses to each of {lines.prompts} prompts"
+    console.print(line_of(f"untrained, best of {row.n}: {text} ({drawn})", "dim"))
+    if lines.unscored:
+        say(console, lacking_scores(lines.unscored))
 
 
 def show_learning(console: "Console", figures: Mapping[Any, Mapping[str, float]]) -> None:
@@ -153,21 +150,21 @@ def show_win_rate(console: "Console", versus: "WinRate", against: Path | None) -
     console.print(line_of(line))
 
 
-def _figures(group: Mapping[str, Any], width: int) -> Iterator[Table]:
+def _figures(group: Group, width: int) -> Iterator[Table]:
     """Yield the table of figures, in parts that are no wider than the terminal."""
-    entries = list(group["rewards"].values())
-    names, titles = [*group["rewards"]], [*map(display_name, group["rewards"])]
+    arms = list(group.rewards.values())
+    names, titles = [*group.rewards], [*map(display_name, group.rewards)]
     names = titles if len({*titles}) == len(titles) else names  # without the files that define them
-    columns = [_column(entries, WHEN["auc"], "score", "auc")]
-    if compares_kl(group) and len(entries) > 1:
-        columns.append(_column(entries, WHEN["at_kl"], "score", "at_kl"))
-    for name, measure in measures_in(group).items():
-        is_shown = any(name in entry["figures"] for entry in entries)
-        if measure.short and (is_shown or (name == NORMALISED and group["score_range"])):
-            columns.append(_column(entries, measure.short, name, "final"))
-    if len(entries) > 1:
-        columns.append([Text(WHEN["speed"], "bold"), *map(_speed, entries)])
-    first = [Text(text) for text in (kind_of(group), *map(printable, names))]
+    columns = [_column(arms, WHEN["auc"], "score", "auc")]
+    if group.compares_kl and len(arms) > 1:
+        columns.append(_column(arms, WHEN["at_kl"], "score", "at_kl"))
+    for name, measure in group.table.items():
+        is_shown = any(name in arm.figures for arm in arms)
+        if measure.short and (is_shown or (name == NORMALISED and group.score_range)):
+            columns.append(_column(arms, measure.short, name, "final"))
+    if len(arms) > 1:
+        columns.append([Text(WHEN["speed"], "bold"), *map(_speed, arms)])
+    first = [Text(text) for text in (group.kind, *map(printable, names))]
     yield from fitting_tables([first, *columns], width)
 
 
@@ -196,42 +193,37 @@ def fitting_tables(columns: Sequence[Sequence[Text]], width: int) -> Iterator[Ta
         yield table
 
 
-def _legend(group: Mapping[str, Any]) -> str:
+def _legend(group: Group) -> str:
     """Return what the columns of a group's table mean."""
-    ends = group["score_range"]
+    ends = group.score_range
     parts = []
-    if any("at_kl" in entry["figures"]["score"] for entry in group["rewards"].values()):
-        word = measure_of("score", group["by_gold"]).word
-        parts.append(f"{WHEN['at_kl']}: {word} {at_kl(group['equal_kl'])} of KL")
-    elif compares_kl(group) and len(group["rewards"]) > 1:
+    if any(arm.figure("score", "at_kl") for arm in group.rewards.values()):
+        parts.append(f"{WHEN['at_kl']}: {group.score.word} {at_kl(group.equal_kl)} of KL")
+    elif group.compares_kl and len(group.rewards) > 1:
         parts.append(f"{WHEN['at_kl']}: not known, see the report")
-    if ends and not ends["noise"]:
-        word = measure_of(ends["measure"], group["by_gold"]).word
-        parts.append(f"norm.: 0 at the start, 1 at best of {ends['n']}, by {word}")
-    if len(group["rewards"]) > 1:
-        base = group["baseline"]
+    if ends and not ends.noise:
+        word = measure_of(ends.measure, group.by_gold).word
+        parts.append(f"norm.: 0 at the start, 1 at best of {ends.n}, by {word}")
+    if len(group.rewards) > 1:
+        base = group.baseline
         parts.append(f"speed: times as fast as {base}, up to {FASTER_AT:.0%} of {base}'s way")
     return "; ".join(parts)
 
 
-def _speed(entry: Mapping[str, Any]) -> Text:
+def _speed(arm: Arm) -> Text:
     """Return how many times as fast as the baseline a reward is, as the report has it."""
-    if not (entry.get("versus_baseline") or {}).get("relative_steps"):
-        return Text(NOTHING)
-    value, ends = speed(entry)
+    value, ends = speed(arm) or (NOTHING, "")
     return Text(value).append(f"\n{ends}" if ends else "", "dim")
 
 
-def _column(
-    entries: Sequence[Mapping[str, Any]], title: str, measure: str, kind: str
-) -> list[Text]:
+def _column(arms: Sequence[Arm], title: str, measure: str, kind: str) -> list[Text]:
     """Return a column's title and its cells: a value above its interval, if there is one."""
     cells = [Text(title, "bold")]
     shown = percent if measure == NORMALISED else number
-    for entry in entries:
-        figure = (entry["figures"].get(measure) or {}).get(kind)
+    for arm in arms:
+        figure = arm.figure(measure, kind)
         # None was not measured, or no equal KL is known.
-        cells.append(Text(NOTHING if figure is None else shown(figure["mean"])))
-        if figure and shown is number and entry["runs"] > 1:  # one seed has no interval
-            cells[-1].append(f"\n{number(figure['low'])}, {number(figure['high'])}", "dim")
+        cells.append(Text(NOTHING if figure is None else shown(figure.mean)))
+        if figure and shown is number and arm.runs > 1:  # one seed has no interval
+            cells[-1].append(f"\n{number(figure.low)}, {number(figure.high)}", "dim")
     return cells

@@ -23,6 +23,7 @@ from tokengym.scripts.commands.options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tokengym.evaluation.measure.references import ReferenceLines
     from tokengym.evaluation.runs.run import Run
     from tokengym.evaluation.statistics import Curve
 
@@ -201,7 +202,6 @@ def _forget_if_begun(run: "Run", out: Path) -> None:
 
 def _show(console: "Console", comparison: Comparison, run: "Run", out: Path) -> None:
     """Write picture and report of a run, and print how far it came and what comes next."""
-    from tokengym.evaluation.report.sentences import Alarm
     from tokengym.evaluation.runs.results import write_comparison
     from tokengym.evaluation.runs.run import BEST_OF_N
     from tokengym.scripts.commands.show import say, show_references
@@ -218,9 +218,9 @@ def _show(console: "Console", comparison: Comparison, run: "Run", out: Path) -> 
     except ValueError as error:  # a curve of one point, or with a score that is no number
         say(console, f"no picture and report: {error}")
     else:
-        ((name, entry),) = summary["groups"][0]["rewards"].items()
-        for alarm in entry["alarms"]:
-            say(console, f"! {name}: {Alarm(**alarm)}")
+        ((name, arm),) = summary.groups[0].rewards.items()
+        for alarm in arm.alarms:
+            say(console, f"! {name}: {alarm}")
     say(console, _how_far(run.curve))
     written = [out / name for name in (CURVE, "report.html") if (out / name).exists()]
     say(console, f"curve and report: {' '.join(map(str, written or [run.folder]))}")
@@ -252,7 +252,7 @@ def _how_far(curve: "Curve") -> str:
     return f"{', '.join(parts) or 'trained'} ({curve['tokens'][-1]:,.0f} tokens)"
 
 
-def _references(console: "Console", comparison: Comparison, out: Path) -> dict[str, Any] | None:
+def _references(console: "Console", comparison: Comparison, out: Path) -> "ReferenceLines | None":
     """Return what needs no training, drawn where the folder has none; None without a model."""
     from tokengym.agents.errors import ModelError
     from tokengym.evaluation.runs.run import Run
@@ -266,7 +266,7 @@ def _references(console: "Console", comparison: Comparison, out: Path) -> dict[s
     except ModelError as error:  # an agent of one's own may need no model
         console.print(f"no best-of-n: {error}", markup=False)
         return None
-    return dict(drawn.lines(comparison.price, by_gold=comparison.reference.by_gold))
+    return drawn.lines(comparison.price, by_gold=comparison.reference.by_gold)
 
 
 def _show_log(console: "Console", run: "Run") -> None:

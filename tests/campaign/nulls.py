@@ -80,7 +80,7 @@ def _headline(areas: Areas, nats: Areas) -> str:
         )
         for (seed, reward), area in np.ndenumerate(areas)
     ]
-    headline: str = summarize(curves)["groups"][0]["verdict"]["headline"]
+    headline: str = summarize(curves).groups[0].verdict.headline
     return headline
 
 

@@ -3,12 +3,14 @@
 import itertools
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.support.browser import browser_page, complaints, missing_browser
 from tests.support.evaluation.report import hostile_page
+from tokengym.evaluation.report.facts import LostRun
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 
@@ -25,11 +27,12 @@ def report(make_curves, tmp_path: Path) -> Path:
     for curve in curves:
         if curve.credit == "abc":
             curve.values["gold_score"][6:] -= 0.05 * (curve.steps[6:] - curve.steps[5])
-    failed = [{"credit": "abc", "seed": 9, "error": OWNED, "group": {}}]
+    failed = [LostRun(credit="abc", seed=9, error=OWNED)]
     summary = summarize(
         curves, SummarySettings(kl_coef=0.05, anchors={"score": -0.5}, failed=failed)
     )
-    summary.update(settings={"env": "tokengym/MovieReview-v0"}, versions={"torch": OWNED})
+    about = {"settings": {"env": "tokengym/MovieReview-v0"}, "versions": {"torch": OWNED}}
+    summary = replace(summary, about=about)
     samples = [
         {"credit": credit, "seed": 0, "step": step, "prompt": OWNED, "response": OWNED}
         | {"tokens": [OWNED, " fine"], "token_rewards": [0.5, -0.25], "score": 0.25}

@@ -119,8 +119,9 @@ def test_a_summary_by_the_name_that_a_measurement_had_is_read(folder):
     result = read_result(folder)
     assert result.summary["normalised_gold_score_final"].tolist() == [0.5, 0.6, 0.7]
     assert result.summary["normalised_gold_score_final_measuring"].tolist() == [0.01] * 3
-    (group,) = result["groups"]
-    assert "| 0.500 " in group_table(group, 0.95, "Markdown", ["normalized_gold_score"])
+    (group,) = result.found.groups
+    shown = group_table(group, 0.95, "Markdown", ["normalized_gold_score"])
+    assert "| 0.500 " in shown
 
 
 @pytest.mark.parametrize("level", [None, [0.95], "0.95", True, 95.0, float("nan")])
@@ -176,9 +177,9 @@ def test_a_measure_that_is_registered_after_the_import_is_a_column(config, tmp_p
             folder = write_run(config, tmp_path / "runs", name, seed, rows=rows)
             assert "asked" in (folder / "curve.csv").read_text().splitlines()[0].split(",")
     summary = write_comparison(config, tmp_path / "runs")
-    assert "asked" in summary["groups"][0]["measures"]
-    assert summary["measurements"]["asked"]["meaning"] == meaning
-    assert summary["groups"][0]["rewards"]["abc"]["figures"]["asked"]["final"]["mean"] == 0.25
+    assert "asked" in summary.groups[0].measures
+    assert summary.measurements["asked"]["meaning"] == meaning
+    assert summary.groups[0].rewards["abc"].figures["asked"]["final"].mean == 0.25
     assert "asked" in (tmp_path / "runs" / "curves.csv").read_text().splitlines()[0].split(",")
     assert read_result(tmp_path / "runs").curves["asked"].unique().tolist() == [0.0, 0.25, 0.5]
 
@@ -393,7 +394,7 @@ def test_what_the_report_of_curves_wrote_is_read_and_shown(tmp_path):
     assert read._repr_html_().startswith(direct._repr_html_().removesuffix("</div>"))
     (group,) = read["groups"]
     versus = group["rewards"]["b"]["versus_baseline"]
-    assert versus == written["groups"][0]["rewards"]["b"]["versus_baseline"]
+    assert versus == written.to_json()["groups"][0]["rewards"]["b"]["versus_baseline"]
 
 
 def test_a_report_beside_its_curves_leaves_them_alone(tmp_path):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,7 +29,8 @@ from tokengym.base.device import preferred_device, select_device
 from tokengym.base.files import write_csv
 from tokengym.base.text import fixed, number
 from tokengym.envs import Episode
-from tokengym.evaluation.report.sentences import Alarm
+from tokengym.evaluation.measure.references import BestOf, ReferenceLines
+from tokengym.evaluation.report.facts import Alarm
 from tokengym.evaluation.result import read_result
 from tokengym.evaluation.runs.display import ProgressDisplay
 from tokengym.evaluation.runs.run import Run
@@ -655,14 +657,14 @@ def test_train_and_its_report_give_one_end(tmp_path, capsys):
 
 @pytest.mark.parametrize("most", [4, 16, 64])
 def test_the_best_of_fewer_is_shown_where_scores_are_missing(capsys, most):
-    rows = [
-        {"n": n, "score": 0.5 * n, "kl": 1.0, "error": 0.1} for n in (1, 4, 16, 64) if n <= most
-    ]
-    lines = {"best_of_n": rows, "price": None, "samples": 64, "prompts": 2}
+    rows = [BestOf(n=n, score=0.5 * n, kl=1.0, error=0.1) for n in (1, 4, 16, 64) if n <= most]
+    lines = ReferenceLines(
+        best_of_n=rows, price=None, samples=64, prompts=2, tokens=9, optimum=None
+    )
     show_references(terminal(), lines)
     n = min(most, 16)
     printed = capsys.readouterr().out
     assert f"untrained, best of {n}: score {number(0.5 * n)}" in printed
     assert "no score" not in printed
-    show_references(terminal(), lines | {"unscored": 3})
+    show_references(terminal(), replace(lines, unscored=3))
     assert "3 responses have no score: every prompt keeps" in capsys.readouterr().out

@@ -8,6 +8,7 @@ import pytest
 
 from tokengym.evaluation.measure.references import ReferenceSamples
 from tokengym.evaluation.report.curves import Curve
+from tokengym.evaluation.report.facts import Group
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 
 SEEDS = np.linspace(-1.0, 1.0, 6)
@@ -57,9 +58,9 @@ def fabricate_curves(
     return [Curve.of(of, measures, credit=name, seed=seed) for (name, seed), of in made.items()]
 
 
-def group_of(curves: Sequence[Curve], **settings: Any) -> dict[str, Any]:
+def group_of(curves: Sequence[Curve], **settings: Any) -> Group:
     """Return the summary of the one setting that curves have."""
-    (group,) = summarize(curves, SummarySettings(**settings))["groups"]
+    (group,) = summarize(curves, SummarySettings(**settings)).groups
     return group
 
 

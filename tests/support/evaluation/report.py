@@ -33,8 +33,7 @@ def hostile_samples(credits: list[str]) -> list[dict[str, Any]]:
 
 def render(curves: list[Curve], episodes: list[dict[str, Any]] | None = None, **about: Any) -> str:
     summary = summarize(curves, SummarySettings(kl_coef=0.05, anchors={"score": -0.5}))
-    summary.update(about)
-    return render_report(summary, curves, episodes or [])
+    return render_report(replace(summary, about=about), curves, episodes or [])
 
 
 @pytest.fixture

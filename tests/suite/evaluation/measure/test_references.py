@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
+from tests.support.evaluation.common import fabricate_curves, group_of
 from tokengym.agents.losses.ranking import best_of_n_kl_bound, mean_of_best
 from tokengym.agents.offline.policies import make_policy
 from tokengym.evaluation.measure.evaluate import Evaluator
@@ -112,21 +114,22 @@ def test_without_a_scorer_nothing_can_be_ranked(evaluator):
 def test_lines_by_hand():
     # Of 0 to 15 the mean is 7.5, and the best of two 17 * 2 / 3 - 1 on average.
     lines = samples(RISING, gold=-RISING).lines(kl_coef=0.5)
-    assert (lines["samples"], lines["prompts"], lines["tokens"]) == (16, 2, 100)
-    rows = {row["n"]: row for row in lines["best_of_n"]}
+    assert (lines.samples, lines.prompts, lines.tokens) == (16, 2, 100)
+    rows = {row.n: row for row in lines.best_of_n}
     assert list(rows) == [1, 2, 4, 8, 16]  # no more than there are
-    assert [rows[n]["score"] for n in (1, 2, 16)] == pytest.approx([7.5, 31 / 3, 15.0])
-    assert rows[16]["gold_score"] == -15.0  # of the response with the highest score
-    assert rows[2]["kl"] == pytest.approx(np.log(2) - 0.5)
-    assert rows[16]["net_score"] == pytest.approx(15.0 - 0.5 * best_of_n_kl_bound(16))
+    assert [rows[n].score for n in (1, 2, 16)] == pytest.approx([7.5, 31 / 3, 15.0])
+    assert rows[16].gold_score == -15.0  # of the response with the highest score
+    assert rows[2].kl == pytest.approx(np.log(2) - 0.5)
+    assert rows[16].net_score == pytest.approx(15.0 - 0.5 * best_of_n_kl_bound(16))
     # Near 15 - 0.5 log 16, and the best of 16 has 15 - 0.5 (log 16 - 15 / 16).
     bound = 0.5 * np.log(np.mean(np.exp(np.arange(16.0) / 0.5)))
-    assert bound < rows[16]["net_score"] == lines["optimum"]
+    assert bound < rows[16].net_score == lines.optimum
     dear = samples(RISING).lines(kl_coef=50.0)
-    assert dear["optimum"] == pytest.approx(50 * np.log(np.mean(np.exp(np.arange(16.0) / 50))))
-    assert dear["optimum"] > max(row["net_score"] for row in dear["best_of_n"])
-    assert samples(RISING, gold=-RISING).lines(0.5, by_gold=True)["best_of_n"][-1] == (
-        rows[16] | {"score": 0.0, "gold_score": 0.0, "net_score": -0.5 * best_of_n_kl_bound(16)}
+    assert dear.optimum == pytest.approx(50 * np.log(np.mean(np.exp(np.arange(16.0) / 50))))
+    assert dear.optimum > max(row.net_score for row in dear.best_of_n)
+    net = -0.5 * best_of_n_kl_bound(16)
+    assert samples(RISING, gold=-RISING).lines(0.5, by_gold=True).best_of_n[-1] == (
+        replace(rows[16], score=0.0, gold_score=0.0, net_score=net)
     )
 
 
@@ -134,15 +137,15 @@ def test_a_missing_score_leaves_every_size_of_the_same_prompts():
     # An easy prompt, and a hard one that lacks a score: by hand 10 and 0 at every n.
     easy, hard = [10.0] * 16, [0.0] * 15 + [np.nan]
     lines = samples([easy, hard]).lines(0.05)
-    assert [row["n"] for row in lines["best_of_n"]] == [1, 2, 4, 8]  # all have 15
-    assert [row["score"] for row in lines["best_of_n"]] == pytest.approx([5.0] * 4)
-    assert lines["optimum"] == pytest.approx(5.0, abs=0.1)
-    assert lines["unscored"] == 1
+    assert [row.n for row in lines.best_of_n] == [1, 2, 4, 8]  # all have 15
+    assert [row.score for row in lines.best_of_n] == pytest.approx([5.0] * 4)
+    assert lines.optimum == pytest.approx(5.0, abs=0.1)
+    assert lines.unscored == 1
     # The best of two of 1, 2, 3 is 2, 3 or 3; of the first three of 4 to 7 it is 5, 6 or 6.
     few = samples([[1.0, 2.0, 3.0, np.nan], [4.0, 5.0, 6.0, 7.0]]).lines(None)
     expected = [(2.0 + 5.0) / 2, (8 / 3 + 17 / 3) / 2]
-    assert [row["score"] for row in few["best_of_n"]] == pytest.approx(expected)
-    assert samples([[np.nan] * 4] * 2).lines(None)["best_of_n"] == []
+    assert [row.score for row in few.best_of_n] == pytest.approx(expected)
+    assert samples([[np.nan] * 4] * 2).lines(None).best_of_n == []
 
 
 def test_failures_on_hard_prompts_do_not_raise_the_goal():
@@ -151,16 +154,17 @@ def test_failures_on_hard_prompts_do_not_raise_the_goal():
     lacking = whole.copy()
     lacking[32:, 5] = np.nan
     of_whole, of_lacking = (samples(scores).lines(0.05) for scores in (whole, lacking))
-    assert [row["n"] for row in of_lacking["best_of_n"]] == [1, 2, 4, 8]
-    for row, other in zip(of_whole["best_of_n"], of_lacking["best_of_n"], strict=False):
-        assert row["score"] - 0.1 < other["score"] < row["score"] + 0.05
-        assert other["error"] == pytest.approx(row["error"], rel=0.05)
-    assert of_lacking["optimum"] < np.nanmax(lacking, axis=1).mean()
+    assert [row.n for row in of_lacking.best_of_n] == [1, 2, 4, 8]
+    for row, other in zip(of_whole.best_of_n, of_lacking.best_of_n, strict=False):
+        assert row.score - 0.1 < other.score < row.score + 0.05
+        assert other.error == pytest.approx(row.error, rel=0.05)
+    assert of_lacking.optimum < np.nanmax(lacking, axis=1).mean()
 
 
 def test_the_table_says_how_many_responses_have_no_score():
     def note(scores: Any) -> str:
-        table = untrained({"reference": samples(scores).lines(0.05), "by_gold": False})
+        lines = samples(scores).lines(0.05)
+        table = untrained(replace(group_of(fabricate_curves()), reference=lines))
         assert table is not None
         return str(table["note"])
 
@@ -174,19 +178,19 @@ def test_the_table_says_how_many_responses_have_no_score():
 def test_score_and_gold_score_are_of_the_same_responses():
     gold = [[10.0, 20.0, 30.0, np.nan], [1.0, 2.0, 3.0, np.nan]]
     drawn = samples([[1.0, 2.0, np.nan, np.nan], [4.0, 3.0, 2.0, np.nan]], gold)
-    (one, two), lines = drawn.lines(None)["best_of_n"], drawn.lines(None)
+    (one, two), lines = drawn.lines(None).best_of_n, drawn.lines(None)
     # Two responses of each have both: scores 1 and 2, gold 10 and 20; 4 and 3, gold 1 and 2.
-    assert (one["score"], one["gold_score"]) == pytest.approx(((1.5 + 3.5) / 2, (15 + 1.5) / 2))
-    assert (two["score"], two["gold_score"]) == pytest.approx(((2.0 + 4.0) / 2, (20.0 + 1.0) / 2))
-    assert lines["unscored"] == 3
+    assert (one.score, one.gold_score) == pytest.approx(((1.5 + 3.5) / 2, (15 + 1.5) / 2))
+    assert (two.score, two.gold_score) == pytest.approx(((2.0 + 4.0) / 2, (20.0 + 1.0) / 2))
+    assert lines.unscored == 3
 
 
 @pytest.mark.parametrize("price", [0.0, None])
 def test_without_a_price_the_optimum_has_no_line(price):
     lines = samples(RISING).lines(price)
-    assert lines["optimum"] is None
-    assert ("net_score" in lines["best_of_n"][0]) == (price is not None)
-    assert "gold_score" not in lines["best_of_n"][0]
+    assert lines.optimum is None
+    assert ("net_score" in lines.best_of_n[0].figures) == (price is not None)
+    assert "gold_score" not in lines.best_of_n[0].figures
 
 
 @pytest.mark.parametrize(
@@ -198,8 +202,8 @@ def test_the_way_leads_to_the_best_n_up_to_16(price, measure, n):
     lines = samples(np.tile(RISING, 2)).lines(price, episodes=256)
     ends = score_range(lines, 7.0)
     assert (ends.measure, ends.n, ends.noise) == (measure, n, None)
-    row = next(row for row in lines["best_of_n"] if row["n"] == n)
-    assert (ends.start, ends.goal, ends.error) == (7.0, row[measure], row["error"])
+    row = next(row for row in lines.best_of_n if row.n == n)
+    assert (ends.start, ends.goal, ends.error) == (7.0, row.figures[measure], row.error)
 
 
 SPREAD = np.random.default_rng(0).normal(size=(40, 16)) * np.linspace(0.5, 2.0, 40)[:, None]
@@ -294,17 +298,17 @@ def test_a_range_that_may_be_noise_says_why(scores, price, start, reason):
 
 def test_levels_of_a_chart():
     lines = samples(np.tile(RISING, 4), gold=np.tile(RISING, 4)).lines(kl_coef=0.5)
-    rows = {row["n"]: row for row in lines["best_of_n"]}
+    rows = {row.n: row for row in lines.best_of_n}
     assert reference_levels(lines, "score") == [
-        (f"best of {n}", rows[n]["score"]) for n in (4, 16, 64)
+        (f"best of {n}", rows[n].score) for n in (4, 16, 64)
     ]
     assert [name for name, _ in reference_levels(lines, "gold_score")] == [
         f"best of {n}" for n in (4, 16, 64)
     ]
     assert reference_levels(lines, "kl") == [("best of 16, at most", best_of_n_kl_bound(16))]
     assert reference_levels(lines, "net_score") == [
-        ("best of 16", rows[16]["net_score"]),
-        ("optimum, at least", lines["optimum"]),
+        ("best of 16", rows[16].net_score),
+        ("optimum, at least", lines.optimum),
     ]
     dear = samples(np.tile(RISING, 4)).lines(kl_coef=3.0)
     assert reference_levels(dear, "net_score")[0][0] == "best of 4"

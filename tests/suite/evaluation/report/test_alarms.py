@@ -1,8 +1,11 @@
 """Alarms of over-optimisation, on curves made so that the answer is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from tokengym.evaluation.measure.references import BestOf
 from tokengym.evaluation.report.verdict import find_alarms, short_of_best
 from tokengym.evaluation.statistics.series import fall, noise, parting
 
@@ -136,7 +139,7 @@ def test_a_curve_with_a_missing_value_gives_no_alarm():
 
 
 def test_less_than_the_best_of_four_is_an_alarm():
-    rows = [{"n": n, "score": n / 4, "net_score": n / 8} for n in (1, 2, 4, 8)]
+    rows = [BestOf(n=n, kl=1.0, score=n / 4, net_score=n / 8) for n in (1, 2, 4, 8)]
     assert short_of_best(0.5, rows) is None
     alarm = short_of_best(0.4, rows)
     assert alarm is not None
@@ -144,7 +147,7 @@ def test_less_than_the_best_of_four_is_an_alarm():
     assert alarm.sign.endswith("best of 4 untrained responses, which cost no training")
     assert alarm.detail == "score minus the KL penalty 0.4 against 0.5"
     assert short_of_best(0.4, rows[:2]) is None
-    without_price = [{"n": row["n"], "score": row["score"]} for row in rows]
+    without_price = [replace(row, net_score=None) for row in rows]
     assert "(score 0.9 against 1)" in str(short_of_best(0.9, without_price))
 
 

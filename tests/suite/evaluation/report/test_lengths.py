@@ -8,6 +8,7 @@ import pytest
 
 from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.report.curves import NEAR_END, read_curves
+from tokengym.evaluation.report.facts import EndedEarly
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import cells, columns
@@ -35,46 +36,46 @@ def test_an_arm_whose_runs_die_as_they_collapse_does_not_win():
     """It leads by half as much again until half of its runs collapse at update 14."""
     curves = [*arm("x", 0.1), *arm("yy", 0.15, ends_at=14, of=(1, 3, 5, 7, 9))]
     summary = summarize(curves)
-    (group,) = summary["groups"]
-    assert group["ended_early"] == {"yy": {"seeds": [1, 3, 5, 7, 9], "first": 14.0}}
-    verdict = group["verdict"]
-    assert verdict["headline"].startswith("No verdict: 5 of 10 runs of yy ended early (from 14 ")
-    versus = group["rewards"]["yy"]["versus_baseline"]
-    common = versus["differences"]["score"]["auc"]
-    assert (common["clear"], common["p_adjusted"] < 0.05) == (0, True)
+    (group,) = summary.groups
+    assert group.ended_early == {"yy": EndedEarly(seeds=(1, 3, 5, 7, 9), first=14.0)}
+    verdict = group.verdict
+    assert verdict.headline.startswith("No verdict: 5 of 10 runs of yy ended early (from 14 ")
+    versus = group.rewards["yy"].versus_baseline
+    common = versus.differences["score"]["auc"]
+    assert (common.clear, common.p_adjusted < 0.05) == (0, True)
     # Carried forward a whole run leads by .75; one that collapsed has .15 * 13 / 2 over 13 of its
     # 30 updates, about .05 over the next and .1 from there on, where x has 1.5 throughout.
     collapsed = (0.975 * 13 + (1.95 + 0.1) / 2 + 0.1 * 16) / 30 - 1.5
-    assert versus["carried"]["difference"] == pytest.approx((0.75 + collapsed) / 2, abs=0.02)
-    assert versus["probability_of_improvement"] == {}
-    line = next(line for line in verdict["differences"] if line.startswith("yy"))
+    assert versus.carried.difference == pytest.approx((0.75 + collapsed) / 2, abs=0.02)
+    assert versus.probability_of_improvement == {}
+    line = next(line for line in verdict.differences if line.startswith("yy"))
     assert "the last value of a run that ended early carried forward; no verdict" in line
     place = [kind for _, _, kind in columns(group)].index("chance")
-    assert cells(group)["yy"][place]["below"] == "runs ended early"
+    assert cells(group)["yy"][place].below == "runs ended early"
     assert "5 of 10 runs of yy ended early" in render_report(summary, curves)
     # Nor can anything be ahead of a baseline whose runs ended early, or of such a control.
-    (group,) = summarize(curves, SummarySettings(baseline="yy"))["groups"]
-    assert group["verdict"]["headline"].startswith("No verdict: ")
+    (group,) = summarize(curves, SummarySettings(baseline="yy")).groups
+    assert group.verdict.headline.startswith("No verdict: ")
     controls = SummarySettings(controls=("yy",))
-    (group,) = summarize([*curves, *arm("z", 0.3)], controls)["groups"]
-    assert group["verdict"]["headline"].startswith("z learned faster than x")
-    assert group["rewards"]["z"]["unbeaten_controls"] == ["yy"]
+    (group,) = summarize([*curves, *arm("z", 0.3)], controls).groups
+    assert group.verdict.headline.startswith("z learned faster than x")
+    assert group.rewards["z"].unbeaten_controls == ["yy"]
 
 
 def test_an_arm_of_a_shorter_budget_is_compared_over_what_both_have():
     curves = [*arm("x", 0.1), *arm("yy", 0.15, ends_at=14, of=tuple(range(10)))]
     for curve in curves:
         curve.values["score"][14:] = 3.0 if curve.credit == "yy" else curve.values["score"][14:]
-    (group,) = summarize(curves)["groups"]
-    assert group["ended_early"] == {}
-    assert group["verdict"]["headline"].startswith("yy learned faster than x")
+    (group,) = summarize(curves).groups
+    assert group.ended_early == {}
+    assert group.verdict.headline.startswith("yy learned faster than x")
     # Learners end an update apart in tokens.
     for curve in (c for c in curves if c.seed == 0 and c.credit == "x"):
         object.__setattr__(curve, "steps", curve.steps * (1.0 - 0.9 * NEAR_END))
     ended_early: dict[Axis, set[str]] = {"tokens": set(), "step": {"x"}}
     for axis, early in ended_early.items():
-        (group,) = summarize(curves, SummarySettings(axis=axis))["groups"]
-        assert {*group["ended_early"]} == early
+        (group,) = summarize(curves, SummarySettings(axis=axis)).groups
+        assert {*group.ended_early} == early
 
 
 def lengths(*ends: int, groups: bool = False, axis: Axis = "step") -> str:
@@ -176,6 +177,6 @@ def test_tokens_that_one_reward_samples_more_are_said(axis: Axis, of_yy: float |
         curves.append(replace(curve, values={**curve.values, **tokens}))
     if axis == "tokens":
         curves = [curve.over_tokens() for curve in curves]
-    (group,) = summarize(curves, SummarySettings(axis=axis))["groups"]
-    text = " ".join(group["verdict"]["cautions"])
+    (group,) = summarize(curves, SummarySettings(axis=axis)).groups
+    text = " ".join(group.verdict.cautions)
     assert ("Tokens sampled in a run: x 10,000 and yy 20,000." in text) is said

@@ -84,12 +84,12 @@ def test_labels_have_units_and_room(make_curves, tmp_path, monkeypatch):
 
 def test_a_table_is_latex_or_markdown(make_curves):
     summary = summarize(make_curves(("sparse", "abc_d|%")), SummarySettings(kl_coef=0.05))
-    (group,) = summary["groups"]
+    (group,) = summary.groups
     lines = group_table(group, 0.95, "LaTeX").splitlines()
     assert lines[0].startswith("% Mean and 95% t interval over 5 seeds; ")
     assert lines[1:3] == [r"\begin{tabular}{lrrrrr}", r"\toprule"]
     assert lines[3] == r"Reward & Score & Score & Score & Gold score & KL (nats) \\"
-    nats = f"at {number(group['equal_kl'])} nats"
+    nats = f"at {number(group.equal_kl)} nats"
     assert lines[4] == rf" & over the run & at the end & {nats} & at the end & at the end \\"
     assert lines[-2:] == [r"\bottomrule", r"\end{tabular}"]
     assert lines[8].startswith(r"abc\_d|\% & ")

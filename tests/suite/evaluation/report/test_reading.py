@@ -252,18 +252,18 @@ def test_a_report_of_stable_baselines3_is_by_its_tokens(zoo, tmp_path):
         )
     files = [zoo, *sorted(tmp_path.glob("*/progress.csv"))]  # its evaluations
     summary = report_curves(files, tmp_path / "report")
-    assert summary["axis"] == "tokens"
-    (group,) = summary["groups"]
-    assert {name: entry["seeds"] for name, entry in group["rewards"].items()} == {
+    assert summary.axis == "tokens"
+    (group,) = summary.groups
+    assert {name: entry.seeds for name, entry in group.rewards.items()} == {
         "ppo": [2],
         "dqn": [3, 4],
     }
-    assert group["steps"] == [24.0, 48.0]  # what all share
-    dqn = group["rewards"]["dqn"]
-    assert dqn["figures"]["score"]["auc"]["mean"] == pytest.approx(2.0)  # from 1 to 3, its own runs
+    assert group.steps == [24.0, 48.0]  # what all share
+    dqn = group.rewards["dqn"]
+    assert dqn.figures["score"]["auc"].mean == pytest.approx(2.0)  # from 1 to 3, its own runs
     # Beside the 6 of ppo it has 1.2 at 24 and 2.4 at 48.
-    better = dqn["versus_baseline"]["probability_of_improvement"]["score"]["auc"]
-    assert better["probability"] == 0.0
+    better = dqn.versus_baseline.probability_of_improvement["score"]["auc"]
+    assert better.probability == 0.0
     assert (tmp_path / "report" / "report.html").exists()
 
 
@@ -276,8 +276,8 @@ def rows_of(*columns: str, by: str = "time/total_timesteps") -> list[dict[str, f
 
 
 def said_of_scores(result: Result) -> list[str]:
-    (group,) = result["groups"]
-    return [text for text in group["verdict"]["cautions"] if "different measurements" in text]
+    (group,) = result.found.groups
+    return [text for text in group.verdict.cautions if "different measurements" in text]
 
 
 def test_scores_of_different_columns_are_refused_where_all_have_one(tmp_path):
@@ -302,8 +302,8 @@ def test_scores_of_different_columns_are_refused_where_all_have_one(tmp_path):
     with pytest.raises(ValueError, match=message):  # of one table, too
         read_result_of(pd.DataFrame(table))
     named = report_curves(files, None, CurveSettings(score="rollout/ep_rew_mean"))
-    (group,) = named["groups"]
-    assert [e["figures"]["score"]["final"]["mean"] for e in group["rewards"].values()] == [2.0, 2.0]
+    (group,) = named.groups
+    assert [e.figures["score"]["final"].mean for e in group.rewards.values()] == [2.0, 2.0]
     (tmp_path / "monitored-seed-0").mkdir()  # which has that score alone
     monitor = '#{"t_start": 0.0}\nr,l,t\n0,10,1\n2,10,2\n'
     (tmp_path / "monitored-seed-0" / "monitor.csv").write_text(monitor)
@@ -358,14 +358,14 @@ def test_a_name_has_several_runs(tmp_path):
     plain = [stored_log(tmp_path / name) for name in ("a", "b", "c")]
     named = [Path(stored_log(tmp_path / f"x-seed-{seed}")) for seed in (5, 2, 9)]
     result = read_result_of({"mine": plain, "theirs": named, "rows": [HISTORY[:2], HISTORY[:2]]})
-    (group,) = result["groups"]
-    assert {name: entry["seeds"] for name, entry in group["rewards"].items()} == {
+    (group,) = result.found.groups
+    assert {name: entry.seeds for name, entry in group.rewards.items()} == {
         "mine": [0, 1, 2],
         "theirs": [2, 5, 9],
         "rows": [0, 1],
     }
-    (group,) = read_result_of({"mine": HISTORY[:2]})["groups"]  # rows of one run
-    assert group["rewards"]["mine"]["seeds"] == [0]
+    (group,) = read_result_of({"mine": HISTORY[:2]}).found.groups  # rows of one run
+    assert group.rewards["mine"].seeds == [0]
 
 
 def test_one_seed_has_no_interval():
@@ -396,7 +396,7 @@ def test_what_another_tool_measured_is_said_to_be_its_own(tmp_path):
     page = (out / "report.html").read_text()
     again = report_curves(out, tmp_path / "again", CurveSettings(baseline="grpo"))
     for found in (summary, again):  # the second is read from curves.csv and its summary
-        told = found["measurements"]
+        told = found.measurements
         assert {one["of"] for one in told.values()} == {"what the tool that logged it measured"}
         assert told["score"]["meaning"].startswith("The column reward of ")
         assert told["kl"]["meaning"].startswith(
@@ -404,10 +404,10 @@ def test_what_another_tool_measured_is_said_to_be_its_own(tmp_path):
         )
         assert "completions/mean_length" in told["length"]["meaning"]
         assert told["kl"]["unit"] == ""
-        (group,) = found["groups"]
-        assert group["equal_kl"] is None
-        assert "at_kl" not in group["rewards"]["dr-grpo"]["versus_baseline"]
-        assert {*group["rewards"]["dr-grpo"]["figures"]["score"]} == {"auc", "final"}
+        (group,) = found.groups
+        assert group.equal_kl is None
+        assert group.rewards["dr-grpo"].versus_baseline.at_kl is None
+        assert {*group.rewards["dr-grpo"].figures["score"]} == {"auc", "final"}
     assert "2 arms" in page
     for wrong in ("frozen policy", "responses.npz", "ats per response", "equal KL", "0.1 nats"):
         assert wrong not in page
@@ -415,8 +415,8 @@ def test_what_another_tool_measured_is_said_to_be_its_own(tmp_path):
 
 def test_the_names_of_a_mapping_have_seeds(tmp_path):
     logs = {f"{name}-seed-{seed}": HISTORY[:2] for name in ("abc", "stock") for seed in (0, 1)}
-    (group,) = read_result_of(logs)["groups"]
-    assert {name: entry["seeds"] for name, entry in group["rewards"].items()} == {
+    (group,) = read_result_of(logs).found.groups
+    assert {name: entry.seeds for name, entry in group.rewards.items()} == {
         "abc": [0, 1],
         "stock": [0, 1],
     }

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tests.support import golden
-from tests.support.evaluation.common import curves_of
+from tests.support.evaluation.common import curves_of, fabricate_curves, group_of, references
 from tests.support.evaluation.report import hostile_page as hostile_page
 from tests.support.evaluation.report import hostile_samples, render
 from tests.support.evaluation.verdicts import COMPARED
@@ -154,7 +154,11 @@ def test_a_flat_curve_is_drawn():
 
 
 def test_best_of_n_is_told_apart_where_the_kl_has_a_price():
-    priced, unpriced = ({"score_range": {"measure": name}} for name in ("net_score", "score"))
+    priced, unpriced = (
+        group_of(fabricate_curves(), references=references(), kl_coef=price)
+        for price in (0.1, None)
+    )
+    without = group_of(fabricate_curves())
     said = "take off the price of its KL"
-    assert said in best_of_n([{"score_range": None}, priced])[1]
-    assert said not in best_of_n([unpriced, {"score_range": None}])[1]
+    assert said in best_of_n([without, priced])[1]
+    assert said not in best_of_n([unpriced, without])[1]

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,10 +23,10 @@ from tests.support.evaluation.verdicts import COMPARED
 from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.measure.references import ReferenceSamples
 from tokengym.evaluation.report.curves import Curve
+from tokengym.evaluation.report.facts import LostRun, Verdict
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import group_table
-from tokengym.evaluation.report.verdict import difference_of
 
 STORED = Path(__file__).parent / "stored"
 NOISE = {"abc": 0.02 * SEEDS, "recency": 0.02 * SEEDS**2, "random": -0.01 * SEEDS}
@@ -215,8 +214,8 @@ def cases() -> Iterator[tuple[str, list[Curve], SummarySettings]]:
     yield "ahead by the net score alone", cheaper(), PRICED
     yield "an end that is not reached", noisy(), plain
     yield "over-optimised", over_optimised(), plain
-    failed = [{"credit": "mine", "seed": s, "error": "boom", "group": {}} for s in range(2)]
-    missing: list[dict[str, Any]] = [{"credit": "abc", "seed": s, "group": {}} for s in (3, 4)]
+    failed = [LostRun(credit="mine", seed=s, error="boom") for s in range(2)]
+    missing = [LostRun(credit="abc", seed=s) for s in (3, 4)]
     ended = SummarySettings(failed=failed, missing=missing)
     yield "failed and unfinished runs", made(("sparse", "abc"), seeds=3), ended
     yield "one reward has finished", made(("sparse",)), ended
@@ -226,10 +225,10 @@ def cases() -> Iterator[tuple[str, list[Curve], SummarySettings]]:
         yield f"of 100,000 others run from {ends} by {axis}", runs, SummarySettings(axis=axis)
     for seeds in (range(3), range(5, 15), range(10)):
         yield f"ten seeds and {seeds}", [*ten, *straight("other", (0, 10), seeds)], plain
-    disk = [{"credit": "other", "seed": seed, "error": "disk"} for seed in range(3, 10)]
+    disk = [LostRun(credit="other", seed=seed, error="disk") for seed in range(3, 10)]
     seven = SummarySettings(failed=disk)
     yield "three of ten seeds have not failed", [*ten, *straight("other", (0, 10), range(3))], seven
-    lost = [{"credit": "sparse", "seed": 0, "error": "boom", "group": {}}]
+    lost = [LostRun(credit="sparse", seed=0, error="boom")]
     settings = SummarySettings(baseline="sparse", failed=lost)
     yield "the baseline has no run", made(("uniform", "abc")), settings
 
@@ -237,19 +236,19 @@ def cases() -> Iterator[tuple[str, list[Curve], SummarySettings]]:
 def test_every_kind_of_comparison_is_said_as_it_is_stored():
     page = ["# What comparisons are said to show"]
     for title, curves, settings in cases():
-        for group in summarize(curves, settings)["groups"]:
-            verdict = group["verdict"]
-            page += ["", f"## {title}", "", verdict["headline"], ""]
-            page += [f"- note: {note}" for note in verdict["notes"]]
-            page += [f"- {line}" for line in verdict["differences"]]
-            page += [f"- caution: {caution}" for caution in verdict["cautions"]]
+        for group in summarize(curves, settings).groups:
+            verdict = group.verdict
+            page += ["", f"## {title}", "", verdict.headline, ""]
+            page += [f"- note: {note}" for note in verdict.notes]
+            page += [f"- {line}" for line in verdict.differences]
+            page += [f"- caution: {caution}" for caution in verdict.cautions]
     golden.check(STORED / "verdicts.md", "\n".join(page) + "\n")
 
 
 def test_a_report_says_what_is_stored(make_curves):
     """Of three rewards, with samples of the untrained policy, a failed run and settings."""
     curves = make_curves()
-    failed = [{"credit": "abc", "seed": 7, "error": "loss is nan at step 3", "group": {}}]
+    failed = [LostRun(credit="abc", seed=7, error="loss is nan at step 3")]
     settings = SummarySettings(
         kl_coef=0.05,
         references=references(),
@@ -258,9 +257,8 @@ def test_a_report_says_what_is_stored(make_curves):
         optimum={"gold_score": 0.7},
         own_prompts=True,
     )
-    summary = summarize(curves, settings)
-    summary.update(settings={"env": "MovieReview"}, versions={"torch": "2"}, command="compare")
-    summary.update(compared=COMPARED)
+    about = {"settings": {"env": "MovieReview"}, "versions": {"torch": "2"}, "command": "compare"}
+    summary = replace(summarize(curves, settings), about={**about, "compared": COMPARED})
     row = {"seed": 0, "prompt": "the film", "tokens": ["was", " good"], "gold_score": None}
     row |= {"token_rewards": [0.5, -0.25], "response": "was good", "score": 0.25}
     episodes = [
@@ -270,21 +268,20 @@ def test_a_report_says_what_is_stored(make_curves):
     golden.check(STORED / "report.txt", page.partition("@software")[0])
 
 
-def said(curves: list[Curve], settings: SummarySettings = BEST) -> dict[str, Any]:
+def said(curves: list[Curve], settings: SummarySettings = BEST) -> Verdict:
     """Return the verdict on curves of one setting."""
-    (group,) = summarize(curves, settings)["groups"]
-    verdict: dict[str, Any] = group["verdict"]
-    return verdict
+    (group,) = summarize(curves, settings).groups
+    return group.verdict
 
 
 def test_too_few_seeds_is_said_by_the_pairs_of_the_arms_and_not_by_the_least_runs():
     ten, lead = (straight(name, (0, 10), range(10)) for name in ("sparse", "abc"))
     lead = [replace(c, values={"score": 1.5 * c["score"]}) for c in lead]
     few = straight("red", (0, 10), range(3))
-    assert said([*ten, *lead, *few])["headline"] == said([*ten, *lead])["headline"]
+    assert said([*ten, *lead, *few]).headline == said([*ten, *lead]).headline
     for shift, shared in ((2, "3 seeds"), (4, "1 seed"), (5, "no seed")):
         five = [replace(c, seed=c.seed + shift) for c in lead[:5]]
-        assert said([*ten[:5], *five])["headline"] == (
+        assert said([*ten[:5], *five]).headline == (
             f"Too few seeds to tell whether a reward learned faster than sparse: {shared} in "
             "common, and 5 are needed."
         )
@@ -292,17 +289,17 @@ def test_too_few_seeds_is_said_by_the_pairs_of_the_arms_and_not_by_the_least_run
 
 def test_best_of_16_is_reached_where_the_whole_interval_is_above_it():
     """Six seeds about 1.5 +- 0.1 hold 1.5; about 2 they do not, and two seeds tell nothing."""
-    notes = [said(heights(0.0, end, noise=0.1))["notes"] for end in (1.51, 2.0)]
+    notes = [said(heights(0.0, end, noise=0.1)).notes for end in (1.51, 2.0)]
     assert notes == [
         ["sparse did not reach the untrained policy's best of 16 (score 1.50)."],
         ["reward-1 reached the untrained policy's best of 16 (score 1.50), and sparse did not."],
     ]
-    assert said([c for c in heights(0.0, 2.0) if c.seed < 2])["notes"] == []
+    assert said([c for c in heights(0.0, 2.0) if c.seed < 2]).notes == []
 
 
 @pytest.mark.parametrize("title", APART)
 def test_faster_is_said_of_what_was_gained_over_the_own_start(title: str) -> None:
-    headline = said(apart_by(*APART[title]), SummarySettings())["headline"]
+    headline = said(apart_by(*APART[title]), SummarySettings()).headline
     is_faster = not headline.startswith("No reward learned clearly faster than x; y ")
     assert is_faster == (title == "y starts below and learns faster")
 
@@ -312,7 +309,7 @@ def test_the_level_of_an_interval_is_never_said_to_be_100():
     for level, shown in ((0.995, "99.5%"), (0.9999, "99.99%"), (0.9, "90%")):
         summary = summarize(curves, SummarySettings(level=level))
         page = render_report(summary, curves)
-        words = f"{golden.words(page)} {group_table(summary['groups'][0], level, 'Markdown')}"
+        words = f"{golden.words(page)} {group_table(summary.groups[0], level, 'Markdown')}"
         found = re.findall(r"([\d.]+%) (?:t )?interval(?! holds)", words)
         assert shown in found
         assert "100%" not in found
@@ -326,11 +323,11 @@ def test_runs_that_begin_late_are_named_with_their_seeds_and_steps():
         for c in straight(name, (0, 50))
         for at in [1 if name == "abc" else 2 * (name == "red" and c.seed == 0)]
     ]
-    (caution,) = said(curves)["cautions"]
+    (caution,) = said(curves).cautions
     late = "abc at 5 updates and red (seed 0) at 10 updates"
     assert caution.startswith(f"First evaluated later than others: {late}. ")
-    (group,) = summarize(curves)["groups"]
+    (group,) = summarize(curves).groups
     # By hand: abc rises by .01 a step from 5 to 50, and so does sparse over those steps.
-    assert group["rewards"]["abc"]["figures"]["score"]["auc"]["mean"] == pytest.approx(0.475)
-    assert group["rewards"]["sparse"]["figures"]["score"]["auc"]["mean"] == pytest.approx(0.45)
-    assert difference_of(group, "abc", "score", "auc")["difference"] == pytest.approx(0.0)
+    assert group.rewards["abc"].figures["score"]["auc"].mean == pytest.approx(0.475)
+    assert group.rewards["sparse"].figures["score"]["auc"].mean == pytest.approx(0.45)
+    assert group.rewards["abc"].difference("score", "auc").difference == pytest.approx(0.0)

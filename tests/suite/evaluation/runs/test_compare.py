@@ -207,7 +207,7 @@ def test_samples_that_fail_cost_the_lines_alone(finished, tmp_path):
     assert "samples.json was changed" in said
     shutil.rmtree(out / "reference_samples")
     page = write_comparison(tiny(), out)
-    assert page["groups"][0]["score_range"] is None
+    assert page.groups[0].score_range is None
     assert "Without training" not in (out / "report.html").read_text()
     again = compare(tiny(), out, console=QUIET)
     assert again["groups"][0]["reference"] == finished[1]["groups"][0]["reference"]
@@ -276,12 +276,12 @@ def test_runs_made_apart_are_merged(finished, tmp_path):
         respec(part, rewards=[reward])
     parts = [tmp_path / "machine-0", tmp_path / "machine-1"]
     merged = merge_comparisons(parts, tmp_path / "merged", baseline=None)
-    assert merged["groups"] == summary["groups"]
+    assert merged.groups == summary.found.groups
     with pytest.raises(ValueError, match="credit 'sparse' has two runs with seed 0"):
         merge_comparisons([parts[0], parts[0]], tmp_path / "twice", baseline=None)
     respec(parts[1], level=0.9)
     leveled = merge_comparisons(parts, tmp_path / "leveled", baseline=None, level=0.95)
-    assert leveled["groups"] == summary["groups"]
+    assert leveled.groups == summary.found.groups
     with pytest.raises(ValueError, match="holds no comparison"):
         merge_comparisons([tmp_path], tmp_path / "none", baseline=None)
 

@@ -155,21 +155,21 @@ def test_what_measuring_adds_is_said_of_each_figure(own_prompts, share):
                     seed=seed,
                 )
             )
-    (group,) = summarize(curves, settings)["groups"]
-    of_arm = group["rewards"]["abc"]["measuring"]["score"]
+    (group,) = summarize(curves, settings).groups
+    of_arm = group.rewards["abc"].measuring["score"]
     expected = prompts.std(ddof=1) / 2.0 * share
     assert of_arm == pytest.approx({"final": expected, "auc": expected})
-    assert group["rewards"]["abc"]["versus_baseline"]["measuring"]["score"]["auc"] < 1e-12
+    assert group.rewards["abc"].versus_baseline.measuring["score"]["auc"] < 1e-12
     place = [title for title, _, _ in columns(group)].index("Score at the end")
-    shown = {name: row[place]["error"] for name, row in cells(group).items()}
+    shown = {name: row[place].error for name, row in cells(group).items()}
     assert shown == dict.fromkeys(("sparse", "abc"), f"\u00b1 {number(expected)}")
     page = render_report(summarize(curves, settings), curves)
     assert page.count(f'<small class="error">\u00b1 {number(expected)}</small>') >= 4
     for curve in curves:
         curve.responses["score"][:] = np.nan
-    (group,) = summarize(curves)["groups"]
-    assert group["rewards"]["abc"]["measuring"] == {}
-    assert {row[place]["error"] for row in cells(group).values()} == {""}
+    (group,) = summarize(curves).groups
+    assert group.rewards["abc"].measuring == {}
+    assert {row[place].error for row in cells(group).values()} == {""}
 
 
 def test_a_share_of_the_way_has_the_error_of_its_score():
@@ -182,8 +182,8 @@ def test_a_share_of_the_way_has_the_error_of_its_score():
         credit="sparse",
     )
     settings = SummarySettings(anchors={"gold_score": 0.1}, optimum={"gold_score": 0.6})
-    (group,) = summarize([curve], settings)["groups"]
-    errors = group["rewards"]["sparse"]["measuring"]
+    (group,) = summarize([curve], settings).groups
+    errors = group.rewards["sparse"].measuring
     assert errors["gold_score"]["final"] == pytest.approx(0.1)
     assert errors["normalised_gold_score"]["final"] == pytest.approx(0.2)
 
@@ -200,10 +200,10 @@ def test_what_has_an_error_is_kept_of_each_response(folder):
         "train_kl",
         "round_kl",
     } & {*result["measurements"]}
-    entry = result["groups"][0]["rewards"]["uniform"]
-    size = entry["measuring"]["score"]["final"]
+    entry = result.found.groups[0].rewards["uniform"]
+    size = entry.measuring["score"]["final"]
     assert result.summary.loc["uniform", "score_final_measuring"] == size
-    paired = entry["versus_baseline"]["measuring"]["score"]["final"]
+    paired = entry.versus_baseline.measuring["score"]["final"]
     assert result.summary.loc["uniform", "score_final_difference_measuring"] == paired
 
 
@@ -259,7 +259,7 @@ def test_the_share_of_the_way_to_the_optimum_starts_where_the_seeds_do():
     anchors = _anchors(curves)
     assert anchors == pytest.approx({"score": 0.4, "gold_score": 0.2})
     settings = SummarySettings(anchors=anchors, optimum={"gold_score": 1.0}, own_prompts=True)
-    (group,) = summarize(curves, settings)["groups"]
-    share = group["rewards"]["abc"]["figures"]["normalised_gold_score"]["final"]["mean"]
+    (group,) = summarize(curves, settings).groups
+    share = group.rewards["abc"].figures["normalised_gold_score"]["final"].mean
     assert share == pytest.approx((0.9 - 0.2) / 0.8)
     assert _anchors([*curves, run("apart", 1, 0.7)]) == {}  # an agent that starts elsewhere
