@@ -23,7 +23,6 @@ from tokengym.base.objects import keep, place_of, short, word_of
 from tokengym.base.registry import Spec, did_you_mean
 from tokengym.base.saved_code import (
     code_hashes,
-    code_paths,
     data_hashes,
     display_name,
     texts_of_options,
@@ -712,11 +711,10 @@ def _with_files(run: RunSpec, code: Mapping[str, str], data: Mapping[str, str]) 
     """Return a run with the hashes of the code and data that its own settings name."""
     leaves = [leaf for part in (run.training, run.task) for leaf in field_paths(part)]
     words = [run.env, run.rewards, run.evaluation.toxicity]
-    used = code_paths([*words, *(leaf.value for leaf in leaves)])
     named = {*map(str, _data_named(leaves, words))}
     return replace(
         run,
-        code={path: code[path] for path in used if path in code},
+        code={path: code[path] for path in run.used_code if path in code},
         data={path: digest for path, digest in data.items() if path in named},
     )
 

@@ -35,7 +35,6 @@ from tokengym.evaluation.report.summary import SummarySettings
 from tokengym.evaluation.runs.files import (
     CURVES,
     axis_of,
-    baseline_of,
     rows_of,
     summary_beside,
     write_results,
@@ -197,7 +196,7 @@ def gather_curves(
     settings = SummarySettings(
         kl_coef=kl_coef,
         level=how.level,
-        baseline=baseline_of((curve.credit for curve in curves), given=how.baseline),
+        baseline=how.baseline or ("sparse" if any(c.credit == "sparse" for c in curves) else None),
         axis=axis_of(curves, of_learners="tokens" in axes, given=how.axis or kept),
         cautions=cautions,
         by_gold=rivals is not None or (all_judged and all(runs.by_gold for runs in judged)),

@@ -81,16 +81,6 @@ def axis_of(curves: Iterable[Curve], *, of_learners: bool, given: Axis | None = 
     return given or ("tokens" if of_learners or any(map(counts_tokens, curves)) else "step")
 
 
-def baseline_of(
-    arms: Iterable[str], *, given: str | None = None, first: str | None = None
-) -> str | None:
-    """Return the arm that the others are compared with: as given, or the first that was asked for.
-
-    Of arms that nobody has put in order it is sparse; without it None, which takes their first.
-    """
-    return given or first or next((arm for arm in arms if arm == "sparse"), None)
-
-
 def curves_hash(file: Path) -> str:
     """Return a digest of a table of curves, by which its summary knows it; the clock is left out.
 

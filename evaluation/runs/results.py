@@ -41,7 +41,6 @@ from tokengym.evaluation.runs.files import (
     CURVES,
     PICTURE,
     axis_of,
-    baseline_of,
     rows_of,
     summary_beside,
     write_results,
@@ -290,7 +289,7 @@ class _Results:
         return write_results(
             out,
             self.curves,
-            self._summary_settings(baseline_of((), given=baseline, first=first), level),
+            self._summary_settings(baseline or first, level),
             about={
                 "settings": {**shared, **self._settled(shared)},
                 "versions": {name: ", ".join(met) for name, met in self._met("versions").items()},

@@ -144,8 +144,7 @@ class RunSpec:
     @property
     def used_code(self) -> list[str]:
         """Paths of the files of the user's own code that it runs, those of its judge included."""
-        named = {k: v for k, v in self.settings().items() if k not in ("rewards", "code", "data")}
-        return code_paths([named, self.rewards[0], self.agent, self.reward])
+        return code_paths([self.env, self.plain, self.rewards[0], self.agent, self.reward])
 
     @property
     def copies(self) -> Path | None:

@@ -517,3 +517,17 @@ def test_what_a_person_says_of_measuring_is_kept():
     assert config(evaluation=given).reference.evaluation == given
     one = config(evaluation=EvaluationSettings(episodes=100)).reference.evaluation
     assert (one.every, one.episodes, one.reference_samples) == (3, 100, 16)
+
+
+def test_a_run_names_the_code_that_it_runs_and_that_of_its_judge(tmp_path: Path):
+    files = [tmp_path / f"{name}.py" for name in ("judge", "mine", "player")]
+    for file in files[:2]:
+        file.write_text("def score(response):\n    return float(len(response))\n")
+    files[2].write_text(
+        "class Player:\n    def predict(self, *_, **__):\n        raise NotImplementedError\n"
+    )
+    judge, mine, player = map(str, files)
+    rewards = (f"{judge}:score", f"{mine}:score")
+    ours = config(env="MovieReview", rewards=rewards, agents=("ppo", f"{player}:Player"))
+    assert [{*run.code} for run in ours.runs] == [{judge}, {judge, mine}, {judge, player}]
+    assert {*ours.reference.code} == {judge, mine, player}
