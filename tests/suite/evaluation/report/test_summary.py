@@ -26,7 +26,7 @@ from tokengym.base.text import number
 from tokengym.evaluation.measure.measures import OF_POLICY
 from tokengym.evaluation.measure.references import ReferenceSamples
 from tokengym.evaluation.report.curves import on_axis
-from tokengym.evaluation.report.facts import AtKl, Group, LostRun, UnscoredRun, Versus
+from tokengym.evaluation.report.facts import AtKl, Group, LostRun, Summary, UnscoredRun, Versus
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import Cell, cells, columns, group_table
@@ -590,6 +590,23 @@ def test_the_same_curves_give_the_same_bytes(tmp_path):
     assert text == (tmp_path / "b.json").read_bytes()
     assert "wall_s" not in json.dumps(json.loads(text))
     json.loads(text, parse_constant=lambda value: pytest.fail(f"{value} is no JSON"))
+
+
+def test_a_summary_is_what_its_json_holds():
+    """Of runs that failed or ended early, a leap in KL, and the untrained policy's responses."""
+    curves = leaping(fabricate_curves(), "abc")
+    curves[0] = replace(curves[0].between(0.0, 21.0))
+    failed = [LostRun(credit="abc", seed=9, error="boom")]
+    settings = SummarySettings(kl_coef=0.05, references=references(), failed=failed)
+    summary = replace(summarize(curves, settings), about={"command": "compare"})
+    assert summary.groups[0].ended_early
+    stored = json.loads(json.dumps(summary.to_json()))
+    read = Summary.of_json(stored)
+    assert read.to_json() == stored == summary.to_json()
+    assert read.about == {"command": "compare"}
+    assert read.groups[0].rewards["abc"] == summary.groups[0].rewards["abc"]
+    with pytest.raises(KeyError, match="baseline"):
+        Summary.of_json({**stored, "groups": [{"group": {}}]})
 
 
 def test_the_figures_fit_a_terminal(capsys):
