@@ -18,7 +18,6 @@ from tokengym.evaluation.statistics import (
     DEFAULT_LEVEL,
     Curve,
     paired_difference,
-    tuned_on_others,
 )
 from tokengym.lab.tables import mean
 from tokengym.rewards import gold_scorer
@@ -124,24 +123,37 @@ def best_rate(areas: Mapping[float, float], first: float = FIRST_RATE) -> float 
 def chosen_on_others(
     choices: Sequence[Choice], seeds: Sequence[int], figures: ArrayLike
 ) -> dict[int, Choice]:
-    """Return by seed the choice that does best on the other seeds, see `tuned_on_others`.
+    """Return by seed the choice that does best on the other seeds.
+
+    c(s) = argmax over choices c of mean over seeds t != s of figures[c, t]
+
+    The highest mean of several equal cells would be above what any of them has. Here the seed that
+    is measured has no say in the choice, whose noise is then in the differences between seeds. A
+    choice that lacks a seed's figure is left out: which seeds have one is not by chance.
 
     Args:
         choices: Cells, settings or rates to choose from.
         seeds: The seeds.
-        figures: (choices, seeds) by which they are chosen; the larger, the better.
+        figures: (choices, seeds) by which they are chosen, NaN where there is none; the larger, the
+            better.
 
     Raises:
-        ValueError: if there are several choices and one seed.
+        ValueError: if there are several choices and one seed, or no choice has every seed's figure.
+
+    Example:
+        >>> chosen_on_others(["a", "b"], [7, 8, 9], [[1.0, 5.0, 1.0], [2.0, 2.0, 2.0]])
+        {7: 'a', 8: 'b', 9: 'a'}
     """
-    numbers = np.broadcast_to(np.arange(len(choices))[:, None], (len(choices), len(seeds)))
-    picked = tuned_on_others(numbers, figures)
-    if not np.isfinite(picked).all():
+    table = np.asarray(figures, dtype=np.float64)
+    whole = np.flatnonzero(np.isfinite(table).all(axis=1))
+    if len(whole) == 0 or (len(whole) > 1 and len(seeds) == 1):
         raise ValueError(
-            f"{len(choices)} cells have the seeds {[*seeds]}: a cell is chosen on the other seeds, "
-            "so that two are needed"
+            f"{len(choices)} cells have the seeds {[*seeds]}, {len(whole)} of them all: a cell is "
+            "chosen on the other seeds, so that two are needed"
         )
-    return {seed: choices[int(number)] for seed, number in zip(seeds, picked, strict=True)}
+    others = table[whole].sum(axis=1, keepdims=True) - table[whole]
+    best = whole[np.argmax(others, axis=0)]
+    return {seed: choices[int(place)] for seed, place in zip(seeds, best, strict=True)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -510,11 +510,12 @@ def find_alarms(
 
 def _parted(curves: Mapping[str, Array], steps: Array, axis: str) -> Iterator[Alarm]:
     both = [curves[name] for name in ("score", "gold_score") if name in curves]
-    if len(both) == 2 and (at := parting(*both)):
+    if len(both) == 2 and (fell := parting(*both)):
+        (score, gold), best = map(levels, both), fell.best_at
         yield Alarm(
             "the gold score fell while the score rose",
-            f"from {at_step(steps[at.best_at], axis)} on: gold {at.gold_best:.3g} to "
-            f"{at.gold_last:.3g}, score {at.score_then:.3g} to {at.score_last:.3g}",
+            f"from {at_step(steps[best], axis)} on: gold {gold[best]:.3g} to {gold[-1]:.3g}, "
+            f"score {score[best]:.3g} to {score[-1]:.3g}",
         )
 
 

@@ -11,10 +11,8 @@ from tokengym.evaluation.statistics.frontier import (
     COUNT,
     FEWEST_PAIRS,
     MIN_KL,
-    Arm,
     EqualKL,
     compare_at_kl,
-    tuned_on_others,
 )
 from tokengym.evaluation.statistics.scores import (
     DEFAULT_LEVEL,
@@ -49,7 +47,6 @@ __all__ = [
     "LEAP",
     "MIN_KL",
     "RELIABLE_SEEDS",
-    "Arm",
     "Array",
     "Curve",
     "EqualKL",
@@ -74,7 +71,6 @@ __all__ = [
     "relative_steps",
     "steps_to_threshold",
     "student_interval",
-    "tuned_on_others",
 ]
 
 

@@ -7,10 +7,10 @@ that was not paid; setting two arms side by side at the same KL tells the two ap
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from tokengym.evaluation.statistics.curve import ROUND_KL, Curve
 from tokengym.evaluation.statistics.scores import (
@@ -39,44 +39,6 @@ MIN_KL = 0.1
 """Least KL, nats per response, at which runs are compared. Nearer to the reference a policy has
 hardly moved: its score differs from the untrained one's by sampling noise, and so does its KL from
 0, which is a mean over a few hundred sampled responses."""
-Arm: TypeAlias = Mapping[Any, Mapping[int, Curve]]
-"""Tuned cell (rate, lambda, price) -> seed -> run. An arm of one cell has one entry."""
-
-
-def tuned_on_others(values: ArrayLike, chosen_by: ArrayLike | None = None) -> Array:
-    """Return an arm's value for each seed, by the cell that does best on the other seeds.
-
-    c(s) = argmax over cells c of mean over seeds t != s of chosen_by[c, t]
-    result_s = values[c(s), s]
-
-    The highest mean of several equal cells would be above what any of them has. Here the seed that
-    is measured has no say in the choice, whose noise is then in the differences between seeds. A
-    cell that lacks a value of some seed is left out: which seeds have one is not by chance.
-
-    Args:
-        values: (cells, seeds), NaN where a run has no value.
-        chosen_by: (cells, seeds) by which the cell is chosen; None takes ``values``.
-
-    Returns:
-        (seeds,), NaN where no cell is left, or where several are and there is one seed alone.
-
-    Example:
-        >>> tuned_on_others([[1.0, 5.0, 1.0], [2.0, 2.0, 2.0]])
-        array([1., 2., 1.])
-    """
-    table = np.asarray(values, dtype=np.float64)
-    ranked = table if chosen_by is None else np.asarray(chosen_by, dtype=np.float64)
-    if table.ndim != 2 or table.shape != ranked.shape:
-        raise ValueError(
-            f"values and chosen_by must be (cells, seeds) alike, got {table.shape}, {ranked.shape}"
-        )
-    whole = np.isfinite(table).all(axis=1) & np.isfinite(ranked).all(axis=1)
-    table, ranked = table[whole], ranked[whole]
-    cells, seeds = table.shape
-    if cells == 0 or (cells > 1 and seeds == 1):
-        return np.full(seeds, np.nan)
-    others = ranked.sum(axis=1, keepdims=True) - ranked  # (cells, seeds)
-    return table[np.argmax(others, axis=0), np.arange(seeds)]
 
 
 # --- one run at a KL ------------------------------------------------------------------------------

@@ -205,26 +205,13 @@ def fall(gold: ArrayLike) -> Fall | None:
     return Fall(best, best + int(np.argmax(lost))) if lost[-1] else None
 
 
-class Parting(NamedTuple):
-    """The point where proxy and gold part: gold was best and then fell, the proxy kept rising."""
-
-    best_at: int
-    """Index of the evaluation at which gold was best; 0 if it fell from the start."""
-    gold_best: float
-    gold_last: float
-    score_then: float
-    score_last: float
-
-
-def parting(score: ArrayLike, gold: ArrayLike) -> Parting | None:
-    """Return where the gold score turned down while the score still rose; None if it did not.
+def parting(score: ArrayLike, gold: ArrayLike) -> Fall | None:
+    """Return where the gold score fell while the score still rose; None if it did not.
 
     parted = gold fell (`fall`)  and  score_last - score_best > NOISES * noise(score)
 
-    Both are taken as `levels`. Fewer than `FEWEST` evaluations have not parted.
-
-    Proxy and gold rise together until the proxy is over-optimised, then gold falls (Gao et al.
-    2023, arXiv:2210.10760).
+    The score is taken as `levels`. Proxy and gold rise together until the proxy is over-optimised,
+    then gold falls (Gao et al. 2023, arXiv:2210.10760).
 
     Args:
         score: (time,) the proxy that training maximises, a mean over seeds.
@@ -234,14 +221,10 @@ def parting(score: ArrayLike, gold: ArrayLike) -> Parting | None:
         >>> parting([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [0.0, 1.0, 2.0, 1.5, 1.0, 0.5]).best_at
         2
     """
-    proxy, truth = levels(score), levels(gold)
-    fell = fall(gold)
-    if fell is None:
+    proxy, fell = levels(score), fall(gold)
+    if fell is None or not proxy[-1] - proxy[fell.best_at] > NOISES * noise(score):
         return None
-    best = fell.best_at
-    if not proxy[-1] - proxy[best] > NOISES * noise(score):
-        return None
-    return Parting(best, *map(float, (truth[best], truth[-1], proxy[best], proxy[-1])))
+    return fell
 
 
 def noise(curve: ArrayLike) -> float:

@@ -8,6 +8,7 @@ What holds on these tasks alone is said in those words.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +17,6 @@ from scipy import optimize, stats
 from tokengym.evaluation.report import number
 from tokengym.evaluation.statistics import (
     DEFAULT_LEVEL,
-    Arm,
     Curve,
     holm,
     student_interval,
@@ -28,6 +28,8 @@ POWER = 0.8
 """Chance with which a lead is seen that `detectable_lead` returns."""
 MORE_TASKS = 16
 """Tasks of the board that is named as more informative."""
+Arm: TypeAlias = Mapping[Any, Mapping[int, Curve]]
+"""Tuned cell (rate, lambda, price) -> seed -> run. An arm of one cell has one entry."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +174,7 @@ def leads_of(arm: Arm, baseline: Arm, way: float, *, price: float = PRICE) -> Le
 
     Every run is cut to the tokens that both arms' runs of its seed have in all cells, so that none
     stays where it ended. Each seed's cell is chosen by score - c KL over the run on the other seeds
-    (`tuned_on_others`), for both arms, and the figures are of the cells so chosen.
+    (`chosen_on_others`), for both arms, and the figures are of the cells so chosen.
 
     Args:
         arm: Runs over tokens, by cell and seed.

@@ -20,10 +20,10 @@ def hill(top: int) -> np.ndarray:
 
 
 def test_gold_that_turns_down_under_a_rising_score_has_parted():
-    found = parting(RISING, hill(7))
-    assert (found.best_at, found.gold_best, found.gold_last) == (7, 7.0, 4.0)
-    assert (found.score_then, found.score_last) == pytest.approx((0.7, 1.0))
+    assert parting(RISING, hill(7)) == fall(hill(7))
     assert parting(RISING, -RISING).best_at == 0  # from the start
+    (alarm,) = find_alarms({"score": RISING, "gold_score": hill(7)}, STEPS)
+    assert alarm.detail == "from update 21 on: gold 7 to 4, score 0.7 to 1"
 
 
 def test_gold_has_fallen_where_a_quarter_of_its_gain_is_lost_at_the_end():
@@ -61,9 +61,8 @@ def test_one_lucky_evaluation_of_a_flat_gold_score_is_no_parting(length):
     score, lucky = np.linspace(0.0, 1.0, length), np.where(np.arange(length) == 3, 1 / 128, 0.0)
     assert parting(score, lucky) is None
     held = np.where(np.arange(length) < length // 2, 1.0, 0.0)
-    found = parting(score, held)
-    assert found is not None
-    assert (found.gold_best, found.gold_last) == pytest.approx((1.0, 0.0))
+    (alarm,) = find_alarms({"score": score, "gold_score": held}, np.arange(length))
+    assert "on: gold 1 to 0, " in alarm.detail
 
 
 @pytest.mark.parametrize("net", [[1.0, 0.999], [1.0, 1.1, 0.9], [*[1.0] * 9, 0.99]])

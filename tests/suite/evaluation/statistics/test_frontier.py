@@ -1,4 +1,3 @@
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,7 +9,6 @@ from tokengym.evaluation.statistics import (
     compare_at_kl,
     leaps,
     pooled_kl,
-    tuned_on_others,
 )
 from tokengym.evaluation.statistics.frontier import stretch
 
@@ -18,25 +16,6 @@ from tokengym.evaluation.statistics.frontier import stretch
 def test_a_leap_is_one_update_over_more_than_a_nat():
     # 6 nats in ten updates are none
     assert leaps([0, 1, 2, 12], [0.0, 0.5, 2.0, 8.0]).tolist() == [False, True, False]
-
-
-def test_a_cell_is_chosen_without_the_seed_that_it_is_measured_on():
-    values = np.array([[9.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
-    # Without seed 0 the second is better; without the others the first is, 4.5 to 1.
-    assert tuned_on_others(values).tolist() == [1.0, 0.0, 0.0]
-    by = np.array([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
-    assert tuned_on_others(values, by).tolist() == [1.0, 1.0, 1.0]
-    lacks = np.array([[9.0, math.nan, 9.0], [1.0, 2.0, 3.0]])
-    assert tuned_on_others(lacks).tolist() == [1.0, 2.0, 3.0]  # a cell lacks a seed: it is out
-    assert np.isnan(tuned_on_others([[1.0], [2.0]])).all()  # one seed cannot choose
-    assert tuned_on_others([[1.0]]).tolist() == [1.0]
-
-
-def test_choosing_among_equal_cells_gains_nothing():
-    """The best mean of ten equal cells is .69 above what each of them has, at five seeds."""
-    draws = np.random.default_rng(1).normal(size=(300, 10, 5))
-    assert np.mean([tuned_on_others(cells).mean() for cells in draws]) == pytest.approx(0, abs=0.06)
-    assert draws.mean(axis=2).max(axis=1).mean() > 0.6
 
 
 def path(slope: float, kl: Sequence[float] | np.ndarray, noise: float = 0.0) -> Curve:
