@@ -36,7 +36,7 @@ UPKEEP = ROOT / "scripts" / "build_models.py"
 """Script of a checkout, which is not installed and uses the laboratory."""
 MAY_IMPORT["bridges"] = {"bridges", "base", "envs", "rewards", "agents", "credit", "version"}
 MAY_IMPORT["lab"] |= {"bridges", *COMPOSED, *tokengym.__all__}  # whatever is public
-PURE_AGENTS = ("losses", "ppo.advantages", "ppo.inputs", "ppo.settings")
+PURE_AGENTS = ("losses", "ppo.advantages", "ppo.functions", "ppo.inputs", "ppo.settings")
 """Folders and modules of the agents that bridges may import: functions of rows, and what these
 read."""
 MATHEMATICS = [
