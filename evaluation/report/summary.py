@@ -22,6 +22,7 @@ from tokengym.evaluation.measure.references import (
 )
 from tokengym.evaluation.report.curves import Panel, Runs, make_panels
 from tokengym.evaluation.report.facts import (
+    Alarm,
     Anchors,
     Arm,
     AtKl,
@@ -227,6 +228,8 @@ def _group(
         )
     ends = None if reference is None else _score_range(panel, reference)
     equal_kl = None if "kl" in settings.logged else _end_kl(panel)
+    _, *others = panel.rewards
+    controls = [name for name in others if name in settings.controls]
     fewest = min(len(runs.curves) for runs in panel.rewards.values())
     failed, retried, missing = (
         [run for run in runs if run.group == dict(panel.group)]
@@ -260,8 +263,8 @@ def _group(
         equal_kl=equal_kl,
         reference=reference,
         score_range=ends,
-        rewards=_arms(panel, settings, reference, ends, equal_kl),
-        controls=_controls(panel, settings),
+        rewards=_arms(panel, settings, controls, reference, ends, equal_kl),
+        controls=controls,
         failed=len(failed),
         failure=(failed[0].error or "") if failed else "",
         can_retry=bool(retried),
@@ -319,20 +322,19 @@ def kinds_of(measure: str) -> tuple[str, ...]:
 def _arms(
     panel: Panel,
     settings: SummarySettings,
+    controls: Sequence[str],
     reference: ReferenceLines | None,
     ends: ScoreRange | None,
     equal_kl: float | None,
 ) -> dict[str, Arm]:
     """Return what each reward's runs are by themselves, and beside the baseline's."""
     versus, at_kl = _comparisons(panel, settings, equal_kl)
-    controls = _controls(panel, settings)
-    _, *others = panel.rewards
     return {
         name: replace(
             _arm(panel, runs, settings, reference, ends, at_kl.get(name, {})),
             versus_baseline=versus.get(name),
             unbeaten_controls=_unbeaten(panel, name, controls, settings.level)
-            if name in others and name not in controls
+            if name in versus and name not in controls
             else None,
         )
         for name, runs in panel.rewards.items()
@@ -351,18 +353,27 @@ def _arm(
 
     ``at_kl`` has what they have at the KL where the baseline ends, by measurement, (runs there,).
     """
-    level, measured = settings.level, panel.measured(runs)
+    level = settings.level
     figures = {
         measure: {kind: _estimate(runs.figures(measure, kind), level) for kind in kinds_of(measure)}
-        for measure in measured
+        for measure in panel.measured(runs)
     }
     measuring = _errors(runs.curves, figures, own_prompts=settings.own_prompts)
+    alarms = _alarms(panel, runs, settings, figures, reference)
 
     def normalise(title: str, name: str, start: float, goal: float) -> None:
+        """Add figures between fixed ends: (x - start) / (goal - start).
+
+        The ends are never taken from the runs at hand, so that two comparisons stay comparable.
+        """
         if name in figures:
-            figures[title] = _normalised(figures[name], start, goal)
-            if name in measuring:
-                measuring[title] = _of_span(measuring[name], goal - start)
+            figures[title] = {
+                kind: Estimate(**{k: (v - start) / (goal - start) for k, v in asdict(one).items()})
+                for kind, one in figures[name].items()
+            }
+        if name in measuring:
+            errors = measuring[name].items()
+            measuring[title] = {kind: error / (goal - start) for kind, error in errors}
 
     for name, span in _spans(panel, settings).items():
         normalise(f"normalised_{name}", name, *span)
@@ -372,18 +383,7 @@ def _arm(
         normalise("normalised_score", ends.measure, ends.start, ends.goal)
     learns = _learns(runs.curves, level)
     # The first point is the reference policy, before any update, where a curve begins at 0.
-    anchor, own = settings.anchors.get("score", panel.start), runs.own_steps
-    means = {
-        measure: runs.values[measure].mean(axis=0)[own]
-        for measure in measured
-        if measure != "kl" or "kl" not in settings.logged  # nats per update are no nats per token
-    }
-    alarms = find_alarms(means, runs.steps[own], axis=settings.axis, by_gold=settings.by_gold)
-    maximised = "score" if settings.kl_coef is None else "net_score"
-    weighed = all(curve.is_weighed for curve in runs.curves)
-    if reference is not None and weighed and maximised in figures:
-        alarm = short_of_best(figures[maximised]["final"].mean, reference.best_of_n)
-        alarms += [alarm] if alarm else []
+    anchor = settings.anchors.get("score", panel.start)
     return Arm(
         runs=len(runs.curves),
         seeds=list(runs.by_seed),
@@ -393,6 +393,32 @@ def _arm(
         collapse_rate=_collapse_rate(runs.curves, anchor) if learns else 0.0,
         alarms=alarms,
     )
+
+
+def _alarms(
+    panel: Panel,
+    runs: Runs,
+    settings: SummarySettings,
+    figures: Mapping[str, Mapping[str, Estimate]],
+    reference: ReferenceLines | None,
+) -> list[Alarm]:
+    """Return the signs of over-optimisation in a reward's mean curves, and of too short training.
+
+    They read what the first run was evaluated at itself.
+    """
+    own = runs.own_steps
+    means = {
+        measure: runs.values[measure].mean(axis=0)[own]
+        for measure in panel.measured(runs)
+        if measure != "kl" or "kl" not in settings.logged  # nats per update are no nats per token
+    }
+    alarms = find_alarms(means, runs.steps[own], axis=settings.axis, by_gold=settings.by_gold)
+    maximised = "score" if settings.kl_coef is None else "net_score"
+    weighed = all(curve.is_weighed for curve in runs.curves)
+    if reference is not None and weighed and maximised in figures:
+        alarm = short_of_best(figures[maximised]["final"].mean, reference.best_of_n)
+        alarms += [alarm] if alarm else []
+    return alarms
 
 
 def _learns(curves: Sequence[Curve], level: float) -> int:
@@ -496,24 +522,6 @@ def _estimate(values: Array, level: float) -> Estimate:
     """Return the mean of a number per run with its interval."""
     mean, low, high, _ = map(float, student_interval(values, level))
     return Estimate(mean=mean, low=low, high=high)
-
-
-def _normalised(figures: Mapping[str, Estimate], start: float, goal: float) -> dict[str, Estimate]:
-    """Return figures between fixed ends: (x - start) / (goal - start).
-
-    The ends are never taken from the runs at hand, so that two comparisons stay comparable.
-    """
-    return {
-        kind: Estimate(
-            **{end: (value - start) / (goal - start) for end, value in asdict(figure).items()}
-        )
-        for kind, figure in figures.items()
-    }
-
-
-def _of_span(errors: Mapping[str, float], span: float) -> dict[str, float]:
-    """Return standard errors of figures between fixed ends."""
-    return {kind: error / span for kind, error in errors.items()}
 
 
 def _score_range(panel: Panel, reference: ReferenceLines) -> ScoreRange | None:
@@ -755,12 +763,6 @@ def _speed(
         for measure in ("score", "net_score")
         if measure in shared
     }
-
-
-def _controls(panel: Panel, settings: SummarySettings) -> list[str]:
-    """Return the controls among the rewards but the first, the baseline."""
-    _, *others = panel.rewards
-    return [name for name in others if name in settings.controls]
 
 
 def _unbeaten(panel: Panel, name: str, controls: Iterable[str], level: float) -> list[str]:
