@@ -1,12 +1,13 @@
 """The beginning of a report: what was compared, for those who were not there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tokengym.base.text import printable
 from tokengym.evaluation.measure.measures import MEASURES, Measure, measure_of
 from tokengym.evaluation.report.facts import Group, Summary
 from tokengym.evaluation.report.sentences import best_of_n, plural
+from tokengym.evaluation.report.tables import Sample
 from tokengym.version import REPOSITORY
 
 EXAMPLE = 140
@@ -16,12 +17,12 @@ LONG_LIST = 4
 
 
 def introduction(
-    summary: Summary, group: Group, score: Measure, episodes: Sequence[Mapping[str, Any]]
+    summary: Summary, group: Group, score: Measure, samples: Sequence[Sample]
 ) -> list[dict[str, Any]]:
     """Return what was compared as rows of a term and its entries, see `_entry`."""
     known, rows = summary.about.get("compared") or {}, []
     for name, entry in known.get("task", {}).items():
-        rows.append(("Task", [_entry(entry["summary"], name, example=_example(episodes))]))
+        rows.append(("Task", [_entry(entry["summary"], name, example=_example(samples))]))
     for title, kind in (("Reward", "rewards"), ("Learner", "agents")):
         entries = known.get(kind, {})
         is_long = len(entries) > LONG_LIST
@@ -53,12 +54,12 @@ def _mark(group: Group, name: str) -> str:
     return "control" if name in group.controls else ""
 
 
-def _example(episodes: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
+def _example(samples: Sequence[Sample]) -> tuple[str, str] | None:
     """Return a prompt and the untrained policy's response to it, cut to a line or two."""
-    rows = [row for row in episodes if row.get("step") == 0 and row.get("response")]
-    if not rows:
+    first = next((one for one in samples if one.step == 0 and one.response), None)
+    if first is None:
         return None
-    prompt, response = (" ".join(printable(rows[0][key]).split()) for key in ("prompt", "response"))
+    prompt, response = (" ".join(printable(t).split()) for t in (first.prompt, first.response))
     return prompt[-EXAMPLE:], response[:EXAMPLE] + ("\u2026" if len(response) > EXAMPLE else "")
 
 

@@ -32,6 +32,7 @@ from tokengym.evaluation.report.sentences import (
     steps,
 )
 from tokengym.evaluation.report.tables import (
+    Sample,
     cells,
     columns,
     first_columns,
@@ -67,7 +68,8 @@ def render_report(
     episodes: Sequence[Mapping[str, Any]] = (),
     logs: Sequence[Log] = (),
 ) -> str:
-    """Return the report of a comparison as one HTML page."""
+    """Return the report of a comparison as one HTML page; ``episodes`` are rows of samples."""
+    samples = Sample.of(episodes)
     # The page forbids all scripts but the one of this hash, so that no text in it can be one. It
     # is taken of the script as the page includes it, to the byte.
     script = render(TEMPLATES / "report.js", {})
@@ -95,11 +97,11 @@ def render_report(
         "groups": [
             {
                 **_group(group, panels[group.key], colours, level, logs),
-                "compared": introduction(summary, group, score, episodes),
+                "compared": introduction(summary, group, score, samples),
             }
             for group in summary.groups
         ],
-        "samples": side_by_side(episodes, colours),
+        "samples": side_by_side(samples, colours),
         "command": about.get("command"),
         "failed": summary.failed,
         "facts": _facts(about),

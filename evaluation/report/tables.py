@@ -1,9 +1,10 @@
 """The report's tables, in HTML, LaTeX and Markdown, charts of differences, and responses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tokengym.base.files import of_json
 from tokengym.base.text import level_percent, markdown, number, printable, signed
 from tokengym.evaluation.measure.measures import (
     FORMER,
@@ -312,42 +313,57 @@ MAX_SHOWN_TOKENS = 400
 """Longer responses are cut in the report; episodes.jsonl has them whole."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A response that a run kept at an evaluation, a row of episodes.jsonl."""
+
+    credit: str
+    seed: int
+    step: int
+    prompt: str
+    response: str
+    tokens: Sequence[str] | None = None
+    token_rewards: Sequence[float] | None = None
+    score: float | None = None
+    gold_score: float | None = None
+
+    @classmethod
+    def of(cls, rows: Iterable[Mapping[str, Any]]) -> "list[Sample]":
+        """Return the rows that have a prompt and a response."""
+        whole = (r for r in rows if isinstance(r.get("prompt"), str) and "response" in r)
+        return [of_json(cls, row) for row in whole]
+
+
 def side_by_side(
-    episodes: Sequence[Mapping[str, Any]], colours: Mapping[str, int], *, num_prompts: int = 4
+    samples: Sequence[Sample], colours: Mapping[str, int], *, num_prompts: int = 4
 ) -> list[dict[str, Any]]:
     """Return the responses of each reward's policy per prompt, for the report's template.
 
     Of each reward the last step of its lowest seed is shown, and before them the reference
     policy's response (step 0), which is the same for all.
     """
-    rows = [row for row in episodes if isinstance(row.get("prompt"), str) and "response" in row]
     last: dict[str, tuple[int, int]] = {}
-    for row in rows:
-        seed, step = int(row["seed"]), int(row["step"])
-        lowest, latest = last.get(row["credit"], (seed, step))
-        if (seed, -step) <= (lowest, -latest):
-            last[row["credit"]] = seed, step
-    chosen = [row for row in rows if row["credit"] in colours]
-    before: dict[str, Mapping[str, Any]] = {}
-    after: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for row in chosen:
-        if row["step"] == 0:
-            before.setdefault(row["prompt"], row)
-        if (row["seed"], row["step"]) == last[row["credit"]]:
-            after.setdefault(row["prompt"], {}).setdefault(row["credit"], row)
-    samples = []
+    for one in samples:
+        lowest, latest = last.get(one.credit, (one.seed, one.step))
+        if (one.seed, -one.step) <= (lowest, -latest):
+            last[one.credit] = one.seed, one.step
+    before: dict[str, Sample] = {}
+    after: dict[str, dict[str, Sample]] = {}
+    for one in samples:
+        if one.credit in colours and one.step == 0:
+            before.setdefault(one.prompt, one)
+        if one.credit in colours and (one.seed, one.step) == last[one.credit]:
+            after.setdefault(one.prompt, {}).setdefault(one.credit, one)
+    rows = []
     for prompt, responses in after.items():
         shown = []
-        if prompt in before and not all(row["step"] == 0 for row in responses.values()):
-            shown.append({**_response(before[prompt]), "name": "before training", "colour": None})
-            shown[0]["tokens"] = [{**token, "tone": ""} for token in shown[0]["tokens"]]
-        for credit in colours:
-            if credit in responses:
-                entry = _response(responses[credit])
-                shown.append({**entry, "name": credit, "colour": colours[credit]})
-        samples.append({"prompt": prompt, "responses": shown})
-    samples.sort(key=lambda sample: -len(sample["responses"]))  # stable: the fullest rows first
-    return samples[:num_prompts]
+        if prompt in before and not all(one.step == 0 for one in responses.values()):
+            first = _response(before[prompt], "before training")
+            shown.append(first | {"tokens": [token | {"tone": ""} for token in first["tokens"]]})
+        shown += [_response(responses[c], c, colours[c]) for c in colours if c in responses]
+        rows.append({"prompt": prompt, "responses": shown})
+    rows.sort(key=lambda row: -len(row["responses"]))  # stable: the fullest rows first
+    return rows[:num_prompts]
 
 
 def coloured_tokens(pieces: Sequence[str], rewards: Sequence[float]) -> list[dict[str, str]]:
@@ -377,15 +393,17 @@ def coloured_tokens(pieces: Sequence[str], rewards: Sequence[float]) -> list[dic
     return tokens
 
 
-def _response(row: Mapping[str, Any]) -> dict[str, Any]:
-    pieces, rewards = row.get("tokens"), row.get("token_rewards")
+def _response(sample: Sample, name: str, colour: int | None = None) -> dict[str, Any]:
+    pieces, rewards = sample.tokens, sample.token_rewards
     if not pieces or not rewards or len(pieces) != len(rewards):
-        pieces, rewards = [row["response"]], [0.0]
-    tokens = coloured_tokens(pieces, rewards)
-    gold = row.get("gold_score")
-    figures = [f"score {number(row.get('score'))}"]
-    figures += [] if gold is None else [f"gold {number(gold)}"]
-    return {"tokens": tokens, "figures": " · ".join(figures)}
+        pieces, rewards = [sample.response], [0.0]
+    gold = "" if sample.gold_score is None else f" · gold {number(sample.gold_score)}"
+    return {
+        "tokens": coloured_tokens(pieces, rewards),
+        "figures": f"score {number(sample.score)}{gold}",
+        "name": name,
+        "colour": colour,
+    }
 
 
 def reference_levels(lines: ReferenceLines | None, measure: str) -> list[tuple[str, float]]:

@@ -15,7 +15,7 @@ from tokengym.evaluation.report.curves import Curve, make_panels
 from tokengym.evaluation.report.figures import draw_against_kl, save_figure
 from tokengym.evaluation.report.sentences import best_of_n
 from tokengym.evaluation.report.summary import summarize
-from tokengym.evaluation.report.tables import side_by_side
+from tokengym.evaluation.report.tables import Sample, side_by_side
 
 
 class Tags(HTMLParser):
@@ -103,7 +103,7 @@ def test_a_big_comparison_stays_under_five_megabytes(make_curves):
 
 
 def test_samples_stand_side_by_side():
-    samples = side_by_side(hostile_samples(["sparse", "abc"]), {"sparse": 0, "abc": 1})
+    samples = side_by_side(Sample.of(hostile_samples(["sparse", "abc"])), {"sparse": 0, "abc": 1})
     assert len(samples) == 4
     names = [response["name"] for response in samples[0]["responses"]]
     assert names == ["before training", "sparse", "abc"]
@@ -121,7 +121,7 @@ def test_samples_take_the_last_step_of_the_lowest_seed():
         {**row, "seed": 0, "step": 3, "response": "early"},
         {**row, "seed": 0, "step": 9, "response": "late"},
     ]
-    responses = side_by_side(rows, {"a": 0})[0]["responses"]
+    responses = side_by_side(Sample.of(rows), {"a": 0})[0]["responses"]
     assert [token["text"] for token in responses[-1]["tokens"]] == ["late"]
 
 
