@@ -91,8 +91,8 @@ def render_report(
         ),
         "figures_note": (
             f"Mean over seeds, below it its {level_percent(level)} interval; \u00b1 is "
-            "the part of measuring, a standard error over prompts and draws that more responses "
-            "lower. Point at a number, or a heading, for what it means and how sure it is."
+            "the standard error of measuring, over prompts and draws: more responses lower it. "
+            "Point at a number, or a heading, for what it means and how sure it is."
         ),
         "groups": [
             {

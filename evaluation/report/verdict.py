@@ -514,8 +514,8 @@ def _parted(curves: Mapping[str, Array], steps: Array, axis: str) -> Iterator[Al
         (score, gold), best = map(levels, both), fell.best_at
         yield Alarm(
             "the gold score fell while the score rose",
-            f"from {at_step(steps[best], axis)} on: gold {gold[best]:.3g} to {gold[-1]:.3g}, "
-            f"score {score[best]:.3g} to {score[-1]:.3g}",
+            f"from {at_step(steps[best], axis)} on: gold {number(gold[best])} to "
+            f"{number(gold[-1])}, score {number(score[best])} to {number(score[-1])}",
         )
 
 
@@ -567,7 +567,7 @@ def _net_loss(curves: Mapping[str, Array], by_gold: bool) -> Iterator[Alarm]:
     if held[0] - final_mean(held) > NOISES * noise(net) and at_end < net[0]:
         lost = "" if by_gold else ": training lost by its own objective"
         word = measure_of("net_score", by_gold).word
-        yield Alarm(f"{word} ended below its start{lost}", f"{net[0]:.3g} to {at_end:.3g}")
+        yield Alarm(f"{word} ended below its start{lost}", f"{number(net[0])} to {number(at_end)}")
 
 
 def short_of_best(ended: float, rows: Sequence[BestOf]) -> Alarm | None:
@@ -585,6 +585,6 @@ def short_of_best(ended: float, rows: Sequence[BestOf]) -> Alarm | None:
         return None
     return Alarm(
         f"it ended below the best of {FEW} untrained responses, which cost no training",
-        f"{MEASURES[row.maximised].word} {ended:.3g} against {best:.3g}",
+        f"{MEASURES[row.maximised].word} {number(ended)} against {number(best)}",
         "train longer, or at another learning rate",
     )

@@ -23,7 +23,7 @@ def test_gold_that_turns_down_under_a_rising_score_has_parted():
     assert parting(RISING, hill(7)) == fall(hill(7))
     assert parting(RISING, -RISING).best_at == 0  # from the start
     (alarm,) = find_alarms({"score": RISING, "gold_score": hill(7)}, STEPS)
-    assert alarm.detail == "from update 21 on: gold 7 to 4, score 0.7 to 1"
+    assert alarm.detail == "from update 21 on: gold 7.00 to 4.00, score 0.700 to 1.00"
 
 
 def test_gold_has_fallen_where_a_quarter_of_its_gain_is_lost_at_the_end():
@@ -62,7 +62,7 @@ def test_one_lucky_evaluation_of_a_flat_gold_score_is_no_parting(length):
     assert parting(score, lucky) is None
     held = np.where(np.arange(length) < length // 2, 1.0, 0.0)
     (alarm,) = find_alarms({"score": score, "gold_score": held}, np.arange(length))
-    assert "on: gold 1 to 0, " in alarm.detail
+    assert "on: gold 1.00 to 0.000, " in alarm.detail
 
 
 @pytest.mark.parametrize("net", [[1.0, 0.999], [1.0, 1.1, 0.9], [*[1.0] * 9, 0.99]])
@@ -89,7 +89,7 @@ def test_alarms_of_over_optimisation():
     }
     assert find_alarms(quiet, STEPS) == []
     for name, curve, said in (
-        ("gold_score", hill(7), "rose (from update 21 on: gold 7 to 4, score 0.7 to 1)"),
+        ("gold_score", hill(7), "rose (from update 21 on: gold 7.00 to 4.00, score 0.700 to 1.00)"),
         ("copy_rate", 0.4 * RISING, "the prompt (0% of trigrams at first, 38% at the end)"),
         ("repetition", 0.6 * RISING, "themselves more (0% of trigrams at first, 57% at the end)"),
         ("length", 48 - 40 * RISING, "the length changed (48 to 10 tokens)"),
@@ -105,7 +105,7 @@ def test_the_word_salad_of_film_reviews_raises_an_alarm_and_their_priced_run_non
     salad = np.array([-4, 12, 17, 21, 24, 25, 30, 27, 30, 28, 20, 18, 15, 11, 10]) / 100
     (alarm,) = find_alarms({"score": free, "gold_score": salad}, steps)
     assert alarm.sign == "the gold score fell while the score rose"
-    assert alarm.detail == "from update 18 on: gold 0.3 to 0.1, score 3.48 to 3.7"
+    assert alarm.detail == "from update 18 on: gold 0.300 to 0.100, score 3.48 to 3.70"
     (of_tokens,) = find_alarms(
         {"score": free, "gold_score": salad}, [3072 * step for step in steps], axis="tokens"
     )
@@ -122,7 +122,7 @@ def test_a_loss_of_gold_is_not_called_one_of_the_objective():
     (own,) = find_alarms(falling, STEPS)
     lost = "score minus the KL penalty ended below its start"
     assert own.sign == f"{lost}: training lost by its own objective"
-    assert own.detail.endswith(" to -0.95")
+    assert own.detail.endswith(" to \u22120.950")
     (gold,) = find_alarms({**falling, "gold_score": RISING}, STEPS, by_gold=True)
     assert gold.sign == f"gold {lost}"
 
@@ -144,10 +144,10 @@ def test_less_than_the_best_of_four_is_an_alarm():
     assert alarm is not None
     # The printed score is another number.
     assert alarm.sign.endswith("best of 4 untrained responses, which cost no training")
-    assert alarm.detail == "score minus the KL penalty 0.4 against 0.5"
+    assert alarm.detail == "score minus the KL penalty 0.400 against 0.500"
     assert short_of_best(0.4, rows[:2]) is None
     without_price = [replace(row, net_score=None) for row in rows]
-    assert "(score 0.9 against 1)" in str(short_of_best(0.9, without_price))
+    assert "(score 0.900 against 1.00)" in str(short_of_best(0.9, without_price))
 
 
 @pytest.mark.parametrize(
@@ -186,5 +186,5 @@ def test_at_the_end_is_the_mean_of_the_last_tenth_as_in_the_table():
     assert alarm.detail == "at least 6.1 nats from update 19 to 20, 10.1 at the end"
     net = np.where(steps < 27, 1.0 + 0.1 * steps, 26.0 - steps)  # -1 to -4
     (alarm,) = find_alarms({**quiet, "net_score": net}, steps)
-    assert alarm.detail == "1 to -2.5"
+    assert alarm.detail == "1.00 to \u22122.50"
     assert find_alarms({**quiet, "net_score": np.where(steps < 30, 1.0 + steps, -9.0)}, steps) == []
