@@ -405,7 +405,7 @@ def _panel(group: GroupKey, curves: Sequence[Curve], kl_coef: float | None, axis
         ended_early={
             name: early
             for name, runs in rewards.items()
-            if (early := _ended_early(runs.curves, NEAR_END if axis == "tokens" else 0.0))
+            if (early := _ended_early(runs.curves, axis))
         },
     )
 
@@ -422,13 +422,25 @@ def _late(curves: Sequence[Curve], earliest: float) -> list[Late]:
     ]
 
 
-def _ended_early(curves: Sequence[Curve], near: float) -> tuple[int, ...]:
+def _ended_early(curves: Sequence[Curve], axis: str) -> tuple[int, ...]:
     """Return the seeds of the runs that end before the longest of one reward.
 
-    They had its budget, and may have ended because of what they did: as they collapsed.
+    They had its budget, and may have ended because of what they did: as they collapsed. Whole
+    updates use up a budget in tokens, so that its runs end as far apart as an update is dear.
     """
     longest = max(curve.steps[-1] for curve in curves)
-    return tuple(curve.seed for curve in curves if longest - curve.steps[-1] > near * longest)
+    near = 0.0
+    if axis == "tokens":
+        near = max(NEAR_END * longest, *(_tokens_of_update(curve) for curve in curves))
+    return tuple(curve.seed for curve in curves if longest - curve.steps[-1] > near)
+
+
+def _tokens_of_update(curve: Curve) -> float:
+    """Return the tokens of the dearest update of a curve over tokens; 0 where none is known."""
+    if "step" not in curve.values or len(curve.steps) < 2:
+        return 0.0
+    updates = np.diff(curve.values["step"])
+    return float((np.diff(curve.steps)[updates > 0] / updates[updates > 0]).max(initial=0.0))
 
 
 def _lost(curves: Sequence[Curve], rewards: Mapping[str, Runs]) -> dict[str, tuple[str, ...]]:

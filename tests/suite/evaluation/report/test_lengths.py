@@ -78,6 +78,23 @@ def test_an_arm_of_a_shorter_budget_is_compared_over_what_both_have():
         assert {*group.ended_early} == early
 
 
+def test_runs_of_few_dear_updates_that_used_their_budget_did_not_end_early():
+    """As of a rule that samples continuations: four or five updates reach 30,000 tokens."""
+    ends = {"x": [30_000.0] * 5, "mc": [32_300.0, 37_300.0, 33_900.0, 32_300.0, 36_000.0]}
+    curves = []
+    for name, tokens in ends.items():
+        for seed, last in enumerate(tokens):
+            updates = np.linspace(0.0, 30.0 if name == "x" else round(last / 8_000.0), 5)
+            values = {"score": np.linspace(0.0, 1.0, 5), "step": updates}
+            steps = np.linspace(0.0, last, 5)
+            curves.append(Curve(credit=name, seed=seed, steps=steps, values=values))
+    (group,) = summarize(curves, SummarySettings(axis="tokens")).groups
+    assert group.ended_early == {}
+    early = replace(curves[-1], steps=curves[-1].steps * 0.7)  # more than an update before
+    (group,) = summarize([*curves[:-1], early], SummarySettings(axis="tokens")).groups
+    assert group.ended_early["mc"].seeds == (4,)
+
+
 def lengths(*ends: int, groups: bool = False, axis: Axis = "step") -> str:
     """Return the length that a page names, of runs with these last steps."""
     curves = [
