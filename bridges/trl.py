@@ -455,8 +455,8 @@ def advantage_fn(
         )
     if isinstance(trainer, ByAdvantage):
         raise SettingsError(
-            f"{type(trainer).__name__} has an advantage already; pass advantage= to it, or make "
-            "the trainer again"
+            f"{type(trainer).__name__} has an advantage already; pass advantage and weights= in "
+            "one call, or to TokenCreditGRPOTrainer"
         )
     if advantage == OWN and weights is None:
         raise SettingsError(
@@ -518,6 +518,7 @@ class TokenCreditGRPOTrainer(ByAdvantage):
         advantage: "loo": reward to go minus that of the prompt's other completions at the same
             token. "reinforce": the reward to go. "trl": TRL's own advantage at every token. Or a
             function of named inputs, see `Advantage`.
+        weights: Factors on the advantages; see `advantage_fn`.
         args: TRL's settings. ``scale_rewards`` has an effect under "trl" alone.
         others: Further arguments of `GRPOTrainer`; not ``reward_funcs``.
 
@@ -535,6 +536,7 @@ class TokenCreditGRPOTrainer(ByAdvantage):
         scorer: Any = None,
         reference_policy: str | Path | None = None,
         advantage: Advantage = "loo",
+        weights: Advantage | None = None,
         args: GRPOConfig | None = None,
         **others: Any,
     ) -> None:
@@ -559,9 +561,10 @@ class TokenCreditGRPOTrainer(ByAdvantage):
         args = GRPOConfig() if args is None else args
         check_config(args)
         columns = columns_of(others.get("train_dataset"))
-        function = None
-        if advantage != OWN:
-            function = DoorAdvantage(advantage, "trl", columns=columns, lacks=lacking(args))
+        function, estimator = None, own_advantage if advantage == OWN else advantage
+        places: Any = {"columns": columns, "weights": weights}
+        if advantage != OWN or weights is not None:
+            function = DoorAdvantage(estimator, "trl", lacks=lacking(args), **places)
         if credit is None:
             by_tokens = function is None or function.uses_token_rewards
             credit = "abc-signed" if by_tokens else "sparse"
@@ -585,9 +588,7 @@ class TokenCreditGRPOTrainer(ByAdvantage):
                 )
         if function is not None:
             scored_by = self._credit.reward.raw_scorer
-            function = DoorAdvantage(
-                advantage, "trl", scorer=scored_by, columns=columns, lacks=lacks
-            )
+            function = DoorAdvantage(estimator, "trl", scorer=scored_by, lacks=lacks, **places)
             function.check_credit(self._credit)
         self._advantage = function
 

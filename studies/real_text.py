@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from studies import critic_elsewhere, film_reviews
 from studies.parts import FIGURES, Points, leads
 from tokengym import Comparison
-from tokengym.base.files import to_json
+from tokengym.base import to_json
 from tokengym.evaluation.runs import EvaluationSettings, Run, TaskSettings
 from tokengym.lab.protocol import PRICE, net
 from tokengym.lab.study import (

@@ -495,8 +495,8 @@ def find_alarms(
 
     Example:
         >>> curves = {"score": np.arange(6.0), "gold_score": np.array([0, 1, 2, 1.5, 1, 0.5])}
-        >>> str(find_alarms(curves, [0, 10, 20, 30, 40, 50])[0])
-        'the gold score fell while the score rose (from update 20 on: gold 2 to 0.5, score 2 to 5)'
+        >>> find_alarms(curves, [0, 10, 20, 30, 40, 50])[0].detail
+        'from update 20 on: gold 2.00 to 0.500, score 2.00 to 5.00'
     """
     at = np.asarray(steps, dtype=np.float64)
     curves = {name: curve for name, curve in curves.items() if np.isfinite(curve).all()}
@@ -578,7 +578,7 @@ def short_of_best(ended: float, rows: Sequence[BestOf]) -> Alarm | None:
 
     Example:
         >>> short_of_best(0.5, [BestOf(n=4, kl=0.6, score=1.0)]).detail
-        'score 0.5 against 1'
+        'score 0.500 against 1.00'
     """
     row = next((row for row in rows if row.n == FEW), None)
     if row is None or ended >= (best := row.figures[row.maximised]):

@@ -4,7 +4,7 @@ The audit is the file `tokengym_audit`, which is a distribution of its own; here
 library's registered estimators.
 """
 
-from tokengym.lab.audit.registered import registered, registered_weights
+from tokengym.lab.audit.registered import registered, registered_loss, registered_weights
 from tokengym.lab.audit.tokengym_audit import (
     ADAPTERS,
     Audit,
@@ -20,5 +20,6 @@ __all__ = [
     "check_estimator",
     "load_function",
     "registered",
+    "registered_loss",
     "registered_weights",
 ]

@@ -1,7 +1,7 @@
 """Estimators as PPO calls them, a row's own tokens in columns, as the audit calls them."""
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from tokengym.agents import losses
-from tokengym.agents.ppo import PPOSettings, RoundFunction, RoundInputs, Weights, find_advantage
+from tokengym.agents.ppo import (
+    Loss,
+    PPOSettings,
+    RoundFunction,
+    RoundInputs,
+    Weights,
+    find_advantage,
+)
 from tokengym.base import did_you_mean
 from tokengym.envs import Episode, Turn
 from tokengym.lab.audit.tokengym_audit import (
@@ -103,6 +110,21 @@ def registered_weights(weights: str | Callable[..., Any]) -> Adapted:
     reads = frozenset({"scores", "response_ids", "group_size"})
     name = getattr(found, "who", str(weights))
     return Adapted(name=name, adapter="registered", estimate=estimate, reads=reads)
+
+
+def registered_loss(loss: str | Callable[..., Any]) -> Callable[..., Any]:
+    """Return a policy loss with its options, and PPO's clip range where it reads one.
+
+    Args:
+        loss: As ``loss=`` takes it: "gspo:low=1e-3", or a function of named inputs.
+
+    Raises:
+        SettingsError: if there is none, with the near matches.
+    """
+    found: Loss = Loss.find(loss)
+    clip = PPOSettings().clip_range
+    ranges = {name: clip for name in ("clip_range", "clip_range_high") if name in found.reads}
+    return partial(found.function, **ranges, **found.options)
 
 
 def _refuse_what_is_not_there(found: RoundFunction) -> None:

@@ -693,8 +693,9 @@ ADAPTERS: Mapping[str, Adapter] = {
             "input_ids": "response_ids",
             **{name: name for name in ("positions", "turn_scores", "final_values")},
             **{name: name for name in ("segment_ends", "group_size", "gae_lambda")},
+            "paid": "scores",
         },
-        marks=("token_rewards", "scores"),
+        marks=("token_rewards", "scores", "paid"),
     ),
     "verl": Adapter(
         keywords={

@@ -17,7 +17,7 @@ from tokengym.envs import SettingsError, TokenizerError
 from tokengym.evaluation.measure import Evaluator, resolve_env, task_reward
 from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import training_settings
-from tokengym.lab.audit import AuditError, check_estimator, registered_weights
+from tokengym.lab.audit import AuditError, check_estimator, registered_loss, registered_weights
 from tokengym.lab.benchmark.subject import Kind, bare, without_kind
 from tokengym.lab.envs.oracle.env import PROMPT
 from tokengym.lab.gradients.best_response import best_departure, best_play, token_rewards
@@ -186,6 +186,15 @@ def weight_verdict(subject: str, amounts: Amounts) -> dict[str, Any]:
     return {"rows": [{"verdict": audit.verdict, "largest fault": audit.size, "says": audit.says}]}
 
 
+def loss_verdict(subject: str, amounts: Amounts) -> dict[str, Any]:
+    """Return whether a policy loss descends along the gradients of random small trees."""
+    try:
+        audit = check_estimator(registered_loss(subject), place="loss", name=subject)
+    except (AuditError, SettingsError) as error:
+        return {"refused": str(error)}
+    return {"rows": [{"verdict": audit.verdict, "largest fault": audit.size, "says": audit.says}]}
+
+
 def weight_gradient(subject: str, amounts: Amounts) -> dict[str, Any]:
     """Return the expected gradient of `rloo` under sparse, weighted, beside the true one."""
     return _gradients([("sparse", "rloo")], amounts, weight=subject)
@@ -228,6 +237,7 @@ PARTS: Mapping[Kind, Mapping[str, Part]] = {
     },
     "estimator": {"gradient": estimator_gradient},
     "weight": {"audit": weight_verdict, "gradient": weight_gradient},
+    "loss": {"audit": loss_verdict},
     "function": {},
 }
 """What is measured of each kind of subject."""

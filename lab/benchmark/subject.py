@@ -1,4 +1,4 @@
-"""What is measured: a credit rule, an advantage estimator, or a weight on the advantage."""
+"""What is measured: a credit rule, an advantage estimator, a weight on it, or a policy loss."""
 
 import ast
 import re
@@ -7,24 +7,26 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from tokengym.agents.ppo import WEIGHTS
+from tokengym.agents.ppo import LOSSES, WEIGHTS
 from tokengym.base import did_you_mean, split_file_word
 from tokengym.envs import SettingsError
 from tokengym.lab.gradients.oracle import estimator_names
 from tokengym.rewards import NAMES, REWARDS
 
-Kind = Literal["rule", "estimator", "weight", "function"]
-WEIGHT = "weight:"
-"""Before a subject that is a weight on the advantage, where its name does not say so."""
+Kind = Literal["rule", "estimator", "weight", "loss", "function"]
+BEFORE: Mapping[str, Kind] = {"weight:": "weight", "loss:": "loss"}
+"""Before a subject of a kind that its name does not say."""
 KINDS: Mapping[Kind, str] = {
     "rule": "a credit rule",
     "estimator": "an advantage estimator",
     "weight": "a weight on the advantage",
+    "loss": "a policy loss",
     "function": "a function that estimates advantages",
 }
 HELD_BY: Mapping[Kind, str] = {
     "estimator": "hold it against the exact gradient: leave --v2 out, or tokengym audit {}",
     "weight": "hold it against the exact gradient: leave --v2 out",
+    "loss": "hold it against exact gradients: leave --v2 out",
     "function": "hold it against exact gradients: tokengym audit {}",
 }
 """What measures a subject that the board does not."""
@@ -36,24 +38,27 @@ def kind_of(subject: str) -> Kind:
     """Return what a subject is.
 
     Args:
-        subject: Name, options after a colon, or "path/to/file.py:Name"; "weight:" before
-            it says that it is a weight.
+        subject: Name, options after a colon, or "path/to/file.py:Name"; "weight:" or
+            "loss:" before it says what it is.
     """
     name = without_kind(subject)
+    said = BEFORE.get(subject.removesuffix(name))
     if file_word := split_file_word(name):
-        return "weight" if subject.startswith(WEIGHT) else _kind_in_file(*file_word[:2])
+        return said or _kind_in_file(*file_word[:2])
     if subject in estimator_names():
         return "estimator"
     word = name.partition(":")[0]
-    is_rule = word in REWARDS.names() and not subject.startswith(WEIGHT)
-    if word in WEIGHTS.names() and not is_rule:
-        return "weight"
-    known = {*REWARDS.names(), *estimator_names(), *WEIGHTS.names()}
+    named: dict[Kind, list[str]] = {"weight": WEIGHTS.names(), "loss": LOSSES.names()}
+    for kind, names in named.items():
+        if word in names and (said == kind or word not in REWARDS.names()):
+            return kind
+    known = {*REWARDS.names(), *estimator_names(), *WEIGHTS.names(), *LOSSES.names()}
     if word not in known:
         raise SettingsError(
             f"unknown subject {subject!r}; {did_you_mean(word, sorted(known), n=1)}bench takes "
             f"rules ({', '.join(REWARDS.names())}), estimators ({', '.join(estimator_names())}), "
-            f"weights ({', '.join(WEIGHTS.names())}) and path/to/file.py:Name"
+            f"weights ({', '.join(WEIGHTS.names())}), losses ({', '.join(LOSSES.names())}) and "
+            "path/to/file.py:Name"
         )
     return "rule"
 
@@ -61,8 +66,9 @@ def kind_of(subject: str) -> Kind:
 def _kind_in_file(file: Path, name: str) -> Kind:
     """Return what a file's function is, by who supplies what it reads; nothing is run.
 
-    One of advantages is a weight, one of what a trainer alone has an estimator, one with other
-    trainers' names a function that they call, and any other a rule, as any other object is.
+    One of advantages is a weight, with the log-probs before the step a loss, one of what a trainer
+    alone has an estimator, one with other trainers' names a function that they call, and any other
+    a rule, as any other object is.
     """
     if not file.is_file():
         return "rule"  # which is said where it is loaded
@@ -72,7 +78,7 @@ def _kind_in_file(file: Path, name: str) -> Kind:
                 given = node.args
                 named = {arg.arg for arg in (*given.posonlyargs, *given.args, *given.kwonlyargs)}
                 if "advantages" in named:
-                    return "weight"
+                    return "loss" if "old_log_probs" in named else "weight"
                 if named & OF_OTHERS:
                     return "function"
                 is_of_trainer = any(n in NAMES and NAMES[n].supplier == "trainer" for n in named)
@@ -81,8 +87,9 @@ def _kind_in_file(file: Path, name: str) -> Kind:
 
 
 def without_kind(subject: str) -> str:
-    """Return a subject as `compare` or ``weights=`` takes it."""
-    return subject.removeprefix(WEIGHT)
+    """Return a subject as `compare`, ``weights=`` or ``loss=`` takes it."""
+    before = next((one for one in BEFORE if subject.startswith(one)), "")
+    return subject.removeprefix(before)
 
 
 def bare(subject: str) -> str:

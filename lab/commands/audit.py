@@ -51,7 +51,7 @@ def audit(
         out: File of the verdict, JSON.
     """
     from tokengym.base import write_json
-    from tokengym.lab.audit import AuditError, check_estimator, registered, registered_weights
+    from tokengym.lab.audit import check_estimator, registered, registered_loss, registered_weights
     from tokengym.rewards import is_token_credit
     from tokengym.scripts.commands import say, terminal
 
@@ -63,8 +63,8 @@ def audit(
         asked, place = registered_weights(function or subject), "advantage"
     elif place == "advantage" and (marked or function is None):
         asked = registered(function or subject)
-    elif function is None:
-        raise AuditError(f"no {place} is registered as {subject!r}; name FILE.py:FUNCTION")
+    elif place == "loss" and function is None:
+        asked = registered_loss(subject)
     result = check_estimator(
         asked,
         place=place,

@@ -60,7 +60,8 @@ def test_its_estimator_and_weight_by_hand(ideas: dict[str, Any]) -> None:
 
 @pytest.mark.usefixtures("ideas")
 def test_its_checks_say_what_the_page_says(capsys: pytest.CaptureFixture[str]) -> None:
-    rule, estimator, weight = (c for c in commands_of(DOCS / "guide" / "idea.md") if c[0] in CHECKS)
+    checks = (c for c in commands_of(DOCS / "guide" / "idea.md") if c[0] in CHECKS)
+    rule, estimator, weight, loss = checks
     assert main([*rule, "--quick"]) == 0
     assert "| yes | 0.000 | ideas.py:by_entropy | loo | 0.964 |" in capsys.readouterr().out
     assert main(estimator) == 0
@@ -68,6 +69,8 @@ def test_its_checks_say_what_the_page_says(capsys: pytest.CaptureFixture[str]) -
     assert "ideas.py:by_length: holds in 40 batches of trees" in said
     assert main([*weight, "--quick"]) == 0
     assert capsys.readouterr().out.count("| sparse | rloo |") == 2
+    assert main(loss) == 0
+    assert "| holds |" in capsys.readouterr().out
 
 
 CHECKS = ("bench", "audit")

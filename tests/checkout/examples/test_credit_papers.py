@@ -101,9 +101,9 @@ def test_arca_is_the_size_of_what_the_adapter_does_to_a_state():
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("sdpo", {"advantage": "sdpo"}),
-        ("sdpo as weights", {"advantage": "rloo", "weights": "sdpo"}),
-        ("SC-SDPO", {"advantage": "sdpo", "weights": "sweet_spot"}),
+        ("sdpo", {"advantage": "sdpo:success=-9"}),
+        ("sdpo as weights", {"advantage": "rloo", "weights": "sdpo:success=-9"}),
+        ("SC-SDPO", {"advantage": "sdpo:success=-9", "weights": "sweet_spot:success=0"}),
         ("spo", {"advantage": "spo:k=2"}),
         ("sa_ah", {"advantage": "rloo", "weights": "sa_ah:vocabulary=512"}),
         ("80/20", {"advantage": "rloo", "weights": "top_entropy"}),
@@ -114,9 +114,9 @@ def test_each_trains(name, settings):
     own = {
         place: value if value == "rloo" else f"{FILE}:{value}" for place, value in settings.items()
     }
-    envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=8, max_new_tokens=4)
+    envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=8, max_new_tokens=12)
     agent = PPO("CausalLMPolicy", envs, seed=0, group_size=4, **own)
     before = [value.clone() for value in agent.policy.parameters()]
-    agent.learn(2 * 8 * 4, log_interval=None)
+    agent.learn(2 * 8 * 12, log_interval=None)
     after = agent.policy.parameters()
     assert any(not torch.equal(one, other) for one, other in zip(before, after, strict=True))

@@ -667,7 +667,7 @@ def test_the_command_judges_weights(mine: Path, capsys: pytest.CaptureFixture[st
         (["{mine}:misspelt"], "nobody supplies; did you mean 'scores'? it could also be a column"),
         (["lo"], "'loo'"),
         (["loo", "--adapter", "verl"], "no effect"),
-        (["loo", "--place", "loss"], "no loss is registered"),
+        (["loo", "--place", "loss"], "unknown loss 'loo'; known: cispo"),
     ],
 )
 def test_what_the_command_cannot_run_is_told_in_one_line(

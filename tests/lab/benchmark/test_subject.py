@@ -25,6 +25,10 @@ def weighs(response_mask, advantages):
     return advantages
 
 
+def steps(log_probs, old_log_probs, advantages):
+    return advantages
+
+
 def bare(token_rewards, response_mask):
     return token_rewards
 
@@ -40,6 +44,7 @@ class Half:
         ("of_tokens", "rule"),
         ("estimates", "estimator"),
         ("weighs", "weight"),
+        ("steps", "loss"),
         ("bare", "estimator"),
         ("Half", "rule"),
     ],
@@ -49,3 +54,14 @@ def test_what_a_function_reads_says_what_it_is_whether_marked_or_not(
 ) -> None:
     (tmp_path / "own.py").write_text(FILE)
     assert kind_of(f"{tmp_path / 'own.py'}:{name}") == kind
+
+
+def test_a_word_before_a_subject_says_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(FILE)
+    file = f"{tmp_path / 'own.py'}:estimates"
+    assert [kind_of(f"{kind}:{file}") for kind in ("weight", "loss")] == ["weight", "loss"]
+    assert [kind_of(name) for name in ("gspo", "loss:gspo", "entropy")] == [
+        "loss",
+        "loss",
+        "weight",
+    ]
