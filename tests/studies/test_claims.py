@@ -291,7 +291,7 @@ def test_the_readme_says_who_has_more_score_at_equal_kl() -> None:
     films = [lead_of("started", "MovieReview", target) for target in (2.0, 5.0, 10.0)]
     detox = lead_of("started", "Detox", 2.0)
     assert all(p < 0.05 for _, p in (*films, detox))
-    assert "At the same KL only the critic is shown to have more score" in readme
+    assert "At the same KL only the one with that critic is shown to have more score" in readme
     ahead = {key[1:] for key, p in adjusted.items() if key[0] == "score" and p < 0.05
              and known[key].low > 0}  # fmt: skip
     assert all(("critic", "reward_model") in of for of in ahead)
