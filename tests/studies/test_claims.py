@@ -387,8 +387,8 @@ def test_real_text() -> None:
     runs = critic_elsewhere.STUDY.published(DOCS).runs
     for task in ("IMDb", "SST-2"):
         cells = critic_elsewhere.signed_cells(task)[0], critic_elsewhere.base_cell(task)
-        pair = [runs.runs[cell] for cell in cells]
-        over, end = (lead(*pair, "score", kind) for kind in ("auc", "final"))
+        own, base = (runs.runs[cell] for cell in cells)
+        over, end = (lead(own, base, "score", kind) for kind in ("auc", "final"))
         assert over.pairs == 5
         assert over.low > 0
         assert not is_clear(end)

@@ -333,7 +333,7 @@ def test_an_agent_of_ones_own_learns_from_scored_episodes_alone(missing):
         envs = lambda rows, normalize: make_envs(rows, **settings)  # noqa: E731
         return SimpleNamespace(training=training, seed=0, make_envs=envs)
 
-    updates = train_own_agent(run(**missing), "mine", Learner)
+    updates: Any = train_own_agent(run(**missing), "mine", Learner)
     _, *learned = [next(updates) for _ in range(3)]
     for update, batch in zip(learned, learned[-1].agent.batches, strict=True):
         assert batch
