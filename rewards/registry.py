@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from inspect import isfunction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
 
@@ -24,6 +25,7 @@ from tokengym.base.settings import accepts_settings, from_keywords
 from tokengym.base.stored.parts import ADAPTER_CONFIG
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import unknown_share
+from tokengym.rewards.arguments import EpisodeArguments
 from tokengym.rewards.credits.rule import Rule, as_rule
 from tokengym.rewards.credits.token_credit import is_token_credit
 from tokengym.rewards.credits.words import REWARDS, RuleMaker
@@ -297,6 +299,8 @@ def make_reward(
         return None
     choice = RewardChoice.of(spec)
     if choice.kind is None and passed:
+        if isfunction(choice.made):  # which says so of a rule that lacks its mark
+            EpisodeArguments(choice.made, choice.made.__name__)
         raise RewardError(
             f"{choice.made!r} has its own scorer; leave {passed[0]} out, or pass a credit"
         )

@@ -108,8 +108,9 @@ def _claim(group: Group, others: Sequence[str]) -> str:
     if len(untold) == len(others):
         most = max(pairs.values())
         at_most = "at most " if most > min(pairs.values()) else ""
+        one = f"{'an' if group.kind == 'arm' else 'a'} {group.kind}"
         return (
-            f"Too few seeds to tell whether a {group.kind} learned faster than {baseline}: "
+            f"Too few seeds to tell whether {one} learned faster than {baseline}: "
             f"{at_most}{most or 'no'} {plural(most or 1, 'seed')} in common, and {RELIABLE_SEEDS} "
             "are needed"
         )

@@ -100,7 +100,7 @@ class BoundFunction:
                 remedy = f"write {REPLACED[name]}; " if name in REPLACED else near
                 raise CreditError(
                     f"{self.kind} {self.name!r} has no option {name!r}; {remedy}it has "
-                    f"{', '.join(known)}{reads}"
+                    f"{', '.join(known) or 'none'}{reads}"
                 )
         own |= {name: value for name, value in given.items() if name in own}
         if missing := [name for name, value in own.items() if value is REQUIRED]:

@@ -180,6 +180,10 @@ def test_normalize_by_name(name, window, scale, clip, by):
     assert (made.window, made.scale, made.clip, made.by) == (window, scale, clip, by)
 
 
+def unmarked(paid, response_mask):
+    return paid[:, None] * response_mask
+
+
 SPARSE = Reward(LengthScorer(), rule_of("sparse"))
 SCORED = {"spec": "sparse", "scorer": LengthScorer()}
 
@@ -194,6 +198,7 @@ SCORED = {"spec": "sparse", "scorer": LengthScorer()}
         (dict(spec="r3"), "'r3'.*encoder="),
         (dict(spec=LengthScorer(), scorer=LengthScorer()), "leave scorer out"),
         (dict(spec=LengthScorer(), encoder="x"), "leave encoder out"),
+        (dict(spec=unmarked, scorer=LengthScorer()), r"not marked.*@tokengym\.token_credit"),
         (dict(spec=None, reward_model="x"), "reward_model.*reward=None"),
         (dict(spec=None, scorer_timeout=1.0), "scorer_timeout.*reward=None"),
         (dict(spec="abc", scorer="x", encoder="y"), "scorer='x'"),
