@@ -17,7 +17,13 @@ from tokengym.envs import SettingsError, TokenizerError
 from tokengym.evaluation.measure import Evaluator, resolve_env, task_reward
 from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import training_settings
-from tokengym.lab.audit import AuditError, check_estimator, registered_loss, registered_weights
+from tokengym.lab.audit import (
+    Audit,
+    AuditError,
+    check_estimator,
+    registered_loss,
+    registered_weights,
+)
 from tokengym.lab.benchmark.subject import Kind, bare, without_kind
 from tokengym.lab.envs.oracle.env import PROMPT
 from tokengym.lab.gradients.best_response import best_departure, best_play, token_rewards
@@ -179,17 +185,18 @@ def estimator_gradient(subject: str, amounts: Amounts) -> dict[str, Any]:
 
 def weight_verdict(subject: str, amounts: Amounts) -> dict[str, Any]:
     """Return whether advantages times a weight go along the gradients of random small trees."""
-    try:
-        audit = check_estimator(registered_weights(subject))
-    except (AuditError, SettingsError) as error:
-        return {"refused": str(error)}
-    return {"rows": [{"verdict": audit.verdict, "largest fault": audit.size, "says": audit.says}]}
+    return _audited(lambda: check_estimator(registered_weights(subject)))
 
 
 def loss_verdict(subject: str, amounts: Amounts) -> dict[str, Any]:
     """Return whether a policy loss descends along the gradients of random small trees."""
+    return _audited(lambda: check_estimator(registered_loss(subject), place="loss", name=subject))
+
+
+def _audited(check: Callable[[], Audit]) -> dict[str, Any]:
+    """Return the verdict of an audit as a table, or why there is none."""
     try:
-        audit = check_estimator(registered_loss(subject), place="loss", name=subject)
+        audit = check()
     except (AuditError, SettingsError) as error:
         return {"refused": str(error)}
     return {"rows": [{"verdict": audit.verdict, "largest fault": audit.size, "says": audit.says}]}

@@ -50,10 +50,10 @@ def kind_of(subject: str) -> Kind:
     word = name.partition(":")[0]
     named: dict[Kind, list[str]] = {"weight": WEIGHTS.names(), "loss": LOSSES.names()}
     for kind, names in named.items():
-        if word in names and (said == kind or word not in REWARDS.names()):
+        if word in names and (word not in REWARDS.names() if said is None else said == kind):
             return kind
     known = {*REWARDS.names(), *estimator_names(), *WEIGHTS.names(), *LOSSES.names()}
-    if word not in known:
+    if said or word not in known:
         raise SettingsError(
             f"unknown subject {subject!r}; {did_you_mean(word, sorted(known), n=1)}bench takes "
             f"rules ({', '.join(REWARDS.names())}), estimators ({', '.join(estimator_names())}), "

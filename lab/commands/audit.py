@@ -51,7 +51,13 @@ def audit(
         out: File of the verdict, JSON.
     """
     from tokengym.base import write_json
-    from tokengym.lab.audit import check_estimator, registered, registered_loss, registered_weights
+    from tokengym.lab.audit import (
+        AuditError,
+        check_estimator,
+        registered,
+        registered_loss,
+        registered_weights,
+    )
     from tokengym.rewards import is_token_credit
     from tokengym.scripts.commands import say, terminal
 
@@ -65,6 +71,8 @@ def audit(
         asked = registered(function or subject)
     elif place == "loss" and function is None:
         asked = registered_loss(subject)
+    elif function is None:
+        raise AuditError(f"no {place} is registered as {subject!r}; name FILE.py:FUNCTION")
     result = check_estimator(
         asked,
         place=place,

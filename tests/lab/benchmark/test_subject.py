@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tokengym.envs import SettingsError
 from tokengym.lab.benchmark.subject import kind_of
 
 FILE = """
@@ -60,6 +61,9 @@ def test_a_word_before_a_subject_says_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(FILE)
     file = f"{tmp_path / 'own.py'}:estimates"
     assert [kind_of(f"{kind}:{file}") for kind in ("weight", "loss")] == ["weight", "loss"]
+    for word in ("loss:entropy", "weight:gspo", "loss:sparse"):  # which are of another kind
+        with pytest.raises(SettingsError, match=f"unknown subject '{word}'"):
+            kind_of(word)
     assert [kind_of(name) for name in ("gspo", "loss:gspo", "entropy")] == [
         "loss",
         "loss",
